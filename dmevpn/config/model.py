@@ -1,0 +1,137 @@
+"""What the file says (Config) and what should run (Plan), as frozen values. Layer: core.
+
+Nothing here has behaviour or refers to a running object, so two plans compare by value.
+Addresses are octets (see :mod:`dmevpn.addresses`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dmevpn.addresses import DEFAULT_OUI, VPNID
+
+__all__ = [
+    "DEFAULT_HOLDING_TIME",
+    "DEFAULT_VXLAN_PORT",
+    "Config",
+    "HubPlan",
+    "InterfaceConfig",
+    "NHSPlan",
+    "Plan",
+    "SpeakerPlan",
+    "SpokePlan",
+    "Statement",
+]
+
+#: Seconds that a registration is asked to last (RFC 2332 names none; every daemon uses it).
+DEFAULT_HOLDING_TIME = 7200
+#: IANA's VXLAN port (RFC 7348 §8), used on devices that we make.
+DEFAULT_VXLAN_PORT = 4789
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One keyword with its checked arguments, and where it stands in the file."""
+
+    keyword: str
+    line: int
+    arguments: tuple[object, ...]
+    """As the keyword's row in the grammar converts them."""
+    words: tuple[str, ...]
+    """The words as written, keyword included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceConfig:
+    """The statements under one ``interface NAME``."""
+
+    name: str
+    line: int
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A file, statement by statement."""
+
+    path: str
+    top: tuple[Statement, ...]
+    interfaces: tuple[InterfaceConfig, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerPlan:
+    """One control interface: where NHRP is spoken."""
+
+    interface: str
+    transport: str = "auto"
+    """``auto``, ``raw`` or ``device``."""
+    nbma_address: bytes | None = None
+    protocol_address: tuple[bytes, int] | None = None
+    gre_key: int | None = None
+    secret: bytes | None = field(default=None, repr=False)
+    """Cisco plaintext authentication; None: packets carry none."""
+    holding_time: int = DEFAULT_HOLDING_TIME
+    nat_detection: bool = True
+    """Store the outer source address of a registration as its VTEP (protocol: NAT)."""
+    vpn_errors: bool = True
+    """Answer packets of unknown VPNs with an Error Indication instead of silence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NHSPlan:
+    """A next hop server of a spoke's VPN."""
+
+    host: str
+    """As written: an address or a host name."""
+    address: bytes | None
+    """Its underlay address, or None: ``host`` must be looked up."""
+    register: bool = False
+    """Whether we register with it (else frames only flood to it)."""
+    flood: bool = False
+    """Whether frames without a shortcut may go to it (named by ``default-vni``)."""
+    peer: str = "rfc"
+    """``rfc``, ``legacy``, ``opennhrp``, ``frr`` or ``cisco``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpokePlan:
+    """A spoke's data interface: one VPN at one site."""
+
+    interface: str
+    controller: str
+    vpn: VPNID
+    vni: int
+    servers: tuple[NHSPlan, ...]
+    """In order of preference."""
+    station: bytes | None = None
+    """The station MAC as configured; None: derived from machine, VPN and VTEP."""
+    bridge: str | None = None
+    """The bridge of ``provision``; None: the device was made by hand."""
+    port: int = DEFAULT_VXLAN_PORT
+    """UDP port on the wire of provisioned devices; one made by hand has its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubPlan:
+    """A hub's data interface: one switch for many VPNs."""
+
+    interface: str
+    controller: str
+    vpns: tuple[tuple[int, int], ...]
+    """Ranges of VPN indices, both ends included, sorted, disjoint; (1, 2**32 - 1) is ``any``."""
+    provision: bool = False
+    port: int = DEFAULT_VXLAN_PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that should run."""
+
+    oui: bytes = DEFAULT_OUI
+    speakers: tuple[SpeakerPlan, ...] = ()
+    spokes: tuple[SpokePlan, ...] = ()
+    hubs: tuple[HubPlan, ...] = ()
+    admin: tuple[str, ...] = ()
+    """Twisted server endpoint descriptions."""
+    state_dir: str | None = None

@@ -1,0 +1,417 @@
+"""The seams of dmevpn: what each layer asks of its neighbours. Layer: base.
+
+Methods of zope interfaces have no ``self``. Listener interfaces have a mixin that ignores every
+event, for those who want only some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zope.interface import Attribute, Interface, implementer
+
+if TYPE_CHECKING:
+    from dmevpn.addresses import VTEP, Path
+
+__all__ = [
+    "FDBEntry",
+    "HubListener",
+    "IAuthenticator",
+    "ICacheListener",
+    "IController",
+    "IDatagramReceiver",
+    "IDatagramTransport",
+    "IHubDataplane",
+    "IHubListener",
+    "ILink",
+    "IRegistrationPolicy",
+    "IRequestIDStore",
+    "ISpokeDataplane",
+    "ISpokeListener",
+    "IStation",
+    "LearnedMAC",
+    "MemberCounters",
+    "Registration",
+    "SpokeListener",
+]
+
+# ruff: noqa: N805 -- zope interface methods are declared without self
+
+
+# --- wire -----------------------------------------------------------------------------------
+
+
+class IDatagramReceiver(Interface):
+    """Who takes datagrams from a transport."""
+
+    def datagram_received(data: bytes, path: Path) -> None:  # type: ignore[misc]
+        """One GRE payload of protocol type 0x2001 arrived; never raises."""
+
+
+class IDatagramTransport(Interface):
+    """Carries GRE payloads (NHRP with its VPN headers) to and from peers."""
+
+    def start(receiver: IDatagramReceiver) -> None:  # type: ignore[misc]
+        """Open what is needed and deliver from now on.
+
+        :raises StartError: without the privilege, or if an address is not ours.
+        """
+
+    def send(data: bytes, path: Path) -> None:  # type: ignore[misc]
+        """Send one payload to ``path.peer`` from ``path.local`` (empty: the kernel's choice).
+
+        Losing it is no error, as on any datagram network; it is counted.
+        """
+
+    def stop() -> Any:  # type: ignore[misc]
+        """Close; returns a Deferred that fires when nothing is delivered any more."""
+
+
+# --- protocol -------------------------------------------------------------------------------
+
+
+class ILink(Interface):
+    """What a station sees of its speaker: a way to send into one VPN."""
+
+    def send(packet: Any, path: Path) -> None:  # type: ignore[misc]
+        """Encapsulate, authenticate and send a packet to ``path.peer``."""
+
+
+class IStation(Interface):
+    """An NHC or NHS attached to a speaker for one VPN."""
+
+    packet_types = Attribute("The PacketType values that it wants to see.")
+
+    def packet_received(packet: Any, path: Path) -> bool:  # type: ignore[misc]
+        """A packet of the station's VPN arrived; True if it concerned this station.
+
+        :raises NHRPError: to have the packet counted and an Error Indication sent.
+        """
+
+
+class IAuthenticator(Interface):
+    """Makes and checks the Authentication extension of one control interface."""
+
+    def sign(packet: Any) -> Any:  # type: ignore[misc]
+        """The packet with its Authentication extension made anew."""
+
+    def verify(packet: Any) -> None:  # type: ignore[misc]
+        """Accept the packet, or raise.
+
+        :raises AuthenticationFailure: if the extension is absent or wrong.
+        """
+
+
+class ICacheListener(Interface):
+    """Learns what changes in the bindings of one VPN."""
+
+    def binding_added(binding: Any) -> None:  # type: ignore[misc]
+        """A protocol address has its first binding."""
+
+    def binding_changed(old: Any, new: Any) -> None:  # type: ignore[misc]
+        """A binding was replaced or refreshed; both name the same protocol address."""
+
+    def binding_removed(binding: Any, reason: str) -> None:  # type: ignore[misc]
+        """A binding is gone: ``expired``, ``purged``, ``flushed`` or ``stopped``."""
+
+
+class IRegistrationPolicy(Interface):
+    """Decides who may register what."""
+
+    def decide(vpn: int, station: bytes, vtep: VTEP) -> int:  # type: ignore[misc]
+        """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts."""
+
+
+class IRequestIDStore(Interface):
+    """Reserves request identifiers that no earlier run of the daemon has used.
+
+    RFC 2332 §5.2.3 wants them to rise across restarts.
+    """
+
+    def reserve(count: int) -> int:  # type: ignore[misc]
+        """The first of ``count`` consecutive identifiers (modulo 2**32)."""
+
+
+# --- spoke data plane -------------------------------------------------------------------------
+
+
+class FDBEntry(NamedTuple):
+    """One entry of ours in a spoke's forwarding database."""
+
+    mac: bytes
+    vtep: VTEP | None
+    """None for a hold entry: frames go by the hub, misses are silent."""
+    state: str
+    """``hold``, ``shortcut`` or ``flood``."""
+    used_ago: float | None
+    """Seconds since a frame was last sent by it; None if unknown."""
+
+
+class ISpokeDataplane(Interface):
+    """The vxlan and bridge forwarding of one VPN at one site.
+
+    Declarative: ``hold``, ``install``, ``withdraw`` and ``set_flood`` state what should be true.
+    The driver makes it so, in batches once a reactor turn, and repairs it after lost events.
+    Only entries that carry our mark (``extern_learn``) are ever changed or removed.
+    """
+
+    local_vtep = Attribute("Our own VTEP; valid after start.")
+    mtu = Attribute("MTU of the vxlan device in octets; valid after start.")
+    interface = Attribute("Name of the device that operators know this VPN by.")
+
+    def start(listener: ISpokeListener) -> None:  # type: ignore[misc]
+        """Make or check the devices, adopt our entries found there, and report misses.
+
+        :raises StartError: if a device is missing, not ours, or the kernel refuses.
+        """
+
+    def hold(mac: bytes) -> None:  # type: ignore[misc]
+        """Silence misses for a MAC while its frames go by the hub."""
+
+    def install(mac: bytes, vtep: VTEP) -> None:  # type: ignore[misc]
+        """Send frames for a MAC straight to a VTEP; replaces hold or shortcut in place."""
+
+    def withdraw(mac: bytes) -> None:  # type: ignore[misc]
+        """Forget a MAC: its next frame goes by the hub and misses afresh."""
+
+    def set_flood(vteps: Iterable[bytes]) -> None:  # type: ignore[misc]
+        """Send frames without an entry to these underlay addresses (at most one today)."""
+
+    def entries() -> Iterator[FDBEntry]:  # type: ignore[misc]
+        """What we have installed, with its age as last read by idle_times."""
+
+    def adopted() -> list[tuple[bytes, VTEP | None]]:  # type: ignore[misc]
+        """Shortcuts (and holds, VTEP None) of an earlier run that start found in the kernel."""
+
+    def idle_times() -> Any:  # type: ignore[misc]
+        """Deferred of a dict: MAC of each shortcut to seconds since it last carried a frame."""
+
+    def stop() -> Any:  # type: ignore[misc]
+        """Withdraw every entry of ours, remove every device of ours; returns a Deferred."""
+
+
+class ISpokeListener(Interface):
+    """What a spoke data plane reports."""
+
+    def fdb_missed(mac: bytes) -> None:  # type: ignore[misc]
+        """A frame for a MAC without an entry was seen (de-duplicated per MAC and turn)."""
+
+    def mac_local(mac: bytes) -> None:  # type: ignore[misc]
+        """A MAC that was remote has shown up at a local port of the bridge."""
+
+    def device_up() -> None:  # type: ignore[misc]
+        """The devices are there and up."""
+
+    def device_down() -> None:  # type: ignore[misc]
+        """A device went down or away."""
+
+    def install_failed(mac: bytes, error: Exception) -> None:  # type: ignore[misc]
+        """The kernel refused a shortcut; the MAC stays with the hub."""
+
+
+# --- hub data plane ---------------------------------------------------------------------------
+
+
+class Registration(NamedTuple):
+    """What a member's registration must tell a restarted hub daemon."""
+
+    station: bytes
+    """MAC address that was registered."""
+    unique: bool
+    """Whether it was registered as unique (U bit)."""
+    expires: float
+    """When it runs out, on the daemon's monotonic clock (CLOCK_MONOTONIC seconds)."""
+
+
+class MemberCounters(NamedTuple):
+    """Frames of one member, as the switch counts them."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+    flooded: int
+    """Received frames that were broadcast, multicast or of unknown destination."""
+    dropped: int
+    """Received frames that were dropped for any reason."""
+
+
+class LearnedMAC(NamedTuple):
+    """One entry of the switch's table."""
+
+    mac: bytes
+    vtep: VTEP
+    idle: float
+    """Seconds since a frame of it was last seen by the switch."""
+    static: bool
+
+
+class IHubDataplane(Interface):
+    """The learning switch behind one hub data interface; VPNs are named by their index.
+
+    Declarative like ISpokeDataplane. Learning, flooding and ageing go on in the kernel while no
+    daemon runs.
+    """
+
+    station_mac = Attribute("MAC address of the device; the NHS's own address. Valid after start.")
+    mtu = Attribute("MTU of the vxlan device in octets; valid after start.")
+    interface = Attribute("Name of the device.")
+
+    def start(listener: IHubListener) -> None:  # type: ignore[misc]
+        """Make or check the device, load or adopt the switch, attach it, report events.
+
+        :raises StartError: without device, privilege, libbpf, bpffs or a new enough kernel.
+        """
+
+    def add_vpn(vpn: int) -> None:  # type: ignore[misc]
+        """Make room for a VPN; nothing changes for one that is there already."""
+
+    def remove_vpn(vpn: int) -> None:  # type: ignore[misc]
+        """Forget a VPN with its members and MACs."""
+
+    def add_member(  # type: ignore[misc]
+        vpn: int, vtep: VTEP, local: bytes, registration: Registration
+    ) -> None:
+        """Admit frames of a VTEP into a VPN and flood to it; again for a refresh.
+
+        :param local: our underlay address towards it (frames are sent from it); may be empty.
+        """
+
+    def remove_member(vpn: int, vtep: VTEP) -> None:  # type: ignore[misc]
+        """Stop admitting and flooding; its MACs are forgotten too (no mac_aged for them)."""
+
+    def adopted() -> list[tuple[int, VTEP, bytes, Registration]]:  # type: ignore[misc]
+        """Members of an earlier run, found by start: VPN, VTEP, local address, registration."""
+
+    def lookup(vpn: int, mac: bytes) -> VTEP | None:  # type: ignore[misc]
+        """Where the switch would send a frame for this MAC now; None if it would flood it."""
+
+    def entries(vpn: int) -> Iterator[LearnedMAC]:  # type: ignore[misc]
+        """The MAC table of a VPN."""
+
+    def forget(vpn: int, mac: bytes) -> None:  # type: ignore[misc]
+        """Remove one MAC."""
+
+    def age(max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:  # type: ignore[misc]
+        """Remove MACs idle for longer than max_idle seconds, each reported by mac_aged.
+
+        :param keep: per VPN the MACs to be refreshed instead: answered ones, whose traffic
+            takes shortcuts that the switch does not see.
+        """
+
+    def counters() -> dict[str, int]:  # type: ignore[misc]
+        """Frames dropped before they had a member, by reason (``unregistered``, …)."""
+
+    def member_counters(vpn: int, vtep: VTEP) -> MemberCounters | None:  # type: ignore[misc]
+        """Counters of one member; None if it is none."""
+
+    def stop() -> Any:  # type: ignore[misc]
+        """Detach and unpin the switch, remove the device if it is ours; returns a Deferred."""
+
+
+class IHubListener(Interface):
+    """What a hub data plane reports. Events are hints; the table is the truth."""
+
+    def mac_learned(vpn: int, mac: bytes, vtep: VTEP) -> None:  # type: ignore[misc]
+        """A frame from a new (or long silent) MAC came from a member."""
+
+    def mac_moved(vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:  # type: ignore[misc]
+        """A known MAC now sends from another member; old is None if that is gone."""
+
+    def mac_aged(vpn: int, mac: bytes) -> None:  # type: ignore[misc]
+        """A MAC was removed for silence."""
+
+    def limit_reached(vpn: int) -> None:  # type: ignore[misc]
+        """A MAC was not learned because the VPN's table is full (rate-limited)."""
+
+    def sender_refused(vtep: VTEP) -> None:  # type: ignore[misc]
+        """A frame came from an address and VNI that no member has (rate-limited)."""
+
+    def events_lost() -> None:  # type: ignore[misc]
+        """Events may be missing: compare with entries()."""
+
+
+# --- operator ---------------------------------------------------------------------------------
+
+
+class IController(Interface):
+    """What admin commands see of the node. Rows are dicts of plain values.
+
+    ``match`` is a dict of filters, each optional: ``vpn`` (int), ``mac`` (bytes),
+    ``nbma`` (bytes), ``vni`` (int), ``type`` (str), ``interface`` (str).
+    """
+
+    def vpns(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+        """Rows of ``vpn show``."""
+
+    def bindings(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+        """Rows of ``cache show``."""
+
+    def members(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+        """Rows of ``member show``."""
+
+    def registrations(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+        """Rows of ``registration show``."""
+
+    def fdb(match: dict[str, Any]) -> Any:  # type: ignore[misc]
+        """Deferred of the rows of ``fdb show`` (it reads the kernel's ages first)."""
+
+    def interfaces(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+        """Rows of ``interface show``."""
+
+    def purge(match: dict[str, Any]) -> int:  # type: ignore[misc]
+        """Withdraw bindings as if their source had purged them; how many."""
+
+    def flush(match: dict[str, Any]) -> int:  # type: ignore[misc]
+        """Forget bindings that can be asked for again (cached, negative, learned); how many."""
+
+    def resolve(match: dict[str, Any]) -> Any:  # type: ignore[misc]
+        """Ask the NHS for ``mac`` in ``vpn`` now; Deferred of the row of ``cache show``.
+
+        :raises CommandError: if there is no spoke role for the VPN, or the answer is no.
+        """
+
+    def renew(match: dict[str, Any]) -> int:  # type: ignore[misc]
+        """Send Registration Requests now; how many."""
+
+    def config_show() -> str:  # type: ignore[misc]
+        """The text of the running configuration file, secrets masked."""
+
+    def config_check(path: str | None) -> dict[str, Any]:  # type: ignore[misc]
+        """Check a file (None: our own): ``{"ok": bool, "messages": [str, ...]}``."""
+
+    def reload() -> Any:  # type: ignore[misc]
+        """Deferred of ``{"ok": bool, "messages": [str, ...]}`` after reading the file again."""
+
+    def metrics() -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+        """Rows of ``metrics show``: ``name``, ``labels`` (dict), ``kind``, ``value``."""
+
+    def subscribe(listener: Any) -> Any:  # type: ignore[misc]
+        """Call ``listener(event: dict)`` for every change in any cache; returns a cancel()."""
+
+
+# --- listeners that ignore everything -----------------------------------------------------------
+
+
+@implementer(ISpokeListener)
+class SpokeListener:
+    """Ignores every event of a spoke data plane."""
+
+    def fdb_missed(self, mac: bytes) -> None: ...
+    def mac_local(self, mac: bytes) -> None: ...
+    def device_up(self) -> None: ...
+    def device_down(self) -> None: ...
+    def install_failed(self, mac: bytes, error: Exception) -> None: ...
+
+
+@implementer(IHubListener)
+class HubListener:
+    """Ignores every event of a hub data plane."""
+
+    def mac_learned(self, vpn: int, mac: bytes, vtep: VTEP) -> None: ...
+    def mac_moved(self, vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None: ...
+    def mac_aged(self, vpn: int, mac: bytes) -> None: ...
+    def limit_reached(self, vpn: int) -> None: ...
+    def sender_refused(self, vtep: VTEP) -> None: ...
+    def events_lost(self) -> None: ...

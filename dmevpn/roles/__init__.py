@@ -1,0 +1,1 @@
+"""Spoke, hub and the node that composes them. Layer: role."""

@@ -1,0 +1,1 @@
+"""Providers of IDatagramTransport: NHRP over GRE, or over memory. Layer: edge."""
