@@ -1,0 +1,51 @@
+# What people type. The work is in tools/setup.sh, lab/ and tests/; nothing here needs a fixed path.
+
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.PHONY: help demo demo-down test lint bench bpf venv clean
+
+help:
+	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
+	@echo "make demo-down     remove what make demo KEEP=1 left up"
+	@echo "make test          the whole test suite, system tests included (ARGS='-k name' narrows it)"
+	@echo "make lint          ruff, mypy --strict, and the eBPF object against its source"
+	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
+	@echo "make bpf           build the eBPF object anew (it is kept in git)"
+	@echo "make venv          only install what the others need"
+	@echo "make clean         remove what these commands made in the checkout"
+
+demo:
+	@tools/setup.sh demo
+	@$(PYTHON) -m lab.demo $(if $(filter-out 0 no,$(KEEP)),--keep)
+
+demo-down:
+	@tools/setup.sh demo
+	@$(PYTHON) -m lab.demo --down
+
+test:
+	@tools/setup.sh test
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint:
+	@tools/setup.sh test
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m mypy
+	@tools/check_bpf.sh
+
+bench:
+	@tools/setup.sh test
+	@$(PYTHON) -m benchmarks $(ARGS)
+
+bpf:
+	@tools/setup.sh test
+	@tools/build_bpf.sh
+
+venv:
+	@tools/setup.sh test
+
+clean:
+	rm -rf .venv build dist dmevpn.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name dropin.cache -delete
