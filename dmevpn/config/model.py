@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_HOLDING_TIME",
     "DEFAULT_VXLAN_PORT",
     "Config",
+    "ConfigWarning",
     "HubPlan",
     "InterfaceConfig",
     "NHSPlan",
@@ -35,15 +36,18 @@ class Statement:
 
     keyword: str
     line: int
-    arguments: tuple[object, ...]
-    """As the keyword's row in the grammar converts them."""
+    arguments: tuple[object, ...] = field(repr=False)
+    """As the keyword's row in the grammar converts them; None for an absent optional one. Not
+    shown by ``repr``: one may be a secret."""
     words: tuple[str, ...]
-    """The words as written, keyword included."""
+    """The words as written, keyword and options included; a secret reads ``***``."""
+    options: tuple[Statement, ...] = ()
+    """The words that followed the arguments (``register``, ...), as statements of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InterfaceConfig:
-    """The statements under one ``interface NAME``."""
+    """The statements under one ``interface NAME``; blocks of the same name are one."""
 
     name: str
     line: int
@@ -57,6 +61,20 @@ class Config:
     path: str
     top: tuple[Statement, ...]
     interfaces: tuple[InterfaceConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigWarning:
+    """Something in a file that is accepted, but does not do what it seems to."""
+
+    path: str
+    line: int
+    word: str
+    message: str
+
+    def __str__(self) -> str:
+        near = f" near '{self.word}'" if self.word else ""
+        return f"{self.path}:{self.line}: warning: {self.message}{near}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
