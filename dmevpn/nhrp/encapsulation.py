@@ -1,0 +1,110 @@
+"""What stands before ar$afn in a GRE payload: nothing, or LLC/SNAP headers (RFC 2735 §4.1).
+
+Layer: core. RFC 2735 puts an eight-octet LLC/SNAP header, the VPN identifier and a second
+LLC/SNAP header before the packet. The original dmevpn daemon meant to do the same, but wrote its
+own variant, the legacy form; its OUI field is the number 1 in the byte order of the host, so it
+tells in which order that host writes VNIs.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, NamedTuple
+
+from dmevpn.addresses import VPNID
+from dmevpn.errors import MalformedPacket
+
+__all__ = ["LEGACY_LENGTH", "Encapsulation", "Form", "decapsulate", "header"]
+
+#: LLC (SNAP follows), SNAP OUI of IANA.
+_IANA = b"\xaa\xaa\x03\x00\x00\x5e"
+#: SNAP header before a VPN identifier (RFC 2684 §8).
+_VPN = _IANA + b"\x00\x08"
+#: SNAP header before NHRP (RFC 2332 §5.1).
+_NHRP = _IANA + b"\x00\x03"
+#: What the legacy form has in the place of the latter.
+_LEGACY = _VPN + bytes(8)
+
+_VPN_LENGTH: Final = 16
+_RFC_LENGTH: Final = _VPN_LENGTH + len(_NHRP)
+
+#: Octets before ar$afn in the legacy form. Its lengths, offsets and checksum include them.
+LEGACY_LENGTH: Final = _VPN_LENGTH + len(_LEGACY)
+
+#: Fixed header of NHRP and the fixed part of the mandatory part (RFC 2332 §5.1, §5.2.0).
+_SHORTEST_PACKET: Final = 28
+
+
+class Form(Enum):
+    """How a packet names its VPN."""
+
+    PLAIN = "plain"
+    """Not at all: the path implies it, or it is the default routing instance."""
+    RFC = "rfc"
+    """By the header of RFC 2735."""
+    LEGACY_LITTLE = "legacy, little-endian"
+    """As the original daemon does on a little-endian host."""
+    LEGACY_BIG = "legacy, big-endian"
+    """As the original daemon does on a big-endian host."""
+
+
+_MARKS = {Form.LEGACY_LITTLE: b"\x00\x01\x00", Form.LEGACY_BIG: b"\x00\x00\x01"}
+_FORM_OF_MARK = {mark: form for form, mark in _MARKS.items()}
+
+
+class Encapsulation(NamedTuple):
+    """What was found before ar$afn."""
+
+    form: Form
+    vpn_id: VPNID | None
+    """None if the packet names no VPN."""
+    offset: int
+    """Where ar$afn is in the payload."""
+
+
+_PLAIN = Encapsulation(Form.PLAIN, None, 0)
+_PLAIN_AFTER_SNAP = Encapsulation(Form.PLAIN, None, len(_NHRP))
+
+
+def decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
+    """Recognise the form of a GRE payload.
+
+    :param oui: three octets; legacy packets carry none of their own.
+    :raises MalformedPacket: with the counter ``vpn_bad_inner`` or ``vpn_truncated``.
+    """
+    if payload[:3] != b"\xaa\xaa\x03":
+        # ar$afn is 1 or 2, so it cannot be mistaken for LLC.
+        return _PLAIN
+    snap = payload[:8]
+    if snap == _NHRP:
+        return _PLAIN_AFTER_SNAP
+    if snap != _VPN:
+        raise MalformedPacket("vpn_bad_inner")
+    if len(payload) < _RFC_LENGTH:
+        raise MalformedPacket("vpn_truncated")
+    # Octet 8 is padding, ignored on receipt.
+    index = int.from_bytes(payload[12:16], "big")
+    if payload[16:24] == _NHRP:
+        return Encapsulation(Form.RFC, VPNID(payload[9:12], index), _RFC_LENGTH)
+    form = _FORM_OF_MARK.get(payload[9:12])
+    if form is None or payload[16:32] != _LEGACY:
+        raise MalformedPacket("vpn_bad_inner")
+    if len(payload) < LEGACY_LENGTH + _SHORTEST_PACKET:
+        raise MalformedPacket("vpn_truncated")
+    return Encapsulation(form, VPNID(oui, index), LEGACY_LENGTH)
+
+
+def header(form: Form, vpn_id: VPNID | None) -> bytes:
+    """The octets to send before ar$afn.
+
+    :param vpn_id: disregarded for the plain form, where the path implies it.
+    :raises ValueError: if the form needs a VPN and there is none.
+    """
+    if form is Form.PLAIN:
+        return b""
+    if vpn_id is None:
+        raise ValueError(f"the {form.value} form names a VPN, but there is none")
+    index = vpn_id.index.to_bytes(4, "big")
+    if form is Form.RFC:
+        return b"%b\x00%b%b%b" % (_VPN, vpn_id.oui, index, _NHRP)
+    return b"%b\x00%b%b%b" % (_VPN, _MARKS[form], index, _LEGACY)

@@ -1,0 +1,299 @@
+"""Extensions of an NHRP packet (RFC 2332 §5.3, RFC 2735 §4.2). Layer: core.
+
+An extension is its octets, and every class here is a way to read them. What we cannot read is
+passed on unchanged: unknown types, the unused header bit and reserved fields stay as they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from typing import ClassVar, TypeVar
+
+from dmevpn.errors import MalformedPacket
+from dmevpn.nhrp.constants import ErrorCode, ExtensionType
+from dmevpn.nhrp.records import CIE, decode_cies
+
+__all__ = [
+    "END",
+    "Authentication",
+    "CIEExtension",
+    "DeviceCapabilities",
+    "Extension",
+    "ForwardTransitRecord",
+    "NATAddress",
+    "ResponderAddress",
+    "ReverseTransitRecord",
+    "Unknown",
+    "VendorPrivate",
+    "decode_extensions",
+]
+
+_COMPULSORY = 0x8000
+_TYPE = 0x3FFF
+
+_HEADER = Struct("!HH")
+_WORD_PAIR = Struct("!II")
+
+#: Ends every list of extensions.
+END = _HEADER.pack(_COMPULSORY | ExtensionType.END, 0)
+
+_E = TypeVar("_E", bound="Extension")
+_C = TypeVar("_C", bound="CIEExtension")
+
+
+class Extension:
+    """One extension. Not to be changed; equal to another of the same class with equal octets.
+
+    :ivar octets: header and value as they stand in the packet.
+    """
+
+    __slots__ = ("octets",)
+
+    octets: bytes
+
+    @classmethod
+    def of_octets(cls: type[_E], octets: bytes) -> _E:
+        """The extension with exactly these octets, its header included."""
+        extension = cls.__new__(cls)
+        extension.octets = octets
+        return extension
+
+    def _fill(self, extension_type: int, compulsory: bool, value: bytes) -> None:
+        if len(value) > 0xFFFF:
+            raise ValueError("an extension has at most 65535 octets")
+        kind = extension_type | (_COMPULSORY if compulsory else 0)
+        self.octets = _HEADER.pack(kind, len(value)) + value
+
+    @property
+    def type(self) -> int:
+        """Its number, usually an :class:`~dmevpn.nhrp.constants.ExtensionType`."""
+        return int.from_bytes(self.octets[:2], "big") & _TYPE
+
+    @property
+    def compulsory(self) -> bool:
+        """Whether a responder that does not know the type must refuse the packet."""
+        return self.octets[0] & 0x80 != 0
+
+    @property
+    def value(self) -> bytes:
+        """The octets behind the header."""
+        return self.octets[4:]
+
+    def encode(self) -> bytes:
+        """Header and value."""
+        return self.octets
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.octets == other.octets
+
+    def __hash__(self) -> int:
+        return hash(self.octets)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.octets.hex()}>"
+
+
+class CIEExtension(Extension):
+    """An extension whose value is a list of CIEs.
+
+    :ivar cies: those, as a tuple.
+    """
+
+    __slots__ = ("cies",)
+
+    TYPE: ClassVar[ExtensionType]
+    COMPULSORY: ClassVar[bool] = True
+
+    cies: tuple[CIE, ...]
+
+    def __init__(self, cies: Iterable[CIE] = ()) -> None:
+        self.cies = tuple(cies)
+        self._fill(self.TYPE, self.COMPULSORY, b"".join([cie.encode() for cie in self.cies]))
+
+    @classmethod
+    def of_cies(cls: type[_C], octets: bytes, cies: tuple[CIE, ...]) -> _C:
+        """The extension with exactly these octets, in which these CIEs were found."""
+        extension = cls.__new__(cls)
+        extension.octets = octets
+        extension.cies = cies
+        return extension
+
+
+class ResponderAddress(CIEExtension):
+    """Who answers: empty in a request, one CIE in the reply (RFC 2332 §5.3.1)."""
+
+    __slots__ = ()
+    TYPE = ExtensionType.RESPONDER_ADDRESS
+
+
+class ForwardTransitRecord(CIEExtension):
+    """The servers that a request came through, in order (RFC 2332 §5.3.2)."""
+
+    __slots__ = ()
+    TYPE = ExtensionType.FORWARD_TRANSIT_RECORD
+
+
+class ReverseTransitRecord(CIEExtension):
+    """The servers that a reply came through, in order (RFC 2332 §5.3.3)."""
+
+    __slots__ = ()
+    TYPE = ExtensionType.REVERSE_TRANSIT_RECORD
+
+
+class NATAddress(CIEExtension):
+    """Cisco: addresses as they are seen from outside an address translation."""
+
+    __slots__ = ()
+    TYPE = ExtensionType.NAT_ADDRESS
+    COMPULSORY = False
+
+
+class Authentication(Extension):
+    """Proof that the neighbour who sent this knows the secret (RFC 2332 §5.3.4).
+
+    :param spi: security parameter index, 1 to 65535; 1 is Cisco's cleartext secret.
+    :param data: what follows it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, spi: int, data: bytes) -> None:
+        self._fill(ExtensionType.AUTHENTICATION, True, _HEADER.pack(0, spi) + data)
+
+    @property
+    def spi(self) -> int:
+        """Security parameter index; 0, which nobody uses, if the value is too short for one."""
+        return int.from_bytes(self.octets[6:8], "big")
+
+    @property
+    def data(self) -> bytes:
+        """What follows the index."""
+        return self.octets[8:]
+
+
+class VendorPrivate(Extension):
+    """Whatever the owner of an OUI puts there (RFC 2332 §5.3.5)."""
+
+    __slots__ = ()
+
+    def __init__(self, oui: bytes, data: bytes) -> None:
+        self._fill(ExtensionType.VENDOR_PRIVATE, False, oui + data)
+
+    @property
+    def oui(self) -> bytes:
+        """Three octets."""
+        return self.octets[4:7]
+
+    @property
+    def data(self) -> bytes:
+        """What follows them."""
+        return self.octets[7:]
+
+
+class DeviceCapabilities(Extension):
+    """Whether the two ends can name VPNs (RFC 2735 §3.3, §4.2).
+
+    :param source: of the requester, see :data:`~dmevpn.nhrp.constants.VPN_AWARE`.
+    :param target: of the station that is asked for.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, source: int, target: int) -> None:
+        self._fill(ExtensionType.DEVICE_CAPABILITIES, False, _WORD_PAIR.pack(source, target))
+
+    @property
+    def source(self) -> int:
+        """Capabilities of the requester."""
+        return int.from_bytes(self.octets[4:8], "big")
+
+    @property
+    def target(self) -> int:
+        """Capabilities of the station that is asked for."""
+        return int.from_bytes(self.octets[8:12], "big")
+
+
+class Unknown(Extension):
+    """An extension of a type that we do not know."""
+
+    __slots__ = ()
+
+    def __init__(self, type: int, compulsory: bool, value: bytes) -> None:
+        if not 0 < type <= _TYPE:
+            raise ValueError(f"{type} is no extension type")
+        self._fill(type, compulsory, value)
+
+
+_CIE_EXTENSIONS: dict[int, type[CIEExtension]] = {
+    int(cls.TYPE): cls for cls in (ResponderAddress, ForwardTransitRecord, ReverseTransitRecord)
+}
+_OPAQUE_EXTENSIONS: dict[int, type[Extension]] = {
+    int(ExtensionType.AUTHENTICATION): Authentication,
+    int(ExtensionType.VENDOR_PRIVATE): VendorPrivate,
+}
+_AMBIGUOUS = int(ExtensionType.NAT_ADDRESS)
+
+#: Length of the IGP Information of draft-ietf-ion-r2r-nhrp, the third meaning of type 9. We do
+#: nothing with it, but it may stand beside the other two.
+_IGP_LENGTH = 4
+
+
+def decode_extensions(octets: bytes, start: int, nbma_length: int) -> tuple[Extension, ...]:
+    """Read the extensions from ``start`` up to the End extension; what follows that is ignored.
+
+    :param octets: the packet from ar$afn to its end.
+    :param nbma_length: octets of an NBMA address in the CIEs.
+    :raises MalformedPacket: ``missing_end_extension``, ``bad_extension_length``,
+        ``duplicate_extension`` or ``bad_cie``.
+    """
+    extensions: list[Extension] = []
+    seen: set[object] = set()
+    size = len(octets)
+    at = start
+    while True:
+        value_at = at + 4
+        if value_at > size:
+            raise MalformedPacket("missing_end_extension", code=ErrorCode.PROTOCOL_ERROR, offset=at)
+        kind, length = _HEADER.unpack_from(octets, at)
+        kind &= _TYPE
+        if not kind:
+            return tuple(extensions)
+        end = value_at + length
+        if end > size:
+            raise MalformedPacket(
+                "bad_extension_length", code=ErrorCode.PROTOCOL_ERROR, offset=at + 2
+            )
+        cie_class = _CIE_EXTENSIONS.get(kind)
+        if cie_class is not None:
+            meaning: object = cie_class
+            extension: Extension = cie_class.of_cies(
+                octets[at:end], decode_cies(octets, value_at, end, nbma_length) if length else ()
+            )
+        elif kind == _AMBIGUOUS:
+            extension = _decode_type_9(octets, at, end, nbma_length)
+            meaning = (type(extension), length == _IGP_LENGTH)
+        else:
+            meaning = kind
+            extension = _OPAQUE_EXTENSIONS.get(kind, Unknown).of_octets(octets[at:end])
+        if meaning in seen and kind != ExtensionType.VENDOR_PRIVATE:
+            raise MalformedPacket(
+                "duplicate_extension", code=ErrorCode.INVALID_EXTENSION, offset=at
+            )
+        seen.add(meaning)
+        extensions.append(extension)
+        at = end
+
+
+def _decode_type_9(octets: bytes, at: int, end: int, nbma_length: int) -> Extension:
+    """Type 9 has three meanings, told apart by length: a CIE has at least twelve octets."""
+    length = end - at - 4
+    if length == _WORD_PAIR.size:
+        return DeviceCapabilities.of_octets(octets[at:end])
+    try:
+        cies = decode_cies(octets, at + 4, end, nbma_length)
+    except MalformedPacket:
+        return Unknown.of_octets(octets[at:end])
+    return NATAddress.of_cies(octets[at:end], cies)

@@ -1,0 +1,524 @@
+"""NHRP packets: one class per type, read from and written to GRE payloads (RFC 2332 §5).
+
+Layer: core. Packets are values: nobody changes one that somebody else may hold. They are not
+frozen, because a frozen dataclass takes twice as long to make, and one is made per datagram.
+
+Numbers and addresses are kept as they stand on the wire; lengths, offsets and the checksum are
+derived when a packet is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from struct import Struct
+from struct import error as StructError
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from dmevpn.addresses import DEFAULT_OUI, VPNID
+from dmevpn.errors import MalformedPacket
+from dmevpn.nhrp.constants import (
+    DEFAULT_HOP_COUNT,
+    NBMA_LENGTHS,
+    PROTOCOL_LENGTHS,
+    VERSION,
+    ErrorCode,
+    PacketType,
+    ProtocolType,
+)
+from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, Encapsulation, Form, decapsulate, header
+from dmevpn.nhrp.extensions import END, Extension, decode_extensions
+from dmevpn.nhrp.records import CIE, address_length, decode_cies
+from dmevpn.nhrp.wire import checksum, checksum_holds, left_padded_checksum_holds
+
+__all__ = [
+    "ErrorIndication",
+    "Packet",
+    "PurgeReply",
+    "PurgeRequest",
+    "RegistrationReply",
+    "RegistrationRequest",
+    "Request",
+    "RequestOrReply",
+    "ResolutionReply",
+    "ResolutionRequest",
+    "TrafficIndication",
+    "decode",
+    "decode_embedded",
+    "decode_payload",
+]
+
+#: Fixed header (§5.1) and what of the mandatory part has a fixed place (§5.2.0): ar$afn,
+#: ar$pro.type, ar$pro.snap, ar$hopcnt, ar$pktsz, ar$chksum, ar$extoff, ar$op.version, ar$op.type,
+#: ar$shtl, ar$sstl; lengths of source and destination protocol address, flags, request ID.
+_FIXED = Struct("!HH5sBHHHBBBBBBHL")
+_ADDRESSES: Final = 28
+_CHECKSUM: Final = 12
+
+#: Places that an Error Indication points at.
+_PROTOCOL_TYPE_OFFSET: Final = 2
+_EXTENSIONS_OFFSET_OFFSET: Final = 14
+
+_FAMILIES = {length: family for family, length in NBMA_LENGTHS.items()}
+_NO_SNAP = bytes(5)
+_NO_ENCAPSULATION = Encapsulation(Form.PLAIN, None, 0)
+
+_E = TypeVar("_E", bound=Extension)
+_R = TypeVar("_R", bound="RequestOrReply")
+
+
+@dataclass(slots=True, kw_only=True)
+class Packet:
+    """What all types have in common."""
+
+    packet_type: ClassVar[PacketType]
+
+    source_nbma: bytes
+    """Underlay address of the station that made the request or indication."""
+    source_subaddress: bytes = b""
+    """Its VNI, see :func:`dmevpn.nhrp.records.encode_vni`; empty: not stated."""
+    source_protocol: bytes
+    """Its protocol address."""
+    destination_protocol: bytes
+    """The protocol address asked for, registered with, or told."""
+    protocol_type: int = ProtocolType.MAC
+    """ar$pro.type as it stands on the wire; :attr:`ethertype` is what it means."""
+    snap: bytes = _NO_SNAP
+    """ar$pro.snap, five octets; means something with :attr:`ProtocolType.SNAP` only."""
+    hop_count: int = DEFAULT_HOP_COUNT
+    """How many servers may still forward the packet, 0 to 255."""
+    extensions: tuple[Extension, ...] = ()
+    """In the order of the packet, without End; none: the packet has no extensions part."""
+    raw: bytes = field(default=b"", compare=False, repr=False)
+    """The packet as received, from ar$afn on, ar$pktsz octets; empty for one of our own."""
+
+    @property
+    def ethertype(self) -> int:
+        """The protocol type in its short form; MAC addresses have two, see ProtocolType."""
+        return _ethertype(self.protocol_type, self.snap)
+
+    @property
+    def header_end(self) -> int:
+        """Offset of the octet behind the four addresses."""
+        return (
+            _ADDRESSES
+            + len(self.source_nbma)
+            + len(self.source_subaddress)
+            + len(self.source_protocol)
+            + len(self.destination_protocol)
+        )
+
+    @property
+    def destination_offset(self) -> int:
+        """Offset of the destination protocol address."""
+        return self.header_end - len(self.destination_protocol)
+
+    @property
+    def extensions_offset(self) -> int:
+        """Offset of the first extension, or where it would be."""
+        return self.header_end + len(self._encode_rest())
+
+    def extension(self, extension_class: type[_E]) -> _E | None:
+        """The first extension of a class, or None."""
+        for extension in self.extensions:
+            if type(extension) is extension_class:
+                return extension
+        return None
+
+    def extension_offset(self, extension: Extension) -> int:
+        """Offset of the header of one of our extensions."""
+        before = self.extensions[: self.extensions.index(extension)]
+        return self.extensions_offset + sum([len(each.octets) for each in before])
+
+    def encode(self, form: Form = Form.PLAIN, vpn_id: VPNID | None = None) -> bytes:
+        """The whole GRE payload.
+
+        :param vpn_id: the VPN to name; every form but the plain one needs it.
+        :raises ValueError: if a field does not fit.
+        """
+        nbma = self.source_nbma
+        subaddress = self.source_subaddress
+        source = self.source_protocol
+        destination = self.destination_protocol
+        family = _FAMILIES.get(len(nbma))
+        if family is None or len(subaddress) > 0x3F or len(self.snap) != 5:
+            raise ValueError(f"no valid packet: {self}")
+        rest = self._encode_rest()
+        front = header(form, vpn_id)
+        # The legacy form counts its headers in lengths, offsets and checksum.
+        counted = front if len(front) == LEGACY_LENGTH else b""
+        size = (
+            len(counted)
+            + _ADDRESSES
+            + len(nbma)
+            + len(subaddress)
+            + len(source)
+            + len(destination)
+            + len(rest)
+        )
+        extensions = b""
+        extensions_offset = 0
+        if self.extensions:
+            extensions_offset = size
+            extensions = b"".join([each.octets for each in self.extensions]) + END
+            size += len(extensions)
+        flags, number = self._encode_words()
+        try:
+            fixed = _FIXED.pack(
+                family,
+                self.protocol_type,
+                self.snap,
+                self.hop_count,
+                size,
+                0,
+                extensions_offset,
+                VERSION,
+                self.packet_type,
+                len(nbma),
+                len(subaddress),
+                len(source),
+                len(destination),
+                flags,
+                number,
+            )
+        except StructError as error:
+            raise ValueError(f"no valid packet: {self}") from error
+        packet = b"".join((fixed, nbma, subaddress, source, destination, rest, extensions))
+        total = checksum(counted + packet)
+        return b"%b%b%b%b" % (
+            front,
+            packet[:_CHECKSUM],
+            total.to_bytes(2, "big"),
+            packet[_CHECKSUM + 2 :],
+        )
+
+    def _encode_words(self) -> tuple[int, int]:
+        """The sixteen bits of flags and the thirty-two bits behind them."""
+        raise NotImplementedError
+
+    def _encode_rest(self) -> bytes:
+        """The mandatory part behind the addresses."""
+        raise NotImplementedError
+
+    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+        """Take the words, and from ``raw`` the mandatory part behind the addresses."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestOrReply(Packet):
+    """The six types that have a request ID and CIEs (RFC 2332 §5.2.1 to §5.2.6).
+
+    All four addresses of a reply are those of its request.
+    """
+
+    flags: int = 0
+    """Masks of ResolutionFlag, RegistrationFlag or PurgeFlag; unknown bits are kept."""
+    request_id: int = 0
+    """32 bits; with the source protocol address it identifies the request."""
+    cies: tuple[CIE, ...] = ()
+
+    def cie_offset(self, index: int) -> int:
+        """Offset of a CIE; one more than the last: where the next would be."""
+        return self.header_end + sum([len(cie) for cie in self.cies[:index]])
+
+    def _encode_words(self) -> tuple[int, int]:
+        return self.flags, self.request_id
+
+    def _encode_rest(self) -> bytes:
+        return b"".join([cie.encode() for cie in self.cies])
+
+    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+        self.flags = flags
+        self.request_id = number
+        self.cies = decode_cies(self.raw, start, end, nbma_length, len(self.source_protocol))
+
+
+@dataclass(slots=True, kw_only=True)
+class Request(RequestOrReply, Generic[_R]):
+    """A request, which knows its reply."""
+
+    reply_class: ClassVar[type[RequestOrReply]]
+
+    def reply(
+        self,
+        cies: Iterable[CIE] | None = None,
+        *,
+        flags: int | None = None,
+        extensions: Iterable[Extension] | None = None,
+        hop_count: int = DEFAULT_HOP_COUNT,
+    ) -> _R:
+        """The reply: addresses, request ID and protocol type are those of the request.
+
+        What is left out is taken from the request, too.
+        """
+        return self.reply_class(  # type: ignore[return-value]
+            source_nbma=self.source_nbma,
+            source_subaddress=self.source_subaddress,
+            source_protocol=self.source_protocol,
+            destination_protocol=self.destination_protocol,
+            protocol_type=self.protocol_type,
+            snap=self.snap,
+            hop_count=hop_count,
+            extensions=self.extensions if extensions is None else tuple(extensions),
+            flags=self.flags if flags is None else flags,
+            request_id=self.request_id,
+            cies=self.cies if cies is None else tuple(cies),
+        )
+
+
+class ResolutionReply(RequestOrReply):
+    """Bindings, best first, or one CIE whose code says why there is none (RFC 2332 §5.2.2)."""
+
+    __slots__ = ()
+    packet_type = PacketType.RESOLUTION_REPLY
+
+
+class ResolutionRequest(Request[ResolutionReply]):
+    """Where is the destination protocol address? (RFC 2332 §5.2.1)"""
+
+    __slots__ = ()
+    packet_type = PacketType.RESOLUTION_REQUEST
+    reply_class = ResolutionReply
+
+
+class RegistrationReply(RequestOrReply):
+    """The CIEs of the request, each with its code (RFC 2332 §5.2.4)."""
+
+    __slots__ = ()
+    packet_type = PacketType.REGISTRATION_REPLY
+
+
+class RegistrationRequest(Request[RegistrationReply]):
+    """A client's bindings, for a server to keep (RFC 2332 §5.2.3)."""
+
+    __slots__ = ()
+    packet_type = PacketType.REGISTRATION_REQUEST
+    reply_class = RegistrationReply
+
+
+class PurgeReply(RequestOrReply):
+    """The request was heeded (RFC 2332 §5.2.6)."""
+
+    __slots__ = ()
+    packet_type = PacketType.PURGE_REPLY
+
+
+class PurgeRequest(Request[PurgeReply]):
+    """Bindings that are no longer true (RFC 2332 §5.2.5)."""
+
+    __slots__ = ()
+    packet_type = PacketType.PURGE_REQUEST
+    reply_class = PurgeReply
+
+
+@dataclass(slots=True, kw_only=True)
+class ErrorIndication(Packet):
+    """A packet could not be processed (RFC 2332 §5.2.7); the source is who could not."""
+
+    packet_type = PacketType.ERROR_INDICATION
+
+    code: int = 0
+    """An :class:`~dmevpn.nhrp.constants.ErrorCode`, or one we do not know."""
+    offset: int = 0
+    """The octet of the offending packet that is at fault."""
+    unused: int = 0
+    """Sent as zero; FRR puts the flags of the offending packet there."""
+    contents: bytes = b""
+    """As much of the offending packet as fits, see :func:`decode_embedded`."""
+
+    def _encode_words(self) -> tuple[int, int]:
+        return self.unused, self.code << 16 | self.offset
+
+    def _encode_rest(self) -> bytes:
+        return self.contents
+
+    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+        self.unused = flags
+        self.code, self.offset = divmod(number, 0x10000)
+        self.contents = self.raw[start:end]
+
+
+@dataclass(slots=True, kw_only=True)
+class TrafficIndication(Packet):
+    """A data packet took a detour through the source; a shortcut would help."""
+
+    packet_type = PacketType.TRAFFIC_INDICATION
+
+    code: int = 0
+    """0, redirect, is the only one known."""
+    unused: tuple[int, int] = (0, 0)
+    """Sent as zero; kept from what others send."""
+    contents: bytes = b""
+    """The beginning of the data packet, from its network (or Ethernet) header on."""
+
+    def _encode_words(self) -> tuple[int, int]:
+        return self.unused[0], self.code << 16 | self.unused[1]
+
+    def _encode_rest(self) -> bytes:
+        return self.contents
+
+    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+        self.code, low = divmod(number, 0x10000)
+        self.unused = flags, low
+        self.contents = self.raw[start:end]
+
+
+_CLASSES: dict[int, type[Packet]] = {
+    int(cls.packet_type): cls
+    for cls in (
+        ResolutionRequest,
+        ResolutionReply,
+        RegistrationRequest,
+        RegistrationReply,
+        PurgeRequest,
+        PurgeReply,
+        ErrorIndication,
+        TrafficIndication,
+    )
+}
+
+
+def decode(
+    payload: bytes, encapsulation: Encapsulation = _NO_ENCAPSULATION, *, left_padded: bool = False
+) -> Packet:
+    """Read a packet.
+
+    The checks are made in a fixed order, so that a packet with several faults is always counted
+    under the same one. An unreadable or untrustworthy packet raises without an error code and is
+    to be dropped in silence; once the addresses are known, the exception has the packet, too.
+
+    :param encapsulation: what :func:`~dmevpn.nhrp.encapsulation.decapsulate` found.
+    :param left_padded: also accept the checksum that older daemons give packets of odd length.
+    :raises MalformedPacket: and nothing else, whatever the octets.
+    """
+    form, _, start = encapsulation
+    counted = start if form is Form.LEGACY_LITTLE or form is Form.LEGACY_BIG else 0
+    try:
+        fields = _FIXED.unpack_from(payload, start)
+    except StructError:
+        raise MalformedPacket("truncated") from None
+    size = fields[4] - counted
+    end = start + size
+    if size < _ADDRESSES or end > len(payload):
+        raise MalformedPacket("truncated")
+    raw = payload[start:end]
+    covered = payload[:end] if counted else raw
+    if not (checksum_holds(covered) or (left_padded and left_padded_checksum_holds(covered))):
+        raise MalformedPacket("bad_checksum")
+    packet = _decode_header(fields, raw)
+    nbma_length = len(packet.source_nbma)
+    rest = packet.header_end
+    extensions = fields[6] and fields[6] - counted
+    try:
+        if not extensions:
+            packet._decode_rest(fields[13], fields[14], rest, size, nbma_length)
+        elif rest <= extensions <= size:
+            packet._decode_rest(fields[13], fields[14], rest, extensions, nbma_length)
+            packet.extensions = decode_extensions(raw, extensions, nbma_length)
+        else:
+            raise MalformedPacket(
+                "bad_extension_offset",
+                code=ErrorCode.PROTOCOL_ERROR,
+                offset=_EXTENSIONS_OFFSET_OFFSET,
+            )
+    except MalformedPacket as error:
+        error.packet = packet
+        raise
+    return packet
+
+
+def decode_embedded(octets: bytes) -> Packet:
+    """Read header and addresses of the packet that an Error Indication is about.
+
+    It may be cut anywhere behind its addresses (RFC 2332 §5.2.7), so neither length nor checksum
+    are looked at. The result has its request ID, but no CIEs, contents or extensions.
+
+    :param octets: from ar$afn on.
+    :raises MalformedPacket: and nothing else, if not even the addresses are there.
+    """
+    try:
+        fields = _FIXED.unpack_from(octets)
+    except StructError:
+        raise MalformedPacket("truncated") from None
+    packet = _decode_header(fields, octets)
+    rest = packet.header_end
+    packet._decode_rest(fields[13], fields[14], rest, rest, len(packet.source_nbma))
+    return packet
+
+
+def decode_payload(payload: bytes, oui: bytes = DEFAULT_OUI) -> tuple[Encapsulation, Packet]:
+    """Read a packet with the VPN headers before it.
+
+    :param oui: of the VPNs of legacy packets, which do not say.
+    :raises MalformedPacket: and nothing else, whatever the octets.
+    """
+    encapsulation = decapsulate(payload, oui)
+    return encapsulation, decode(payload, encapsulation)
+
+
+def _decode_header(fields: tuple[Any, ...], raw: bytes) -> Packet:
+    """Make the packet out of its fixed fields and its addresses; the rest is still to be read."""
+    (
+        family,
+        protocol_type,
+        snap,
+        hop_count,
+        _,
+        _,
+        _,
+        version,
+        packet_type,
+        nbma_type_length,
+        subaddress_type_length,
+        source_length,
+        destination_length,
+        _,
+        _,
+    ) = fields
+    if version != VERSION:
+        raise MalformedPacket("bad_version")
+    packet_class = _CLASSES.get(packet_type)
+    if packet_class is None:
+        raise MalformedPacket("bad_type")
+    nbma_length = NBMA_LENGTHS.get(family)
+    subaddress_length = address_length(subaddress_type_length)
+    if nbma_length != nbma_type_length or nbma_length is None or subaddress_length is None:
+        raise MalformedPacket("bad_address")
+    subaddress_at = _ADDRESSES + nbma_length
+    source_at = subaddress_at + subaddress_length
+    destination_at = source_at + source_length
+    end = destination_at + destination_length
+    if end > len(raw):
+        raise MalformedPacket("bad_address")
+    packet = packet_class(
+        source_nbma=raw[_ADDRESSES:subaddress_at],
+        source_subaddress=raw[subaddress_at:source_at],
+        source_protocol=raw[source_at:destination_at],
+        destination_protocol=raw[destination_at:end],
+        protocol_type=protocol_type,
+        snap=snap,
+        hop_count=hop_count,
+        raw=raw,
+    )
+    width = PROTOCOL_LENGTHS.get(_ethertype(protocol_type, snap))
+    if width is None:
+        raise MalformedPacket(
+            "bad_protocol_type",
+            code=ErrorCode.PROTOCOL_ERROR,
+            offset=_PROTOCOL_TYPE_OFFSET,
+            packet=packet,
+        )
+    if source_length != width or destination_length != width:
+        # Who reports an error may not know the one or the other address (RFC 2332 §5.2.7).
+        lengths = (0, width) if packet_class is ErrorIndication else (width,)
+        if source_length not in lengths or destination_length not in lengths:
+            raise MalformedPacket("bad_address")
+    return packet
+
+
+def _ethertype(protocol_type: int, snap: bytes) -> int:
+    """What ar$pro.type means: itself, or the Ethertype in ar$pro.snap (RFC 2332 §5.1)."""
+    if protocol_type == ProtocolType.SNAP and snap[:3] == b"\0\0\0":
+        return int.from_bytes(snap[3:], "big")
+    return protocol_type

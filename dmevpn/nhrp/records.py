@@ -1,0 +1,169 @@
+"""Client Information Entries and the VNIs in them (RFC 2332 §5.2.0.1, RFC 7348). Layer: core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from struct import Struct
+from struct import error as StructError
+
+from dmevpn.addresses import VNI_MAX
+from dmevpn.errors import MalformedPacket
+from dmevpn.nhrp.constants import ErrorCode
+from dmevpn.nhrp.encapsulation import Form
+
+__all__ = ["CIE", "address_length", "decode_cies", "decode_vni", "encode_vni"]
+
+#: code, prefix length, unused, MTU, holding time, three lengths, preference
+_CIE = Struct("!BBHHHBBBB")
+
+#: Type/length octets: reserved bit, E.164 bit, and six bits of length (RFC 2332 §5.1).
+_TYPE_BITS = 0xC0
+_E164 = 0x40
+_LONGEST_ADDRESS = 0x3F
+
+
+def address_length(type_length: int) -> int | None:
+    """The length that a type/length octet states; None for a type of address we do not know.
+
+    The bit for E.164 means nothing while there is no address (RFC 2332 §5.1).
+    """
+    if not type_length & _TYPE_BITS:
+        return type_length
+    return 0 if type_length == _E164 else None
+
+
+@dataclass(slots=True)
+class CIE:
+    """Client Information Entry: a binding, or what is asked about one. Not to be changed."""
+
+    code: int = 0
+    """A :class:`~dmevpn.nhrp.constants.CIECode`, or a refusal without known reason."""
+    prefix_length: int = 0
+    """Bits of the protocol address that count; 0 and 255: all of them."""
+    unused: int = 0
+    """Sent as zero; kept from what others send."""
+    mtu: int = 0
+    """Octets; 0: not stated."""
+    holding_time: int = 0
+    """Seconds, 0 to 65535."""
+    nbma: bytes = b""
+    """Address of the VTEP; empty: not stated."""
+    subaddress: bytes = b""
+    """Its VNI, see :func:`encode_vni`; empty: not stated."""
+    protocol: bytes = b""
+    """Protocol address of the client; empty: not stated."""
+    preference: int = 0
+    """Higher is better, 0 to 255."""
+
+    def encode(self) -> bytes:
+        """Its octets.
+
+        :raises ValueError: if a field does not fit.
+        """
+        nbma, subaddress, protocol = self.nbma, self.subaddress, self.protocol
+        if len(nbma) > _LONGEST_ADDRESS or len(subaddress) > _LONGEST_ADDRESS:
+            raise ValueError(f"an NBMA address has at most {_LONGEST_ADDRESS} octets")
+        try:
+            fixed = _CIE.pack(
+                self.code,
+                self.prefix_length,
+                self.unused,
+                self.mtu,
+                self.holding_time,
+                len(nbma),
+                len(subaddress),
+                len(protocol),
+                self.preference,
+            )
+        except StructError as error:
+            raise ValueError(f"no valid CIE: {self}") from error
+        return b"%b%b%b%b" % (fixed, nbma, subaddress, protocol)
+
+    def __len__(self) -> int:
+        """How many octets it takes."""
+        return _CIE.size + len(self.nbma) + len(self.subaddress) + len(self.protocol)
+
+
+def decode_cies(
+    octets: bytes, start: int, end: int, nbma_length: int, protocol_length: int | None = None
+) -> tuple[CIE, ...]:
+    """Read the CIEs that fill a part of a packet exactly.
+
+    :param nbma_length: octets of an NBMA address; a CIE may also leave its address out.
+    :param protocol_length: likewise; None takes any length, as extensions need it: the original
+        daemon puts IPv4 addresses of servers into packets about MAC addresses.
+    :raises MalformedPacket: ``bad_cie`` with the offset of the CIE that does not fit.
+    """
+    cies = []
+    at = start
+    while at < end:
+        nbma_at = at + _CIE.size
+        if nbma_at > end:
+            raise MalformedPacket("bad_cie", code=ErrorCode.PROTOCOL_ERROR, offset=at)
+        (
+            code,
+            prefix_length,
+            unused,
+            mtu,
+            holding_time,
+            nbma_type_length,
+            subaddress_type_length,
+            protocol_size,
+            preference,
+        ) = _CIE.unpack_from(octets, at)
+        nbma_size = address_length(nbma_type_length)
+        subaddress_size = address_length(subaddress_type_length)
+        if (
+            nbma_size is None
+            or subaddress_size is None
+            or nbma_size not in (0, nbma_length)
+            or (protocol_length is not None and protocol_size not in (0, protocol_length))
+        ):
+            raise MalformedPacket("bad_cie", code=ErrorCode.PROTOCOL_ERROR, offset=at)
+        subaddress_at = nbma_at + nbma_size
+        protocol_at = subaddress_at + subaddress_size
+        following = protocol_at + protocol_size
+        if following > end:
+            raise MalformedPacket("bad_cie", code=ErrorCode.PROTOCOL_ERROR, offset=at)
+        cies.append(
+            CIE(
+                code,
+                prefix_length,
+                unused,
+                mtu,
+                holding_time,
+                octets[nbma_at:subaddress_at],
+                octets[subaddress_at:protocol_at],
+                octets[protocol_at:following],
+                preference,
+            )
+        )
+        at = following
+    return tuple(cies)
+
+
+def encode_vni(vni: int | None, form: Form = Form.RFC) -> bytes:
+    """The NBMA subaddress that carries a VNI: four octets in network order, or none at all.
+
+    :param form: of the packet; the original daemon reads and writes the order of its host.
+    :raises ValueError: if it is no VNI.
+    """
+    if vni is None:
+        return b""
+    if not 1 <= vni <= VNI_MAX:
+        raise ValueError(f"{vni} is not a VNI from 1 to {VNI_MAX}")
+    return vni.to_bytes(4, "little" if form is Form.LEGACY_LITTLE else "big")
+
+
+def decode_vni(subaddress: bytes, form: Form) -> int | None:
+    """The VNI in an NBMA subaddress; None if it is empty or zero, which both mean "no VNI".
+
+    :param form: of the packet that the subaddress is from.
+    :raises ValueError: if it is no VNI.
+    """
+    if not subaddress:
+        return None
+    vni = int.from_bytes(subaddress, "little" if form is Form.LEGACY_LITTLE else "big")
+    if len(subaddress) != 4 or vni > VNI_MAX:
+        raise ValueError(f"{subaddress.hex()} is not a VNI")
+    return vni or None
