@@ -1,0 +1,72 @@
+"""What every GRE transport does alike: wrap, unwrap, count, deliver. Layer: edge."""
+
+from __future__ import annotations
+
+from twisted.logger import Logger
+
+from dmevpn.addresses import Path
+from dmevpn.errors import MalformedPacket
+from dmevpn.interfaces import IDatagramReceiver
+from dmevpn.metrics import Metrics
+from dmevpn.transport import gre
+
+__all__ = ["GREEndpoint"]
+
+
+class GREEndpoint:
+    """The common part of real and in-memory GRE transports.
+
+    :param key: the GRE key that packets carry and must carry; None: they carry none.
+    """
+
+    log = Logger()
+
+    def __init__(self, metrics: Metrics, key: int | None) -> None:
+        if key is not None and not 0 <= key <= gre.KEY_MAX:
+            raise ValueError(f"no GRE key: {key}")
+        self.metrics = metrics
+        self.key = key
+        self._keys = frozenset({key})
+        self._receiver: IDatagramReceiver | None = None
+        self._received = metrics.counter("datagrams_received")
+        self._sent = metrics.counter("datagrams_sent")
+        self._too_large = metrics.dropped("too_large")
+
+    def wrap(self, data: bytes) -> bytes | None:
+        """The GRE packet to send for a payload; None if that is too large, which is counted."""
+        if len(data) > gre.MAX_PAYLOAD:
+            self._too_large.inc()
+            return None
+        return gre.encode(data, self.key)
+
+    def packet_received(self, packet: bytes, peer: bytes, local: bytes) -> None:
+        """Hand the payload of a GRE packet to the receiver; never raises.
+
+        :param local: our address that the peer used; empty if it is no source for an answer.
+        """
+        if self._receiver is None:
+            return
+        try:
+            payload, key = gre.decode(packet, self._keys)
+        except MalformedPacket as error:
+            self.metrics.dropped(error.counter).inc()
+            return
+        self._received.inc()
+        try:
+            self._receiver.datagram_received(payload, Path(peer, local, key))
+        except Exception:
+            self.log.failure("a datagram from {nbma} raised", nbma=Path(peer))
+
+    def packet_sent(self) -> None:
+        """Count a packet that is on its way."""
+        self._sent.inc()
+
+    def packet_lost(self, error: str) -> None:
+        """Count a packet that could not be sent.
+
+        :param error: the name of the error number, such as ``ENETUNREACH``.
+        """
+        if error == "EMSGSIZE":
+            self._too_large.inc()
+        else:
+            self.metrics.counter("datagrams_lost", error=error).inc()

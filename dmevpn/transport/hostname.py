@@ -1,0 +1,50 @@
+"""Host names to underlay addresses, by the reactor's resolver. Layer: edge."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import DNSLookupError
+from twisted.internet.interfaces import IResolutionReceiver
+from zope.interface import implementer
+
+__all__ = ["resolve_host"]
+
+
+@implementer(IResolutionReceiver)
+class _FirstAddress:
+    """Takes the first address that the resolver finds."""
+
+    def __init__(self, name: str) -> None:
+        self.done: Deferred[bytes] = Deferred()
+        self._name = name
+        self._first: bytes | None = None
+
+    def resolutionBegan(self, resolutionInProgress: Any) -> None:
+        pass
+
+    def addressResolved(self, address: Any) -> None:
+        if self._first is None:
+            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+            self._first = socket.inet_pton(family, address.host)
+
+    def resolutionComplete(self) -> None:
+        if self.done.called:
+            return
+        if self._first is None:
+            self.done.errback(DNSLookupError(f"{self._name}: no such host"))
+        else:
+            self.done.callback(self._first)
+
+
+def resolve_host(reactor: Any, name: str) -> Deferred[bytes]:
+    """The first underlay address of a host name, in the order of the system's preference.
+
+    :param reactor: provides IReactorPluggableNameResolver.
+    :raises DNSLookupError: (as a failure) if it has none.
+    """
+    receiver = _FirstAddress(name)
+    reactor.nameResolver.resolveHostName(receiver, name)
+    return receiver.done
