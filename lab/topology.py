@@ -1,0 +1,183 @@
+"""The network under test: an underlay, the machines on it, and virtual machines behind them.
+
+::
+
+      vm1                      vm2          one namespace each: eth0, 1500 octets
+       |                        |
+    [bridge]                [bridge]
+     spoke1       hub        spoke2         ul0: 10.0.0.N/24 and fd00:10::N/64, 1600 octets
+       |           |            |
+    ---+-----------+------------+---        the underlay, a bridge in a namespace of its own
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lab.netns import Namespace, remove_namespaces
+from lab.wait import eventually
+
+__all__ = ["VM", "Lab", "Machine"]
+
+#: An underlay that leaves the virtual machines a full 1500: VXLAN takes 50 octets over IPv4 and 70
+#: over IPv6.
+UNDERLAY_MTU = 1600
+VM_MTU = 1500
+
+
+class Machine:
+    """A machine on the underlay: a hub or a spoke.
+
+    :ivar address: its IPv4 address on the underlay.
+    :ivar address6: its IPv6 address there.
+    """
+
+    def __init__(self, lab: Lab, name: str, number: int) -> None:
+        self.name = name
+        self.namespace = Namespace(f"{lab.prefix}-{name}")
+        self.address = f"10.0.0.{number}"
+        self.address6 = f"fd00:10::{number:x}"
+        self.namespace.create()
+        # Ports of a switch have no business with IPv6 of their own; only ul0 gets addresses.
+        self.namespace.set_option("ipv6/conf/default/disable_ipv6", 1)
+        wire = f"to-{name}"
+        self.namespace.ip(
+            *("link", "add", "ul0", "mtu", str(UNDERLAY_MTU), "type", "veth"),
+            *("peer", "name", wire, "mtu", str(UNDERLAY_MTU), "netns", lab.underlay.name),
+        )
+        lab.underlay.ip("link", "set", wire, "master", "br0", "up")
+        self.namespace.set_option("ipv6/conf/ul0/disable_ipv6", 0)
+        self.namespace.ip("link", "set", "ul0", "up")
+        self.namespace.ip("address", "add", f"{self.address}/24", "dev", "ul0")
+        self.namespace.ip("address", "add", f"{self.address6}/64", "dev", "ul0", "nodad")
+
+    def add_bridge(self, name: str) -> None:
+        """Make a site's bridge by hand, as an operator does who does not use `provision`."""
+        self.namespace.ip("link", "add", "name", name, "type", "bridge", "mcast_snooping", "0")
+        self.namespace.ip("link", "set", name, "up")
+
+
+class VM:
+    """A virtual machine at a site: a namespace whose eth0 is plugged into the site's bridge.
+
+    :ivar mac: the address of its eth0.
+    :ivar address: its IPv4 address, or None.
+    :ivar address6: its IPv6 address, or None.
+    """
+
+    def __init__(
+        self, lab: Lab, name: str, mac: str, address: str | None, address6: str | None
+    ) -> None:
+        self.name = name
+        self.namespace = Namespace(f"{lab.prefix}-{name}")
+        self.mac = mac
+        self.address = address.partition("/")[0] if address else None
+        self.address6 = address6.partition("/")[0] if address6 else None
+        self.machine: Machine | None = None
+        self._addresses = [text for text in (address, address6) if text]
+        self.namespace.create()
+        # Without IPv6 it is silent until it is told to speak, which cold starts and storms rely on.
+        for scope in ("all", "default"):
+            self.namespace.set_option(f"ipv6/conf/{scope}/disable_ipv6", int(address6 is None))
+        self.namespace.set_option("ipv6/conf/default/accept_ra", 0)
+        self.namespace.set_option("ipv6/conf/default/accept_dad", 0)
+
+    def plug(self, machine: Machine, bridge: str, *, timeout: float = 10) -> None:
+        """Give it its network card, plugged into a bridge, and its addresses.
+
+        The bridge may be one that a daemon is about to make.
+        """
+        port = self.name
+        eventually(
+            f"bridge {bridge} at {machine.name}",
+            lambda: bridge in machine.namespace.devices(),
+            timeout=timeout,
+        )
+        self.namespace.ip(
+            *("link", "add", "eth0", "mtu", str(VM_MTU), "address", self.mac, "type", "veth"),
+            *("peer", "name", port, "mtu", str(VM_MTU), "netns", machine.namespace.name),
+        )
+        machine.namespace.ip("link", "set", port, "master", bridge, "up")
+        self.namespace.ip("link", "set", "eth0", "up")
+        for address in self._addresses:
+            self.namespace.ip("address", "add", address, "dev", "eth0")
+        self.machine = machine
+
+    def unplug(self) -> None:
+        """Take the network card away, as when the virtual machine leaves its site."""
+        self.namespace.ip("link", "del", "eth0")
+        self.machine = None
+
+    def forget_neighbours(self) -> None:
+        """Empty its neighbour tables: the next packet to anybody begins with a question."""
+        self.namespace.ip("neigh", "flush", "dev", "eth0")
+
+
+class Lab:
+    """All of a laboratory. A context manager: what it made is gone at the end, whatever happened.
+
+    An interrupted earlier run of the same prefix is cleaned up first.
+
+    :param prefix: begins the name of every namespace, as in ``dmdemo`` for ``dmdemo-hub``.
+    :ivar directory: for configurations, logs, sockets and state of the daemons; its path has no
+        spaces, because a configuration's words end at them.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.underlay = Namespace(f"{prefix}-ul")
+        self.machines: dict[str, Machine] = {}
+        self.vms: dict[str, VM] = {}
+        self.resources = contextlib.ExitStack()
+        """What must end before the namespaces go: daemons, captures, flows."""
+
+    @property
+    def directory(self) -> Path:
+        """See the class; its name is fixed, so that the next run finds what this one left."""
+        return Path("/run", f"{self.prefix}-lab")
+
+    def __enter__(self) -> Self:
+        self.remove_leftovers(self.prefix)
+        self.directory.mkdir(mode=0o700)
+        self.underlay.create()
+        self.underlay.set_option("ipv6/conf/default/disable_ipv6", 1)
+        self.underlay.ip("link", "add", "name", "br0", "type", "bridge", "mcast_snooping", "0")
+        self.underlay.ip("link", "set", "br0", "mtu", str(UNDERLAY_MTU), "up")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.resources.close()
+        finally:
+            self.remove_leftovers(self.prefix)
+
+    @classmethod
+    def remove_leftovers(cls, prefix: str) -> list[str]:
+        """Remove everything that a laboratory of this prefix has made; returns what there was."""
+        found = remove_namespaces(prefix)
+        directory = cls(prefix).directory
+        if directory.exists():
+            shutil.rmtree(directory)
+            found.append(str(directory))
+        return found
+
+    def add_machine(self, name: str, number: int) -> Machine:
+        """Put a machine on the underlay, with the addresses 10.0.0.N and fd00:10::N."""
+        machine = self.machines[name] = Machine(self, name, number)
+        return machine
+
+    def add_vm(
+        self, name: str, mac: str, address: str | None = None, address6: str | None = None
+    ) -> VM:
+        """Make a virtual machine, not plugged in yet; the addresses have a prefix length."""
+        vm = self.vms[name] = VM(self, name, mac, address, address6)
+        return vm
