@@ -88,7 +88,9 @@ class Packet:
     hop_count: int = DEFAULT_HOP_COUNT
     """How many servers may still forward the packet, 0 to 255."""
     extensions: tuple[Extension, ...] = ()
-    """In the order of the packet, without End; none: the packet has no extensions part."""
+    """In the order of the packet, without End."""
+    bare_end: bool = False
+    """Whether End is there although there are no extensions."""
     raw: bytes = field(default=b"", compare=False, repr=False)
     """The packet as received, from ar$afn on, ar$pktsz octets; empty for one of our own."""
 
@@ -158,7 +160,7 @@ class Packet:
         )
         extensions = b""
         extensions_offset = 0
-        if self.extensions:
+        if self.extensions or self.bare_end:
             extensions_offset = size
             extensions = b"".join([each.octets for each in self.extensions]) + END
             size += len(extensions)
@@ -212,6 +214,8 @@ class RequestOrReply(Packet):
     All four addresses of a reply are those of its request.
     """
 
+    # Odd packets that end in zeros have the same checksum by either reading, see wire.py.
+    bare_end: bool = True
     flags: int = 0
     """Masks of ResolutionFlag, RegistrationFlag or PurgeFlag; unknown bits are kept."""
     request_id: int = 0
@@ -261,6 +265,7 @@ class Request(RequestOrReply, Generic[_R]):
             snap=self.snap,
             hop_count=hop_count,
             extensions=self.extensions if extensions is None else tuple(extensions),
+            bare_end=self.bare_end,
             flags=self.flags if flags is None else flags,
             request_id=self.request_id,
             cies=self.cies if cies is None else tuple(cies),
@@ -413,9 +418,12 @@ def decode(
     try:
         if not extensions:
             packet._decode_rest(fields[13], fields[14], rest, size, nbma_length)
+            packet.bare_end = False
         elif rest <= extensions <= size:
             packet._decode_rest(fields[13], fields[14], rest, extensions, nbma_length)
             packet.extensions = decode_extensions(raw, extensions, nbma_length)
+            if not packet.extensions:
+                packet.bare_end = True
         else:
             raise MalformedPacket(
                 "bad_extension_offset",
