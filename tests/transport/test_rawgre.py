@@ -23,10 +23,11 @@ from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 from dmevpn.transport.gre import MAX_PAYLOAD
 from dmevpn.transport.rawgre import DATAGRAMS_PER_WAKEUP, RawGREPort
+from lab.netns import Namespace, run
+from lab.wait import eventually
 from tests.contracts.transport import DatagramTransportContract, Recorder
-from tests.transport.namespaces import Namespaces, needs_namespaces
 
-NEAR, NEAR_OTHER, FAR, GONE = (parse_ip(f"192.0.2.{number}") for number in (1, 11, 2, 99))
+NEAR, NEAR_OTHER, FAR = (parse_ip(f"192.0.2.{number}") for number in (1, 11, 2))
 NEAR6, NEAR_OTHER6, FAR6 = (parse_ip(f"2001:db8::{number}") for number in ("1", "11", "2"))
 
 
@@ -53,33 +54,52 @@ class Readers:
 class Lab:
     """Two namespaces joined by a cable."""
 
-    def __init__(self, namespaces: Namespaces) -> None:
-        self.near, self.far = namespaces.add(), namespaces.add()
-        namespaces.connect(self.near, self.far, "cable")
-        namespaces.address(self.near, "cable", "192.0.2.1/24", "192.0.2.11/24")
-        namespaces.address(self.near, "cable", "2001:db8::1/64", "2001:db8::11/64")
-        namespaces.address(self.far, "cable", "192.0.2.2/24", "2001:db8::2/64")
-        self.namespaces = namespaces
+    def __init__(self) -> None:
+        self.near, self.far = (Namespace(f"dmd-{os.getpid()}-{name}") for name in ("near", "far"))
         self.reactor = Readers()
         self._fds = cast(IReactorFDSet, self.reactor)
 
+    def create(self) -> None:
+        """Make the namespaces, the cable and the addresses."""
+        self.near.create()
+        self.far.create()
+        self.near.ip(
+            *("link", "add", "cable", "type", "veth"),
+            *("peer", "name", "cable", "netns", self.far.name),
+        )
+        for namespace, addresses in (
+            (self.near, ("192.0.2.1/24", "192.0.2.11/24", "2001:db8::1/64", "2001:db8::11/64")),
+            (self.far, ("192.0.2.2/24", "2001:db8::2/64")),
+        ):
+            namespace.ip("link", "set", "cable", "up")
+            for address in addresses:
+                nodad = ["nodad"] if ":" in address else []
+                namespace.ip("address", "add", address, "dev", "cable", *nodad)
+
+    def remove(self) -> None:
+        """Remove the namespaces, and with them everything in them."""
+        self.near.remove()
+        self.far.remove()
+
     def port(
-        self, name: str, metrics: Metrics, address: bytes | None = None, key: int | None = None
+        self,
+        namespace: Namespace,
+        metrics: Metrics,
+        address: bytes | None = None,
+        key: int | None = None,
     ) -> RawGREPort:
         """A port that opens its sockets in a namespace, wherever its ``start`` is called."""
-        namespaces, reactor = self.namespaces, self._fds
 
         class PortInside(RawGREPort):
             def start(self, receiver: object) -> None:
-                with namespaces.inside(name):
+                with namespace.entered():
                     super().start(receiver)  # type: ignore[arg-type]
 
-        return PortInside(reactor, metrics, address, key)
+        return PortInside(self._fds, metrics, address, key)
 
-    def raw(self, name: str, family: int = socket.AF_INET) -> socket.socket:
+    def raw(self, namespace: Namespace, family: int = socket.AF_INET) -> socket.socket:
         """A bare raw socket in a namespace, to send and see whole packets."""
-        with self.namespaces.inside(name):
-            sock = socket.socket(family, socket.SOCK_RAW, 47)
+        sock = namespace.socket(family, socket.SOCK_RAW, 47)
         sock.settimeout(5)
         return sock
 
@@ -99,12 +119,14 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """The namespaces, made once."""
-    needs_namespaces()
-    namespaces = Namespaces("dmd-")
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to make network namespaces")
+    lab = Lab()
     try:
-        yield Lab(namespaces)
+        lab.create()
+        yield lab
     finally:
-        namespaces.remove_all()
+        lab.remove()
 
 
 @pytest.fixture(autouse=True)
@@ -227,12 +249,12 @@ def test_small_path_mtu(lab: Lab, metrics: Metrics, peer: bytes, local: bytes) -
     near, far, recorder = lab.port(lab.near, metrics), lab.port(lab.far, metrics), Recorder()
     near.start(Recorder())
     far.start(recorder)
-    lab.namespaces.ip("-n", lab.near, "link", "set", "cable", "mtu", "1280")
+    lab.near.ip("link", "set", "cable", "mtu", "1280")
     try:
         near.send(bytes(MAX_PAYLOAD), Path(peer, local))
         assert lab.pump(lambda: bool(recorder.received))
     finally:
-        lab.namespaces.ip("-n", lab.near, "link", "set", "cable", "mtu", "1500")
+        lab.near.ip("link", "set", "cable", "mtu", "1500")
     assert recorder.payloads == [bytes(MAX_PAYLOAD)]
     near.stop()
     far.stop()
@@ -388,28 +410,24 @@ def test_link_local_peer(lab: Lab, metrics: Metrics) -> None:
     far = lab.port(lab.far, metrics)
     far.start(Recorder())
     near = lab.raw(lab.near, socket.AF_INET6)
-    with lab.namespaces.inside(lab.near):
+    with lab.near.entered():
         index = socket.if_nametoindex("cable")
-    source = _link_local(lab, lab.near)
+    source = _link_local(lab.near)
     near.bind((source, 0, 0, index))
-    target = (_link_local(lab, lab.far), 0, 0, index)
+    target = (_link_local(lab.far), 0, 0, index)
     near.sendto(gre.encode(b"x", None), target)
     assert lab.pump(lambda: metrics.value("drops", reason="link_local_peer") == 1)
     near.close()
     far.stop()
 
 
-def _link_local(lab: Lab, name: str) -> str:
+def _link_local(namespace: Namespace) -> str:
     """A host's link-local address, once it may be used."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        words = lab.namespaces.ip(
-            *("-n", name, "-6", "-o", "address", "show", "dev", "cable", "scope", "link"),
-            "-tentative",
-        ).split()
-        if words:
-            return words[3].partition("/")[0]
-    raise AssertionError("no link-local address")
+    show = ("-6", "-o", "address", "show", "dev", "cable", "scope", "link", "-tentative")
+    line = eventually(
+        "link-local address", lambda: run("ip", "-n", namespace.name, *show).stdout.split()
+    )
+    return line[3].partition("/")[0]
 
 
 def test_link_local_address(lab: Lab, metrics: Metrics) -> None:
