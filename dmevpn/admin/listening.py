@@ -1,0 +1,156 @@
+"""Opens the admin endpoint, or says in one line why not. Layer: admin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from dmevpn.errors import StartError
+
+__all__ = ["listen", "unix_path"]
+
+log = Logger()
+
+#: Everyone may look which daemons there are; the sockets themselves have a mode of their own.
+DIRECTORY_MODE = 0o755
+
+
+def unix_path(description: str) -> str | None:
+    """The path of a ``unix:`` endpoint description; None for other endpoints.
+
+    Arguments stand between colons, and a backslash takes the meaning from what follows it.
+    """
+    words = [""]
+    characters = iter(description)
+    for character in characters:
+        if character == ":":
+            words.append("")
+        else:
+            words[-1] += next(characters, "") if character == "\\" else character
+    if words[0] != "unix":
+        return None
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if not equals:
+            return word
+        if name == "address":
+            return value
+    return None
+
+
+def listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
+    """Listen on a Twisted server endpoint.
+
+    A missing directory of a UNIX socket is made, and a socket that a killed daemon left behind
+    is taken over.
+
+    :raises StartError: naming the endpoint, what is wrong, and the cure.
+    """
+    try:
+        endpoint = serverFromString(reactor, description)
+    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+        raise StartError(
+            f"admin {description}: no endpoint ({error});"
+            " write for example unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1"
+        ) from None
+    path = unix_path(description)
+    if path is None:
+        return _listening(endpoint, factory, description)
+    made = _make_directory(path)
+    try:
+        _remove_stale(path)
+        return _listening(endpoint, factory, path)
+    except StartError:
+        _remove_own_lock(path)
+        if made:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(path))
+        raise
+
+
+def _listening(endpoint: Any, factory: IProtocolFactory, place: str) -> IListeningPort:
+    # Twisted's own service would log a failure and go on without a socket; every server
+    # endpoint that Twisted has listens before it returns, so the outcome is known here.
+    outcome: list[Any] = []
+    endpoint.listen(factory).addBoth(outcome.append)
+    if not outcome:
+        raise StartError(f"cannot listen on {place}: it does not open at once; choose another")
+    if isinstance(outcome[0], Failure):
+        error = outcome[0].value
+        if isinstance(error, CannotListenError | OSError | ValueError):
+            raise StartError(f"cannot listen on {place}: {_explain(error, place)}")
+        outcome[0].raiseException()
+    port: IListeningPort = outcome[0]
+    return port
+
+
+def _explain(error: BaseException, place: str) -> str:
+    """What went wrong, and the cure."""
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; run as root, or name another place with `admin`"
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}; name another place with `admin`"
+    if str(error) == "Cannot acquire lock":
+        return f"another daemon holds {place}.lock; stop it, or remove that if there is none"
+    return f"{error}; name another place with `admin`"
+
+
+def _make_directory(path: str) -> bool:
+    """Make the directory that a socket is to be in, unless it is there; whether we did."""
+    directory = os.path.dirname(path)
+    if not directory or os.path.isdir(directory):
+        return False
+    try:
+        os.mkdir(directory)
+        os.chmod(directory, DIRECTORY_MODE)  # mkdir obeys the umask, which daemons set to 077
+    except OSError as error:
+        raise StartError(
+            f"cannot make {directory}: {error.strerror}; make it by hand, or run as root"
+        ) from None
+    return True
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more.
+
+    The lock beside it does not tell for sure: its owner's process id may be in use again.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StartError(f"{path} is in the way and no socket; remove it, or name another place")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            log.info("{path}: removing the socket of a daemon that is gone", path=path)
+            for name in (path, f"{path}.lock"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+            return
+        except BlockingIOError:  # its backlog is full, so somebody listens
+            pass
+        except OSError:  # no permission or a race: listening will tell
+            return
+    raise StartError(f"cannot listen on {path}: another daemon does; stop it first")
+
+
+def _remove_own_lock(path: str) -> None:
+    """Twisted takes the lock before it binds, and leaves it behind when it cannot bind."""
+    lock = f"{path}.lock"
+    with contextlib.suppress(OSError):
+        if os.readlink(lock) == str(os.getpid()):
+            os.unlink(lock)
