@@ -77,7 +77,7 @@ def test_flow_arrives_whole(lab: Lab) -> None:
 
 
 def test_flow_counts_losses(lab: Lab) -> None:
-    """Frames that meet a closed path are named by their numbers, and make the flow not untouched."""
+    """Frames that meet a closed path are lost, and named by their numbers."""
     one, two = pair(lab)
     flow = Flow(
         one.namespace, [two.namespace], source=one.mac, destination=two.mac, rate=1000, count=100
