@@ -1,0 +1,456 @@
+"""The keyword table: everything that a configuration file may say. Layer: core.
+
+One row per keyword. The parser reads arguments by it, ``resolve`` finds misplaced and idle
+keywords by it, and ``docs/configuration.md`` is made from it. The keywords of OpenNHRP and of the
+original dmevpn keep their names and order of arguments, so that their files parse.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from dmevpn.addresses import DEFAULT_OUI
+from dmevpn.config import arguments as a
+from dmevpn.config.model import DEFAULT_HOLDING_TIME, DEFAULT_VXLAN_PORT
+
+__all__ = [
+    "KEYWORDS",
+    "OPTIONS",
+    "PEERS",
+    "RESERVED",
+    "Argument",
+    "Context",
+    "Keyword",
+    "Option",
+    "Reload",
+    "nearest",
+]
+
+
+class Context(Enum):
+    """Where a keyword belongs; the value is how users are told."""
+
+    TOP = "the file as a whole"
+    CONTROL = "a control interface"
+    SPOKE = "a spoke's data interface"
+    HUB = "a hub's data interface"
+
+
+class Reload(Enum):
+    """What a change of the keyword does to a running daemon on reload."""
+
+    NOTHING = "nothing"
+    ROLE = "restarts the VPNs of the data interface"
+    SPEAKER = "restarts the control interface and its VPNs"
+    DAEMON = "takes effect when the daemon is started again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """One word after a keyword."""
+
+    name: str
+    """As the documentation writes it."""
+    convert: a.Convert
+    example: str
+    wanted: Callable[[str], bool] | None = None
+    """For an optional argument: whether a word that follows is meant for it."""
+    free: bool = False
+    """Whether any word on the keyword's line is taken, even one that is a keyword."""
+    secret: bool = False
+    """Whether the word must never be shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A word that may follow the arguments."""
+
+    name: str
+    arguments: tuple[Argument, ...] = ()
+    no_effect: str = ""
+    """Why it has no effect in this release; empty if it has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyword:
+    """A row of the table."""
+
+    name: str
+    help: str
+    contexts: frozenset[Context]
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    repeatable: bool = False
+    inherited: bool = False
+    """Whether OpenNHRP or the original dmevpn has it: misplaced, it draws a warning, no error."""
+    no_effect: str = ""
+    """Why it has no effect in this release; empty if it has."""
+    reload: Reload = Reload.NOTHING
+
+    @property
+    def usage(self) -> str:
+        """How it is written, in one line."""
+        words = [self.name]
+        words += [f"[{g.name}]" if g.wanted else g.name for g in self.arguments]
+        for option in self.options:
+            words.append(f"[{' '.join([option.name, *(g.name for g in option.arguments)])}]")
+        return " ".join(words)
+
+
+_TOP = frozenset({Context.TOP})
+_CONTROL = frozenset({Context.CONTROL})
+_SPOKE = frozenset({Context.SPOKE})
+_HUB = frozenset({Context.HUB})
+_DATA = _SPOKE | _HUB
+_ANY = _CONTROL | _DATA
+
+_LAYER_3 = "layer-3 shortcuts are not part of this release"
+_NOT_YET = "not part of this release"
+_OTHERS = "in this release every peer is taken for one that follows the RFCs"
+
+#: What a peer can be said to be, besides ours.
+PEERS = ("legacy", "opennhrp", "frr", "cisco")
+
+_PEERS = tuple(Option(name=name, no_effect=_OTHERS) for name in PEERS)
+_REGISTER = Option(name="register")
+_NO_UNIQUE = Option(name="no-unique", no_effect=_NOT_YET)
+_PEER_OPTIONS = (_REGISTER, _NO_UNIQUE, *_PEERS)
+_PEER_OPTIONS_LAYER_3 = (Option(name="register", no_effect=_LAYER_3), _NO_UNIQUE, *_PEERS)
+
+_HOLDING_TIME = Argument(
+    name="S", convert=a.number(30, 65535, "a number of seconds"), example="7200"
+)
+_TARGET_HOLDING_TIME = Option(name="holding-time", arguments=(_HOLDING_TIME,), no_effect=_LAYER_3)
+_VNI = Argument(name="VNI", convert=a.vni, example="100")
+_YES_NO = Argument(name="yes|no", convert=a.yes_or_no, example="yes")
+_ENDPOINT = Argument(
+    name="ENDPOINT", convert=a.endpoint, example="unix:/run/dmevpn/hub.sock:mode=600", free=True
+)
+_PREFIX = Argument(name="PROTO[/P]", convert=a.prefix, example="10.255.255.1/24")
+
+_ROWS = (
+    # --- the file as a whole ---
+    Keyword(
+        name="interface",
+        help="Opens the block of an interface: what follows is about it, up to the next"
+        " `interface`. A name that comes again goes on with its block.",
+        contexts=_TOP,
+        arguments=(Argument(name="NAME", convert=a.device_name, example="nhrp", free=True),),
+        repeatable=True,
+        inherited=True,
+    ),
+    Keyword(
+        name="admin",
+        help="Where `dmevpnctl` finds the daemon: a Twisted server endpoint. Default:"
+        " `unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1`, NAME being that of the file.",
+        contexts=_TOP,
+        arguments=(_ENDPOINT,),
+        repeatable=True,
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
+        name="metrics",
+        help="Serve metrics as Prometheus text over HTTP. Off by default.",
+        contexts=_TOP,
+        arguments=(Argument(name="ENDPOINT", convert=a.endpoint, example="tcp:9101", free=True),),
+        no_effect=_NOT_YET,
+    ),
+    Keyword(
+        name="state-dir",
+        help="Where state that must survive a restart is kept. Default: `/var/lib/dmevpn/NAME`."
+        " The option `--state-dir` wins over it.",
+        contexts=_TOP,
+        arguments=(
+            Argument(name="PATH", convert=a.text, example="/var/lib/dmevpn/hub", free=True),
+        ),
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
+        name="vpn-oui",
+        help=f"The OUI of VPN identifiers (RFC 2685), the same at all sites. Default:"
+        f" {DEFAULT_OUI.hex('-')}.",
+        contexts=_TOP,
+        arguments=(Argument(name="XX-XX-XX", convert=a.oui, example="02-00-00"),),
+        reload=Reload.SPEAKER,
+    ),
+    # --- control interfaces ---
+    Keyword(
+        name="transport",
+        help="How NHRP is carried: `raw` is a GRE socket of our own and needs no device; `device`"
+        " is a kernel GRE device, which this release does not drive; `auto` (default) is `raw`.",
+        contexts=_CONTROL,
+        arguments=(Argument(name="auto|raw|device", convert=a.transport, example="raw"),),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="nbma-address",
+        help="Our underlay address. Default: a spoke uses the vxlan device's own, else the"
+        " kernel's choice towards the hub; a hub answers from the address that was asked.",
+        contexts=_CONTROL,
+        arguments=(Argument(name="ADDR", convert=a.ip_address, example="10.0.0.2"),),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="protocol-address",
+        help="Our protocol address and its network.",
+        contexts=_CONTROL,
+        arguments=(Argument(name="ADDR/P", convert=a.ip_prefix, example="1.0.0.2/24"),),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="gre-key",
+        help="The GRE key (RFC 2890), the same at all sites. Default: packets carry none.",
+        contexts=_CONTROL,
+        arguments=(Argument(name="N", convert=a.number(0, 2**32 - 1), example="1000"),),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="cisco-authentication",
+        help="Plaintext secret that every packet carries and must carry, the same at all sites."
+        " Other implementations take 8 octets at most. It guards against mistakes, not against"
+        " attackers.",
+        contexts=_CONTROL,
+        arguments=(
+            Argument(name="SECRET", convert=a.secret, example="secret", free=True, secret=True),
+        ),
+        inherited=True,
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="holding-time",
+        help="Seconds that a registration of ours is to last; renewed after a third. Default:"
+        f" {DEFAULT_HOLDING_TIME}. After `shortcut-target` or `shortcut-vnid` it belongs to that.",
+        contexts=_CONTROL,
+        arguments=(_HOLDING_TIME,),
+        inherited=True,
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="nat-detection",
+        help="Take the address a registration came from, not the one it claims, as the place to"
+        " send frames to. Default: yes.",
+        contexts=_CONTROL,
+        arguments=(_YES_NO,),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="vpn-errors",
+        help="Answer packets of VPNs that we do not serve with an error; `no` is silence, which"
+        " tells strangers nothing. Default: yes.",
+        contexts=_CONTROL,
+        arguments=(_YES_NO,),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="nat-extension",
+        help="Send the NAT Address extension with registrations.",
+        contexts=_CONTROL,
+        arguments=(_YES_NO,),
+        no_effect=_NOT_YET,
+    ),
+    Keyword(
+        name="multi-binding",
+        help="Keep several VTEPs for one address instead of replacing the old one.",
+        contexts=_CONTROL,
+        arguments=(_YES_NO,),
+        no_effect=_NOT_YET,
+    ),
+    Keyword(
+        name="map",
+        help="The underlay address (or host name) of a protocol address, for the NHS that a"
+        " `map-vni` of this interface names.",
+        contexts=_CONTROL,
+        arguments=(
+            _PREFIX,
+            Argument(name="NBMA|HOST", convert=a.host, example="10.0.0.1"),
+        ),
+        options=_PEER_OPTIONS_LAYER_3,
+        repeatable=True,
+        inherited=True,
+        reload=Reload.ROLE,
+    ),
+    Keyword(
+        name="map-vni",
+        help="With `register`: register the VTEP of the spoke's data interface with this VPN and"
+        " VNI at an NHS, given by underlay address, host name, or a protocol address that `map`"
+        " knows. MAC is our station MAC; by default it is derived from machine, VPN and VTEP.",
+        contexts=_CONTROL,
+        arguments=(
+            _VNI,
+            Argument(name="NHS", convert=a.host, example="10.0.0.1"),
+            Argument(
+                name="MAC",
+                convert=a.station_mac,
+                example="2e:cd:9a:5c:ae:c7",
+                wanted=a.looks_like_mac,
+            ),
+        ),
+        options=_PEER_OPTIONS,
+        repeatable=True,
+        inherited=True,
+        reload=Reload.ROLE,
+    ),
+    # --- data interfaces ---
+    Keyword(
+        name="vpn-id",
+        help="Data interface of a spoke: its VPN. Of a hub: the VPNs it serves, `N`, `N-M` or"
+        " `any`. Control interface: the VPN of the `map-vni` lines after it, up to the next"
+        " `vpn-id`; a single one is that of all.",
+        contexts=_ANY,
+        arguments=(Argument(name="N|N-M|any", convert=a.vpn_range, example="1"),),
+        repeatable=True,
+        inherited=True,
+        reload=Reload.ROLE,
+    ),
+    Keyword(
+        name="controller",
+        help="Makes this a data interface: a vxlan device whose NHRP is spoken on control"
+        " interface IFNAME, declared before or after.",
+        contexts=_DATA,
+        arguments=(Argument(name="IFNAME", convert=a.device_name, example="nhrp", free=True),),
+        inherited=True,
+        reload=Reload.ROLE,
+    ),
+    Keyword(
+        name="default-vni",
+        help="Makes this a spoke's: frames without a shortcut go to underlay address (or host"
+        " name) HUB with our VNI. With `register` we also register with the NHS there, and no"
+        " `map-vni` is needed. Repeated with the same VNI: further hubs in order of preference.",
+        contexts=_SPOKE,
+        arguments=(_VNI, Argument(name="NBMA|HOST", convert=a.host, example="10.0.0.1")),
+        options=_PEER_OPTIONS,
+        repeatable=True,
+        inherited=True,
+        reload=Reload.ROLE,
+    ),
+    Keyword(
+        name="l2learnonly",
+        help="Makes this a hub's: the switch that learns which MAC is behind which spoke.",
+        contexts=_HUB,
+        inherited=True,
+        reload=Reload.ROLE,
+    ),
+    Keyword(
+        name="provision",
+        help="The daemon makes, owns and removes the devices. Spoke: BRIDGE if absent, and in it"
+        " the vxlan devices NAME and NAME-s. Hub: the vxlan device NAME, and BRIDGE is left out.",
+        contexts=_DATA,
+        arguments=(
+            Argument(name="BRIDGE", convert=a.device_name, example="br1", wanted=lambda word: True),
+        ),
+        reload=Reload.ROLE,
+    ),
+    Keyword(
+        name="vxlan-port",
+        help="UDP port on the wire when provisioned, the same at all sites of a hub. A spoke also"
+        f" takes the port below. Default: {DEFAULT_VXLAN_PORT}.",
+        contexts=_DATA,
+        arguments=(Argument(name="N", convert=a.number(1, 65535, "a port"), example="4789"),),
+        reload=Reload.ROLE,
+    ),
+    # --- of OpenNHRP and the original dmevpn, without effect here ---
+    Keyword(
+        name="dynamic-map",
+        help="Next hop servers of a network by the addresses of a host name.",
+        contexts=_ANY,
+        arguments=(
+            Argument(name="NET/P", convert=a.network, example="10.255.255.0/24"),
+            Argument(name="HOST", convert=a.host, example="hub.example.org"),
+        ),
+        options=_PEER_OPTIONS_LAYER_3,
+        repeatable=True,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="shortcut-target",
+        help="A network that we answer resolution requests for.",
+        contexts=_ANY,
+        arguments=(_PREFIX,),
+        options=(_TARGET_HOLDING_TIME,),
+        repeatable=True,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="shortcut-vnid",
+        help="A VNI that the original dmevpn answers resolution requests with.",
+        contexts=_ANY,
+        arguments=(_VNI,),
+        options=(_TARGET_HOLDING_TIME,),
+        repeatable=True,
+        inherited=True,
+        no_effect="the VNI of default-vni is the answer",
+    ),
+    Keyword(
+        name="shortcut",
+        help="Make shortcut routes.",
+        contexts=_ANY,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="redirect",
+        help="Send Traffic Indications.",
+        contexts=_ANY,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="shortcut-destination",
+        help="Answer for the addresses of this interface.",
+        contexts=_ANY,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="non-caching",
+        help="Do not cache answers in transit.",
+        contexts=_ANY,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="multicast",
+        help="Where layer-3 multicast is copied to; frames are flooded by the hub.",
+        contexts=_ANY,
+        arguments=(Argument(name="dynamic|nhs|ADDR", convert=a.multicast, example="dynamic"),),
+        repeatable=True,
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+    Keyword(
+        name="route-table",
+        help="Routing table that shortcut routes go to.",
+        contexts=_ANY,
+        arguments=(Argument(name="ID", convert=a.number(0, 2**32 - 1), example="254"),),
+        inherited=True,
+        no_effect=_LAYER_3,
+    ),
+)
+
+#: Every keyword by name, in the order of the documentation.
+KEYWORDS = {row.name: row for row in _ROWS}
+#: Every option by name, with the keywords it may follow.
+OPTIONS = {
+    option.name: tuple(row.name for row in _ROWS if option.name in [o.name for o in row.options])
+    for row in _ROWS
+    for option in row.options
+}
+#: Words that are never taken for an argument (but see :attr:`Argument.free`).
+RESERVED = frozenset(KEYWORDS) | frozenset(OPTIONS)
+
+#: Longest word that is compared with every keyword; comparing is quadratic.
+_COMPARED = 32
+
+
+def nearest(word: str) -> str | None:
+    """The keyword or option that a mistyped word was probably meant to be."""
+    if len(word) > _COMPARED:
+        return None
+    lower = word.lower()
+    close = difflib.get_close_matches(lower, sorted(RESERVED), 1, 0.75)
+    return close[0] if close else None

@@ -1,0 +1,54 @@
+"""Looking up statements, and keeping what is found about them. Layer: core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar, cast
+
+from dmevpn.config.model import ConfigWarning, InterfaceConfig, Statement
+from dmevpn.config.parser import shown
+from dmevpn.errors import ConfigError
+
+__all__ = ["Findings", "every", "has_option", "last", "value"]
+
+T = TypeVar("T")
+
+
+def every(statements: Iterable[Statement], keyword: str) -> list[Statement]:
+    """The statements of a keyword, in order."""
+    return [statement for statement in statements if statement.keyword == keyword]
+
+
+def last(statements: Iterable[Statement], keyword: str) -> Statement | None:
+    """The statement that holds: a later one replaces an earlier."""
+    found = every(statements, keyword)
+    return found[-1] if found else None
+
+
+def value(statements: Iterable[Statement], keyword: str, default: T) -> T:
+    """The argument of a keyword that has one; the grammar's converter made it a T."""
+    statement = last(statements, keyword)
+    return default if statement is None else cast(T, statement.arguments[0])
+
+
+def has_option(statement: Statement, name: str) -> bool:
+    """Whether an option follows the arguments."""
+    return any(option.keyword == name for option in statement.options)
+
+
+class Findings:
+    """Errors and warnings about one file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.errors: list[ConfigError] = []
+        self.warnings: list[ConfigWarning] = []
+
+    def error(self, place: Statement | InterfaceConfig, word: str, message: str) -> None:
+        """Note a mistake in the line of ``place``."""
+        self.errors.append(ConfigError(self._path, place.line, shown(word), message))
+
+    def warn(self, place: Statement | InterfaceConfig | None, word: str, message: str) -> None:
+        """Note something idle or doubtful; without a place it is about the whole file."""
+        line = 0 if place is None else place.line
+        self.warnings.append(ConfigWarning(self._path, line, shown(word), message))
