@@ -227,14 +227,26 @@ class Unknown(Extension):
         self._fill(type, compulsory, value)
 
 
-_CIE_EXTENSIONS: dict[int, type[CIEExtension]] = {
-    int(cls.TYPE): cls for cls in (ResponderAddress, ForwardTransitRecord, ReverseTransitRecord)
-}
-_OPAQUE_EXTENSIONS: dict[int, type[Extension]] = {
+_CLASSES: dict[int, type[Extension]] = {
+    int(ExtensionType.RESPONDER_ADDRESS): ResponderAddress,
+    int(ExtensionType.FORWARD_TRANSIT_RECORD): ForwardTransitRecord,
+    int(ExtensionType.REVERSE_TRANSIT_RECORD): ReverseTransitRecord,
     int(ExtensionType.AUTHENTICATION): Authentication,
     int(ExtensionType.VENDOR_PRIVATE): VendorPrivate,
+    int(ExtensionType.DEVICE_CAPABILITIES): DeviceCapabilities,
 }
-_AMBIGUOUS = int(ExtensionType.NAT_ADDRESS)
+
+#: Extensions without a value by the first half of their header, which is all there is to them.
+#: Every request is full of them, so they are made once.
+_EMPTY: dict[int, Extension] = {
+    int.from_bytes(extension.octets[:2], "big"): extension
+    for extension in (
+        ResponderAddress(),
+        ForwardTransitRecord(),
+        ReverseTransitRecord(),
+        NATAddress(),
+    )
+}
 
 #: Length of the IGP Information of draft-ietf-ion-r2r-nhrp, the third meaning of type 9. We do
 #: nothing with it, but it may stand beside the other two.
@@ -250,7 +262,7 @@ def decode_extensions(octets: bytes, start: int, nbma_length: int) -> tuple[Exte
         ``duplicate_extension`` or ``bad_cie``.
     """
     extensions: list[Extension] = []
-    seen: set[object] = set()
+    seen: set[int] = set()
     size = len(octets)
     at = start
     while True:
@@ -258,42 +270,50 @@ def decode_extensions(octets: bytes, start: int, nbma_length: int) -> tuple[Exte
         if value_at > size:
             raise MalformedPacket("missing_end_extension", code=ErrorCode.PROTOCOL_ERROR, offset=at)
         kind, length = _HEADER.unpack_from(octets, at)
-        kind &= _TYPE
-        if not kind:
+        number = kind & _TYPE
+        if not number:
             return tuple(extensions)
         end = value_at + length
         if end > size:
             raise MalformedPacket(
                 "bad_extension_length", code=ErrorCode.PROTOCOL_ERROR, offset=at + 2
             )
-        cie_class = _CIE_EXTENSIONS.get(kind)
-        if cie_class is not None:
-            meaning: object = cie_class
-            extension: Extension = cie_class.of_cies(
-                octets[at:end], decode_cies(octets, value_at, end, nbma_length) if length else ()
-            )
-        elif kind == _AMBIGUOUS:
-            extension = _decode_type_9(octets, at, end, nbma_length)
-            meaning = (type(extension), length == _IGP_LENGTH)
-        else:
-            meaning = kind
-            extension = _OPAQUE_EXTENSIONS.get(kind, Unknown).of_octets(octets[at:end])
-        if meaning in seen and kind != ExtensionType.VENDOR_PRIVATE:
+        extension = None if length else _EMPTY.get(kind)
+        if extension is None:
+            extension = _decode_extension(octets, at, end, number, nbma_length)
+        if number in seen and _repeats(extension, extensions):
             raise MalformedPacket(
                 "duplicate_extension", code=ErrorCode.INVALID_EXTENSION, offset=at
             )
-        seen.add(meaning)
+        seen.add(number)
         extensions.append(extension)
         at = end
 
 
-def _decode_type_9(octets: bytes, at: int, end: int, nbma_length: int) -> Extension:
-    """Type 9 has three meanings, told apart by length: a CIE has at least twelve octets."""
-    length = end - at - 4
-    if length == _WORD_PAIR.size:
-        return DeviceCapabilities.of_octets(octets[at:end])
-    try:
+def _decode_extension(octets: bytes, at: int, end: int, number: int, nbma_length: int) -> Extension:
+    extension_class = _CLASSES.get(number, Unknown)
+    if extension_class is DeviceCapabilities and end - at - 4 != _WORD_PAIR.size:
+        # The other meanings of type 9 are told apart by length: a CIE has at least twelve octets.
+        try:
+            cies = decode_cies(octets, at + 4, end, nbma_length)
+        except MalformedPacket:
+            return Unknown.of_octets(octets[at:end])
+        return NATAddress.of_cies(octets[at:end], cies)
+    if issubclass(extension_class, CIEExtension):
         cies = decode_cies(octets, at + 4, end, nbma_length)
-    except MalformedPacket:
-        return Unknown.of_octets(octets[at:end])
-    return NATAddress.of_cies(octets[at:end], cies)
+        return extension_class.of_cies(octets[at:end], cies)
+    return extension_class.of_octets(octets[at:end])
+
+
+def _repeats(extension: Extension, earlier: Iterable[Extension]) -> bool:
+    """Whether an extension, whose number was seen before, may not stand beside those."""
+    if isinstance(extension, VendorPrivate):
+        return False
+    return any(_meaning(extension) == _meaning(each) for each in earlier)
+
+
+def _meaning(extension: Extension) -> tuple[int, type[Extension], bool]:
+    """What may occur once in a packet: a number, but of type 9 each of its meanings."""
+    number = extension.type
+    is_igp = number == ExtensionType.NAT_ADDRESS and len(extension.octets) == 4 + _IGP_LENGTH
+    return number, type(extension), is_igp

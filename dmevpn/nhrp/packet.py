@@ -411,9 +411,8 @@ def decode(
     covered = payload[:end] if counted else raw
     if not (checksum_holds(covered) or (left_padded and left_padded_checksum_holds(covered))):
         raise MalformedPacket("bad_checksum")
-    packet = _decode_header(fields, raw)
+    packet, rest = _decode_header(fields, raw)
     nbma_length = len(packet.source_nbma)
-    rest = packet.header_end
     extensions = fields[6] and fields[6] - counted
     try:
         if not extensions:
@@ -449,8 +448,7 @@ def decode_embedded(octets: bytes) -> Packet:
         fields = _FIXED.unpack_from(octets)
     except StructError:
         raise MalformedPacket("truncated") from None
-    packet = _decode_header(fields, octets)
-    rest = packet.header_end
+    packet, rest = _decode_header(fields, octets)
     packet._decode_rest(fields[13], fields[14], rest, rest, len(packet.source_nbma))
     return packet
 
@@ -465,8 +463,8 @@ def decode_payload(payload: bytes, oui: bytes = DEFAULT_OUI) -> tuple[Encapsulat
     return encapsulation, decode(payload, encapsulation)
 
 
-def _decode_header(fields: tuple[Any, ...], raw: bytes) -> Packet:
-    """Make the packet out of its fixed fields and its addresses; the rest is still to be read."""
+def _decode_header(fields: tuple[Any, ...], raw: bytes) -> tuple[Packet, int]:
+    """Make the packet out of its fixed fields and addresses; the offset is where they end."""
     (
         family,
         protocol_type,
@@ -509,7 +507,9 @@ def _decode_header(fields: tuple[Any, ...], raw: bytes) -> Packet:
         hop_count=hop_count,
         raw=raw,
     )
-    width = PROTOCOL_LENGTHS.get(_ethertype(protocol_type, snap))
+    width = PROTOCOL_LENGTHS.get(protocol_type)
+    if width is None:
+        width = PROTOCOL_LENGTHS.get(_ethertype(protocol_type, snap))
     if width is None:
         raise MalformedPacket(
             "bad_protocol_type",
@@ -522,7 +522,7 @@ def _decode_header(fields: tuple[Any, ...], raw: bytes) -> Packet:
         lengths = (0, width) if packet_class is ErrorIndication else (width,)
         if source_length not in lengths or destination_length not in lengths:
             raise MalformedPacket("bad_address")
-    return packet
+    return packet, end
 
 
 def _ethertype(protocol_type: int, snap: bytes) -> int:

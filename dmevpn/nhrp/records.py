@@ -106,18 +106,19 @@ def decode_cies(
             unused,
             mtu,
             holding_time,
-            nbma_type_length,
-            subaddress_type_length,
+            nbma_size,
+            subaddress_size,
             protocol_size,
             preference,
         ) = _CIE.unpack_from(octets, at)
-        nbma_size = address_length(nbma_type_length)
-        subaddress_size = address_length(subaddress_type_length)
+        if (nbma_size | subaddress_size) & _TYPE_BITS:
+            nbma_size = address_length(nbma_size)
+            subaddress_size = address_length(subaddress_size)
         if (
             nbma_size is None
             or subaddress_size is None
-            or nbma_size not in (0, nbma_length)
-            or (protocol_length is not None and protocol_size not in (0, protocol_length))
+            or (nbma_size and nbma_size != nbma_length)
+            or (protocol_size and protocol_length and protocol_size != protocol_length)
         ):
             raise MalformedPacket("bad_cie", code=ErrorCode.PROTOCOL_ERROR, offset=at)
         subaddress_at = nbma_at + nbma_size
