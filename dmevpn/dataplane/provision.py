@@ -1,0 +1,463 @@
+"""Makes, adopts and removes the devices that ``provision`` asks for. Layer: edge.
+
+A spoke has two vxlan devices in one bridge, because one alone cannot both forward unknown frames
+to the hub and report them: a miss is reported only where there is no default, and the frame that
+misses is dropped (Linux ``vxlan_xmit``). A hub has one ``external`` device.
+
+What we make carries our mark in its alias (``ip -d link show``). So the successor of a killed
+daemon takes the devices up as they stand, with their entries, a clean stop removes what is ours
+and nothing else, and a device of the same name that somebody else made is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from twisted.logger import Logger
+
+from dmevpn.addresses import format_address
+from dmevpn.config.model import HubPlan, SpokePlan
+from dmevpn.dataplane.links import (
+    IFNAME_MAX,
+    Link,
+    LinkTable,
+    VXLANParameters,
+    create_bridge,
+    create_vxlan,
+    delete_link,
+    set_bridge_port,
+    set_link,
+)
+from dmevpn.dataplane.netlink import Message, NetlinkRequests
+from dmevpn.errors import DataplaneError, StartError
+
+__all__ = [
+    "HubDevice",
+    "Planes",
+    "Provisioner",
+    "Underlay",
+    "find_underlay",
+    "provision_hub",
+    "require_net_admin",
+    "shortcut_plane",
+]
+
+#: Aliases of what we make.
+BRIDGE_ALIAS = "dmevpn bridge"
+HUB_PLANE_ALIAS = "dmevpn hub plane"
+SHORTCUT_PLANE_ALIAS = "dmevpn shortcut plane"
+HUB_ALIAS = "dmevpn hub"
+_ALIASES = (BRIDGE_ALIAS, HUB_PLANE_ALIAS, SHORTCUT_PLANE_ALIAS, HUB_ALIAS)
+
+#: Octets that VXLAN adds to a frame's payload: inner Ethernet header, VXLAN, UDP, IP (RFC 7348 §5).
+OVERHEAD_IPV4 = 50
+OVERHEAD_IPV6 = 70
+#: What an Ethernet host must be able to receive over IPv6 (RFC 8200 §5); below it we do not go.
+_MTU_MIN = 1280
+#: Largest MTU of a vxlan device.
+_MTU_MAX = 65535
+#: Any UDP port: connecting a socket sends nothing, it only has the kernel find the route.
+_DISCARD_PORT = 9
+
+#: From linux/in.h and linux/in6.h; CPython does not name the first.
+_IP_MTU = 14
+_IPV6_MTU = 24
+
+_CAPABILITY = "CAP_NET_ADMIN is missing: run as root, or grant it (systemd: AmbientCapabilities=)"
+
+T = TypeVar("T")
+
+
+class Underlay(NamedTuple):
+    """How this machine reaches the hub."""
+
+    local: bytes
+    """Our address."""
+    mtu: int
+    """Largest packet in octets, the underlay's IP header included."""
+
+    @property
+    def overlay_mtu(self) -> int:
+        """What is left for a frame's payload."""
+        return overlay_mtu(self.mtu, OVERHEAD_IPV4 if len(self.local) == 4 else OVERHEAD_IPV6)
+
+
+class Planes(NamedTuple):
+    """The devices of a spoke."""
+
+    bridge: Link
+    hub: Link
+    """Carries what has no shortcut, and everything that comes in."""
+    shortcut: Link
+    """Carries frames straight to other sites; its misses are ours to resolve."""
+
+
+def overlay_mtu(underlay: int, overhead: int) -> int:
+    """MTU of a vxlan device over an underlay."""
+    return min(max(underlay - overhead, _MTU_MIN), _MTU_MAX)
+
+
+def shortcut_plane(interface: str) -> str:
+    """Name of the shortcut plane beside a hub plane."""
+    return f"{interface}-s"
+
+
+def find_underlay(links: LinkTable, interface: str, hub: bytes, local: bytes | None) -> Underlay:
+    """Our address and MTU towards a hub, as the kernel routes it now.
+
+    :param interface: for the error text.
+    :param local: the address to use; None: the kernel's choice.
+    :raises StartError: if the address is not ours, or the hub cannot be reached.
+    """
+    family = socket.AF_INET if len(hub) == 4 else socket.AF_INET6
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise StartError(
+            f"interface {interface}: no {'IPv6' if len(hub) == 16 else 'IPv4'} socket:"
+            f" {error.strerror}"
+        ) from None
+    with sock:
+        if local is not None:
+            if len(local) != len(hub):
+                raise StartError(
+                    f"interface {interface}: nbma-address {format_address(local)} and hub"
+                    f" {format_address(hub)} are of different address families"
+                )
+            try:
+                sock.bind((format_address(local), 0))
+            except OSError:
+                raise StartError(
+                    f"interface {interface}: nbma-address {format_address(local)} is no address"
+                    " of this machine"
+                ) from None
+        try:
+            sock.connect((format_address(hub), _DISCARD_PORT))
+        except OSError as error:
+            raise StartError(
+                f"interface {interface}: no way to hub {format_address(hub)}: {error.strerror};"
+                " check the underlay's address and routes"
+            ) from None
+        chosen = socket.inet_pton(family, sock.getsockname()[0])
+        level, option = (
+            (socket.IPPROTO_IP, _IP_MTU) if len(hub) == 4 else (socket.IPPROTO_IPV6, _IPV6_MTU)
+        )
+        mtu = sock.getsockopt(level, option)
+    # A hub on this machine is reached through the loopback; other sites are not.
+    owner = links.owner(chosen)
+    return Underlay(chosen, min(mtu, owner.mtu) if owner is not None else mtu)
+
+
+def require_net_admin(requests: NetlinkRequests, interface: str) -> None:
+    """Check by a request that changes nothing that the kernel lets us change anything.
+
+    :raises StartError: naming the capability that is missing.
+    """
+    # RTM_DELLINK of no device: EPERM comes before the look at what is asked.
+    try:
+        requests.request(delete_link(0), "asking for nothing")
+    except DataplaneError as error:
+        if error.errno == errno.EPERM:
+            raise StartError(f"interface {interface}: {_CAPABILITY}") from None
+
+
+class Provisioner:
+    """Makes devices, and takes them back if not all of them can be had.
+
+    :param interface: the data interface as the configuration names it, for error texts.
+    """
+
+    log = Logger()
+
+    def __init__(self, requests: NetlinkRequests, interface: str) -> None:
+        self._requests = requests
+        self._links = LinkTable(requests)
+        self._interface = interface
+        self._made: list[str] = []
+
+    # --- spoke --------------------------------------------------------------------------
+
+    def make_spoke(self, plan: SpokePlan, hub: bytes, underlay: Underlay) -> Planes:
+        """Make the bridge and both planes, or take up those of an earlier run.
+
+        :raises StartError: if they cannot be had; what this call made is gone again.
+        """
+        return self._all_or_nothing(lambda: self._make_spoke(plan, hub, underlay))
+
+    def _make_spoke(self, plan: SpokePlan, hub: bytes, underlay: Underlay) -> Planes:
+        assert plan.bridge is not None
+        second = shortcut_plane(plan.interface)
+        if len(second.encode()) > IFNAME_MAX:
+            raise StartError(
+                f"interface {plan.interface}: `provision` needs a name of at most"
+                f" {IFNAME_MAX - 2} characters, for {second} beside it"
+            )
+        mtu = underlay.overlay_mtu
+        hub_plane = self._vxlan(
+            plan.interface,
+            HUB_PLANE_ALIAS,
+            VXLANParameters(plan.vni, underlay.local, hub, plan.port, False, False, False),
+            mtu,
+        )
+        shortcut = self._vxlan(
+            second,
+            SHORTCUT_PLANE_ALIAS,
+            # Its own port only tells the two apart: every entry on it names the wire's.
+            VXLANParameters(plan.vni, underlay.local, b"", plan.port - 1, False, True, False),
+            mtu,
+        )
+        bridge = self._bridge(plan.bridge)
+        for plane, group_flood in ((hub_plane, True), (shortcut, False)):
+            self._do(set_link(plane.ifindex, master=bridge.ifindex), f"adding it to {bridge.name}")
+            self._do(
+                # Learning would pin a MAC to the plane it was last heard on.
+                set_bridge_port(
+                    plane.ifindex,
+                    learning=False,
+                    isolated=True,
+                    flood=True,
+                    group_flood=group_flood,
+                ),
+                "setting its bridge port",
+            )
+        self._up(hub_plane, plan.port)
+        self._up(shortcut, plan.port - 1)
+        return Planes(*map(self._again, (bridge, hub_plane, shortcut)))
+
+    def remove_spoke(self, plan: SpokePlan) -> None:
+        """Remove the planes and the bridge, those of them that are ours.
+
+        :raises DataplaneError: if the kernel refuses.
+        """
+        assert plan.bridge is not None
+        for name, alias in (
+            (shortcut_plane(plan.interface), SHORTCUT_PLANE_ALIAS),
+            (plan.interface, HUB_PLANE_ALIAS),
+        ):
+            self._remove(name, alias)
+        bridge = self._links.named(plan.bridge)
+        if bridge is not None and not any(
+            port.alias in _ALIASES for port in self._links.ports(bridge.ifindex)
+        ):
+            self._remove(plan.bridge, BRIDGE_ALIAS)
+
+    # --- hub ----------------------------------------------------------------------------
+
+    def make_hub(self, plan: HubPlan, mtu: int) -> Link:
+        """Make the external vxlan device of a hub, or take up that of an earlier run.
+
+        :raises StartError: if it cannot be had; nothing is left behind.
+        """
+
+        def make() -> Link:
+            device = self._vxlan(
+                plan.interface,
+                HUB_ALIAS,
+                VXLANParameters(0, b"", b"", plan.port, False, False, True),
+                mtu,
+            )
+            self._up(device, plan.port)
+            return self._again(device)
+
+        return self._all_or_nothing(make)
+
+    def remove_hub(self, plan: HubPlan) -> None:
+        """Remove a hub's device if it is ours."""
+        self._remove(plan.interface, HUB_ALIAS)
+
+    # --- steps --------------------------------------------------------------------------
+
+    def _all_or_nothing(self, make: Callable[[], T]) -> T:
+        try:
+            return make()
+        except BaseException:
+            for name in reversed(self._made):
+                with contextlib.suppress(DataplaneError):
+                    link = self._links.named(name)
+                    if link is not None:
+                        self._requests.request(delete_link(link.ifindex), f"removing {name}")
+            raise
+        finally:
+            self._made.clear()
+
+    def _vxlan(self, name: str, alias: str, wanted: VXLANParameters, mtu: int) -> Link:
+        link = self._named(name)
+        if link is not None:
+            if link.alias != alias or link.vxlan is None:
+                raise StartError(
+                    f"interface {name}: a device of that name exists and was not made by dmevpn;"
+                    f" remove it (`ip link delete {name}`) or configure it without `provision`"
+                )
+            # A different default destination is an entry, which set_flood puts right.
+            if link.vxlan._replace(remote=wanted.remote) != wanted:
+                self._do(delete_link(link.ifindex), "removing the device of an earlier run", name)
+                link = None
+        if link is None:
+            self._create(create_vxlan(name, wanted, mtu), name, wanted)
+            link = self._mark(name, alias)
+        else:
+            self._do(set_link(link.ifindex, mtu=mtu), f"setting MTU {mtu}", name)
+        return link
+
+    def _create(self, message: Message, name: str, wanted: VXLANParameters | None) -> None:
+        try:
+            self._requests.request(message, f"making {name}")
+        except DataplaneError as error:
+            cure = str(error)
+            if error.errno == errno.EPERM:
+                cure = _CAPABILITY
+            elif error.errno == errno.EEXIST and wanted is not None:
+                cure = (
+                    f"another vxlan device has VNI {wanted.vni} on UDP port {wanted.port}:"
+                    " remove it, or choose another port with `vxlan-port`"
+                )
+            elif error.errno == errno.EOPNOTSUPP:
+                kind = "bridge" if wanted is None else "vxlan"
+                cure = f"the kernel has no {kind} devices (`modprobe {kind}`)"
+            raise StartError(f"interface {self._interface}: cannot make {name}: {cure}") from None
+        self._made.append(name)
+
+    def _mark(self, name: str, alias: str) -> Link:
+        link = self._named(name)
+        if link is None:
+            raise StartError(f"interface {name}: removed by somebody while it was being made")
+        self._do(set_link(link.ifindex, alias=alias), "marking it as ours", name)
+        # The planes are no hosts of the LAN: no addresses, no router solicitations. The kernel
+        # may have no IPv6 at all, and /proc/sys may be read-only: either way alone is enough.
+        with contextlib.suppress(DataplaneError):
+            self._requests.request(set_link(link.ifindex, addresses=False), "IPv6 off")
+        with contextlib.suppress(OSError):
+            Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6").write_text("1")
+        return link
+
+    def _bridge(self, name: str) -> Link:
+        link = self._named(name)
+        if link is None:
+            if len(name.encode()) > IFNAME_MAX:
+                raise StartError(
+                    f"interface {self._interface}: bridge {name}: a device name has at most"
+                    f" {IFNAME_MAX} characters"
+                )
+            self._create(create_bridge(name), name, None)
+            link = self._mark(name, BRIDGE_ALIAS)
+        elif link.kind != "bridge":
+            raise StartError(f"interface {self._interface}: {name} exists and is no bridge")
+        if link.alias == BRIDGE_ALIAS or name in self._made:
+            self._do(set_link(link.ifindex, up=True), "setting it up", name)
+        elif not link.up:
+            self.log.warn(
+                "{ifname}: bridge {bridge} is down; `ip link set {bridge} up`",
+                ifname=self._interface,
+                bridge=name,
+            )
+        return link
+
+    def _up(self, link: Link, port: int) -> None:
+        try:
+            self._requests.request(set_link(link.ifindex, up=True), f"setting {link.name} up")
+        except DataplaneError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise StartError(f"interface {self._interface}: {error}") from None
+            raise StartError(
+                f"interface {self._interface}: UDP port {port} is in use by another vxlan device"
+                f" or socket (`ss -lunp sport = {port}`): stop it, or choose another port with"
+                " `vxlan-port`, the same at all sites of the hub"
+            ) from None
+
+    def _again(self, link: Link) -> Link:
+        """The device as it is now."""
+        found = self._named(link.name)
+        if found is None:
+            raise StartError(f"interface {link.name}: removed by somebody while it was being made")
+        return found
+
+    def _named(self, name: str) -> Link | None:
+        try:
+            return self._links.named(name)
+        except DataplaneError as error:
+            raise StartError(f"interface {name}: {error}") from None
+
+    def _do(self, message: Message, operation: str, name: str | None = None) -> None:
+        try:
+            self._requests.request(message, operation)
+        except DataplaneError as error:
+            reason = _CAPABILITY if error.errno == errno.EPERM else str(error)
+            raise StartError(f"interface {name or self._interface}: {reason}") from None
+
+    def _remove(self, name: str, alias: str) -> None:
+        link = self._links.named(name)
+        if link is None or link.alias != alias:
+            return
+        try:
+            self._requests.request(delete_link(link.ifindex), f"removing {name}")
+        except DataplaneError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+class HubDevice:
+    """The external vxlan device of a hub, and the way to remove it again."""
+
+    def __init__(self, plan: HubPlan, link: Link, requests: NetlinkRequests) -> None:
+        self.link = link
+        self._plan = plan
+        self._requests = requests
+
+    def remove(self) -> None:
+        """Remove the device if it is still ours; works from any network namespace.
+
+        :raises DataplaneError: if the kernel refuses.
+        """
+        try:
+            Provisioner(self._requests, self._plan.interface).remove_hub(self._plan)
+        finally:
+            self._requests.close()
+
+    def close(self) -> None:
+        """Leave the device as it is, for a successor to take up."""
+        self._requests.close()
+
+
+def provision_hub(plan: HubPlan, nbma_address: bytes | None = None) -> HubDevice:
+    """Make a hub's device in the network namespace of the calling thread.
+
+    Its MTU fits the device that has ``nbma_address``, else the largest of the underlay's devices:
+    what is too large for one of them is fragmented there, what is too large for the switch's own
+    device would be lost.
+
+    :raises StartError: if the device cannot be had; nothing is left behind.
+    """
+    requests = NetlinkRequests()
+    try:
+        require_net_admin(requests, plan.interface)
+        links = LinkTable(requests)
+        owner = links.owner(nbma_address) if nbma_address is not None else None
+        if nbma_address is not None and owner is None:
+            raise StartError(
+                f"interface {plan.interface}: nbma-address {format_address(nbma_address)} is no"
+                " address of this machine"
+            )
+        underlay = (
+            [owner]
+            if owner is not None
+            else [
+                link
+                for link in links.all()
+                if link.up and link.kind not in ("vxlan", "bridge") and link.name != "lo"
+            ]
+        )
+        overhead = OVERHEAD_IPV6 if nbma_address and len(nbma_address) == 16 else OVERHEAD_IPV4
+        largest = max((link.mtu for link in underlay), default=1500)
+        provisioner = Provisioner(requests, plan.interface)
+        return HubDevice(plan, provisioner.make_hub(plan, overlay_mtu(largest, overhead)), requests)
+    except DataplaneError as error:
+        requests.close()
+        raise StartError(f"interface {plan.interface}: {error}") from None
+    except BaseException:
+        requests.close()
+        raise
