@@ -281,7 +281,7 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "cache purge",
-            "Withdraw bindings as if their source had purged them; ends registrations at a hub",
+            "Withdraw bindings, at a hub registrations too, as if their source had",
             _FILTERS,
             (Column("purged", "how many", "number"),),
             _cache_purge,

@@ -56,7 +56,7 @@ def listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListen
     :raises StartError: naming the endpoint, what is wrong, and the cure.
     """
     try:
-        endpoint = serverFromString(reactor, description)
+        endpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise StartError(
             f"admin {description}: no endpoint ({error});"

@@ -30,7 +30,7 @@ _encode = json.JSONEncoder().encode
 class Page(NamedTuple):
     """Part of a listing."""
 
-    count: int
+    row_count: int
     """Number of rows."""
     rows: bytes
     """A JSON array of objects."""
