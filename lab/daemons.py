@@ -140,6 +140,8 @@ class Daemon:
                 stderr=subprocess.STDOUT,
                 env=daemon_environment(),
                 cwd=self.config_path.parent,
+                # An interrupt at the terminal is for the laboratory, which then stops it in order.
+                start_new_session=True,
             )
         eventually(f"admin socket of {self.name}", self._answers, timeout=timeout)
 

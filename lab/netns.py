@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lab.wait import eventually
+from lab.wait import Timeout, eventually
 
-__all__ = ["CommandFailed", "Namespace", "namespaces", "remove_namespaces", "run"]
+__all__ = ["CommandFailed", "Namespace", "namespaces", "run"]
 
 #: Where iproute2 keeps the names.
 NETNS = Path("/run/netns")
@@ -64,15 +64,25 @@ class Namespace:
         """End the processes that still run in it, and remove it with all its devices."""
         if not self.path.exists():
             return
-        self._end_processes()
+        self.end_processes()
         run("ip", "netns", "del", self.name)
 
-    def _end_processes(self) -> None:
-        # A namespace lives on, nameless and out of reach, for as long as a process is in it.
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        eventually(f"end of the processes in {self.name}", lambda: not self.processes())
+    def end_processes(self) -> None:
+        """End what still runs in it: politely first, so that a daemon tidies up.
+
+        A namespace lives on, nameless and out of reach, for as long as a process is in it.
+        """
+        for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            with contextlib.suppress(Timeout):
+                eventually(
+                    f"end of the processes in {self.name}",
+                    lambda: not self.processes(),
+                    timeout=patience,
+                )
+                return
 
     def processes(self) -> list[int]:
         """The processes that run in it. A dead one that nobody has waited for is not among them."""
@@ -164,11 +174,3 @@ def namespaces(prefix: str) -> list[Namespace]:
         for path in sorted(NETNS.iterdir())
         if path.name.startswith(f"{prefix}-")
     ]
-
-
-def remove_namespaces(prefix: str) -> list[str]:
-    """Remove them, whatever an interrupted run has left in them; returns their names."""
-    found = namespaces(prefix)
-    for namespace in found:
-        namespace.remove()
-    return [namespace.name for namespace in found]

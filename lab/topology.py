@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lab.netns import Namespace, remove_namespaces
+from lab.netns import Namespace, namespaces
 from lab.wait import eventually
 
 __all__ = ["VM", "Lab", "Machine"]
@@ -27,6 +28,11 @@ __all__ = ["VM", "Lab", "Machine"]
 #: over IPv6.
 UNDERLAY_MTU = 1600
 VM_MTU = 1500
+
+#: Where a hub pins its switch, in a directory LAYOUT/COOKIE-DEVICE; the cookie is the namespace's.
+PINS = Path("/sys/fs/bpf/dmevpn")
+#: asm-generic/socket.h; the socket module does not name it.
+SO_NETNS_COOKIE = 71
 
 
 class Machine:
@@ -117,6 +123,16 @@ class VM:
         self.namespace.ip("neigh", "flush", "dev", "eth0")
 
 
+def _unpin(namespace: Namespace) -> None:
+    """Remove what a killed hub keeps for its successor: its switch, pinned on the bpffs."""
+    with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+    for directory in PINS.glob(f"*/{cookie:x}-*"):
+        for pin in directory.iterdir():
+            pin.unlink()
+        directory.rmdir()
+
+
 class Lab:
     """All of a laboratory. A context manager: what it made is gone at the end, whatever happened.
 
@@ -134,6 +150,7 @@ class Lab:
         self.vms: dict[str, VM] = {}
         self.resources = contextlib.ExitStack()
         """What must end before the namespaces go: daemons, captures, flows."""
+        self._kept = False
 
     @property
     def directory(self) -> Path:
@@ -155,15 +172,26 @@ class Lab:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._kept:
+            return
         try:
             self.resources.close()
         finally:
             self.remove_leftovers(self.prefix)
 
+    def keep(self) -> None:
+        """Leave everything up at the end, until :meth:`remove_leftovers`."""
+        self._kept = True
+
     @classmethod
     def remove_leftovers(cls, prefix: str) -> list[str]:
         """Remove everything that a laboratory of this prefix has made; returns what there was."""
-        found = remove_namespaces(prefix)
+        found = []
+        for namespace in namespaces(prefix):
+            namespace.end_processes()
+            _unpin(namespace)
+            namespace.remove()
+            found.append(namespace.name)
         directory = cls(prefix).directory
         if directory.exists():
             shutil.rmtree(directory)
