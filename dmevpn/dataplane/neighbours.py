@@ -13,7 +13,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from dmevpn.dataplane.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
+from dmevpn.dataplane.netlink import (
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+)
 from dmevpn.sockfilter import ACCEPT, DROP, Instruction
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "bridge_get",
     "change_filter",
     "dump_request",
+    "flood_append",
     "parse_entries",
     "parse_miss",
     "self_delete",
@@ -104,6 +111,11 @@ class Entry(NamedTuple):
         """Whether it carries our mark."""
         return bool(self.flags & NTF_EXT_LEARNED)
 
+    @property
+    def static(self) -> bool:
+        """Whether it is a bridge entry that does not age and is no address of the bridge itself."""
+        return self.state == NUD_NOARP
+
 
 def _body(ifindex: int, state: int, flags: int, mac: bytes) -> bytes:
     return _NDM_MAC.pack(socket.AF_BRIDGE, ifindex, state, flags, 0, 4 + len(mac), _NDA_LLADDR, mac)
@@ -134,6 +146,11 @@ def self_set(
     if vni is not None:
         body += _NUMBER.pack(8, _NDA_VNI, vni)
     return Message(RTM_NEWNEIGH, nlm_flags, body)
+
+
+def flood_append(ifindex: int, mac: bytes, nbma: bytes) -> Message:
+    """Add a destination to a MAC that may have several: all zeros (the default) or broadcast."""
+    return self_set(ifindex, mac, nbma, nlm_flags=NLM_F_CREATE | NLM_F_APPEND)
 
 
 def self_delete(ifindex: int, mac: bytes, nbma: bytes = b"") -> Message:

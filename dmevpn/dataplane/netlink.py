@@ -25,6 +25,7 @@ from dmevpn.sockfilter import Instruction, attach
 
 __all__ = [
     "BATCH_MESSAGES",
+    "NLM_F_APPEND",
     "NLM_F_CREATE",
     "NLM_F_EXCL",
     "NLM_F_REPLACE",
@@ -42,6 +43,7 @@ NLM_F_DUMP = 0x300
 NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
+NLM_F_APPEND = 0x800
 
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3

@@ -276,14 +276,17 @@ class Provisioner:
         try:
             return make()
         except BaseException:
-            for name in reversed(self._made):
-                with contextlib.suppress(DataplaneError):
-                    link = self._links.named(name)
-                    if link is not None:
-                        self._requests.request(delete_link(link.ifindex), f"removing {name}")
+            self.undo()
             raise
-        finally:
-            self._made.clear()
+
+    def undo(self) -> None:
+        """Remove what was made, not what was taken up: its traffic goes on."""
+        for name in reversed(self._made):
+            with contextlib.suppress(DataplaneError):
+                link = self._links.named(name)
+                if link is not None:
+                    self._requests.request(delete_link(link.ifindex), f"removing {name}")
+        self._made.clear()
 
     def _vxlan(self, name: str, alias: str, wanted: VXLANParameters, mtu: int) -> Link:
         link = self._named(name)

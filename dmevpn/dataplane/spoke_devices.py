@@ -1,0 +1,208 @@
+"""The vxlan devices of a spoke: made by us, or by hand and checked. Layer: edge."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twisted.logger import Logger
+
+from dmevpn.addresses import format_address
+from dmevpn.config.model import SpokePlan
+from dmevpn.dataplane.links import Link, LinkTable
+from dmevpn.dataplane.neighbours import BROADCAST, ZERO_MAC
+from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.provision import (
+    Planes,
+    Provisioner,
+    Underlay,
+    find_underlay,
+    require_net_admin,
+    shortcut_plane,
+)
+from dmevpn.dataplane.spoke_layout import Layout
+from dmevpn.errors import StartError
+
+__all__ = ["DeviceState", "SpokeDevices", "hub_address"]
+
+
+class DeviceState(NamedTuple):
+    """How the devices are now."""
+
+    layout: Layout | None
+    """None: a device is missing, or not where it belongs."""
+    up: bool
+    mtu: int
+
+
+def hub_address(plan: SpokePlan) -> bytes:
+    """The hub whose address family the devices have: the first that frames may go to.
+
+    :raises StartError: if no server has an address.
+    """
+    known = [server for server in plan.servers if server.address]
+    for server in [*(server for server in known if server.flood), *known]:
+        if server.address:
+            return server.address
+    raise StartError(f"interface {plan.interface}: no hub with a known address")
+
+
+class SpokeDevices:
+    """Finds or makes the devices, and looks at them again when something happened to them."""
+
+    log = Logger()
+
+    def __init__(
+        self, requests: NetlinkRequests, plan: SpokePlan, nbma_address: bytes | None
+    ) -> None:
+        self.provisioned = plan.bridge is not None
+        self.local = b""
+        """Our underlay address; valid after open."""
+        self._requests = requests
+        self._plan = plan
+        self._nbma_address = nbma_address
+        self._links = LinkTable(requests)
+        self._provisioner = Provisioner(requests, plan.interface)
+        self._hub = hub_address(plan)
+        self._underlay = Underlay(b"", 0)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the devices that matter."""
+        plan = self._plan
+        if plan.bridge is None:
+            return frozenset((plan.interface,))
+        return frozenset((plan.interface, shortcut_plane(plan.interface), plan.bridge))
+
+    def open(self) -> DeviceState:
+        """Make the devices, or check the one that was made by hand.
+
+        :raises StartError: if they cannot be used.
+        """
+        plan = self._plan
+        require_net_admin(self._requests, plan.interface)
+        if not self.provisioned:
+            self._check(self._links.named(plan.interface))
+        else:
+            self._underlay = find_underlay(
+                self._links, plan.interface, self._hub, self._nbma_address
+            )
+            self.local = self._underlay.local
+            self._provisioner.make_spoke(plan, self._hub, self._underlay)
+        return self.look()
+
+    def restore(self) -> None:
+        """Make again what vanished of our devices.
+
+        :raises StartError: if they cannot be had now.
+        """
+        self._provisioner.make_spoke(self._plan, self._hub, self._underlay)
+
+    def abandon(self) -> None:
+        """Remove what open has made."""
+        self._provisioner.undo()
+
+    def remove(self) -> None:
+        """Remove our devices.
+
+        :raises DataplaneError: if the kernel refuses.
+        """
+        if self.provisioned:
+            self._provisioner.remove_spoke(self._plan)
+
+    def look(self) -> DeviceState:
+        """How the devices are now.
+
+        :raises DataplaneError: if the kernel does not say.
+        """
+        plan = self._plan
+        device = self._links.named(plan.interface)
+        if plan.bridge is None:
+            if device is None or device.vxlan is None or device.vxlan.vni != plan.vni:
+                return DeviceState(None, False, 0)
+            return DeviceState(self._single(device), device.up, device.mtu)
+        shortcut = self._links.named(shortcut_plane(plan.interface))
+        bridge = self._links.named(plan.bridge)
+        if device is None or shortcut is None or bridge is None:
+            return DeviceState(None, False, 0)
+        if not device.master == shortcut.master == bridge.ifindex:
+            return DeviceState(None, False, device.mtu)
+        layout = self._two_planes(Planes(bridge, device, shortcut))
+        return DeviceState(layout, device.up and shortcut.up, device.mtu)
+
+    # --- layouts --------------------------------------------------------------------------
+
+    def _two_planes(self, planes: Planes) -> Layout:
+        return Layout(
+            device=planes.shortcut.ifindex,
+            flood_device=planes.hub.ifindex,
+            flood_mac=ZERO_MAC,
+            bridge=planes.bridge.ifindex,
+            hold=bytes(len(self._hub)),
+            port=self._plan.port,
+            vni=self._plan.vni,
+        )
+
+    def _single(self, device: Link) -> Layout:
+        return Layout(
+            device=device.ifindex,
+            flood_device=device.ifindex,
+            flood_mac=BROADCAST,
+            bridge=0,
+            hold=self._hub,
+            port=None,
+            vni=self._plan.vni,
+        )
+
+    # --- made by hand ------------------------------------------------------------------------
+
+    def _check(self, device: Link | None) -> None:
+        plan, name = self._plan, self._plan.interface
+        if device is None:
+            raise StartError(
+                f"interface {name}: no such device; make it, or have it made with"
+                " `provision BRIDGE`"
+            )
+        if device.vxlan is None:
+            raise StartError(
+                f"interface {name}: a vxlan device is needed, this is"
+                f" {device.kind or 'another kind of device'}"
+            )
+        if device.vxlan.external:
+            raise StartError(
+                f"interface {name}: an external vxlan device is a hub's (`l2learnonly`);"
+                f" a spoke needs one with `id {plan.vni}`"
+            )
+        if device.vxlan.vni != plan.vni:
+            raise StartError(
+                f"interface {name}: the device has VNI {device.vxlan.vni}, the configuration"
+                f" {plan.vni}"
+            )
+        self.local = device.vxlan.local
+        if not self.local:
+            self.local = find_underlay(self._links, name, self._hub, self._nbma_address).local
+        if len(self.local) != len(self._hub):
+            raise StartError(
+                f"interface {name}: the device's local address {format_address(self.local)} and"
+                f" hub {format_address(self._hub)} are of different address families"
+            )
+        if self._nbma_address not in (None, self.local):
+            self.log.warn(
+                "{ifname}: frames come from {nbma}, the device's own address",
+                ifname=name,
+                nbma=format_address(self.local),
+            )
+        if not device.vxlan.l2miss:
+            self.log.warn(
+                "{ifname}: the device reports no misses, so no shortcut is ever asked for;"
+                " make it anew: {command}",
+                ifname=name,
+                command=f"ip link del {name}; ip link add {name} type vxlan id {plan.vni}"
+                f" local {format_address(self.local)} dstport {device.vxlan.port}"
+                " l2miss nolearning",
+            )
+        if device.vxlan.learning:
+            self.log.warn(
+                "{ifname}: a device that learns drops what the hub relays; {command}",
+                ifname=name,
+                command=f"ip link set dev {name} type vxlan id {plan.vni} nolearning",
+            )

@@ -1,0 +1,461 @@
+"""The spoke's data plane on the kernel: devices, misses, changes by others. Layer: edge.
+
+:class:`VXLANFDB` joins the devices, the entry table and the kernel's notifications. What should
+be is noted in the table and written once a turn of the reactor. After a link that bounced, lost
+notifications, or a removal by somebody else, the kernel's tables are read, and the difference is
+repaired by the same writing.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VTEP, format_address, is_station_mac
+from dmevpn.config.model import SpokePlan
+from dmevpn.dataplane.links import RTNLGRP_LINK, parse_links
+from dmevpn.dataplane.neighbours import (
+    RTM_DELNEIGH,
+    RTM_GETNEIGH,
+    RTNLGRP_NEIGH,
+    change_filter,
+    parse_entries,
+    parse_miss,
+)
+from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
+from dmevpn.dataplane.spoke_devices import SpokeDevices
+from dmevpn.dataplane.spoke_layout import Layout
+from dmevpn.dataplane.spoke_table import EntryTable, Reading
+from dmevpn.errors import DataplaneError, StartError
+from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener
+from dmevpn.metrics import Counter, Metrics
+from dmevpn.sockfilter import neighbour_messages
+
+__all__ = ["VXLANFDB"]
+
+#: Datagrams of a dump read in one turn of the reactor: some 2,000 entries, 5 ms.
+READ_STEP = 5
+#: Seconds between readings that notifications ask for, so that a storm of them costs one.
+READ_PAUSE = 1.0
+#: Seconds until devices of ours that somebody removed are made again, and between attempts.
+RESTORE_DELAY = 1.0
+RESTORE_RETRY = 5.0
+#: Receive buffers. 5,000 misses: those that find no room repeat with the next frame. 2,500
+#: changes made by others: a reading makes up for lost ones.
+MISS_BUFFER = 4 << 20
+CHANGE_BUFFER = 2 << 20
+
+
+class _Run:
+    """What lives from one start to its stop."""
+
+    def __init__(self, devices: SpokeDevices, requests: NetlinkRequests) -> None:
+        self.devices = devices
+        self.requests = requests
+        self.table: EntryTable
+        self.dumps: NetlinkRequests
+        self.misses: NetlinkReader
+        self.changes: NetlinkReader
+        self.closers: list[Callable[[], None]] = []
+        self.adopted: list[tuple[bytes, VTEP | None]] = []
+        self.up = True
+        self.attached = True
+        """Whether the table's belief is about the devices that are there now."""
+        self.reading: Reading | None = None
+        self.reading_is_stale = False
+        """Whether it is about devices that are no longer ours."""
+        self.waiting: list[Deferred[dict[bytes, float]]] = []
+        self.read_at = 0.0
+        self.calls: dict[str, Any] = {}
+
+
+@implementer(ISpokeDataplane)
+class VXLANFDB:
+    """Drives the vxlan devices of one VPN.
+
+    Its sockets belong to the network namespace that the thread calling ``start`` is in.
+    ``device_down`` and ``device_up`` report changes: after a start the devices count as up.
+
+    :param reactor: provides IReactorTime and IReactorFDSet.
+    :param plan: at least one server has an address; the first decides the address family.
+    :param nbma_address: our underlay address as configured; None: the device's own, else the
+        kernel's choice towards the hub.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, reactor: Any, metrics: Metrics, plan: SpokePlan, nbma_address: bytes | None = None
+    ) -> None:
+        self.interface = plan.interface
+        self.local_vtep = VTEP(b"", plan.vni)
+        self.mtu = 0
+        self._reactor = reactor
+        self._clock: IReactorTime = reactor
+        self._metrics = metrics
+        self._plan = plan
+        self._nbma_address = nbma_address
+        self._listener: ISpokeListener
+        self._active: _Run | None = None
+        # MACs that were reported in this wake-up of the reader.
+        self._missed: set[bytes] = set()
+        self._late_misses = self._counter("fdb_misses_late")
+        self._lost_misses = self._counter("fdb_misses_lost")
+
+    def _counter(self, name: str) -> Counter:
+        return self._metrics.counter(name, vpn=str(self._plan.vpn.index))
+
+    @property
+    def _running(self) -> _Run:
+        assert self._active is not None, "not started"
+        return self._active
+
+    # --- life -----------------------------------------------------------------------------
+
+    def start(self, listener: ISpokeListener) -> None:
+        """Make or check the devices, adopt our entries, and report misses from now on."""
+        assert self._active is None, "started already"
+        self._listener = listener
+        try:
+            requests = NetlinkRequests()
+        except OSError as error:
+            raise StartError(f"interface {self.interface}: netlink: {error.strerror}") from None
+        run = _Run(SpokeDevices(requests, self._plan, self._nbma_address), requests)
+        try:
+            state = run.devices.open()
+            if state.layout is None:
+                raise StartError(f"interface {self.interface}: changed by somebody at the start")
+            run.table = EntryTable(
+                requests, state.layout, listener, self._counter, self._schedule_flush
+            )
+            self._open_sockets(run, state.layout)
+            reading = run.table.begin_reading(run.dumps)
+            while not reading.advance(READ_STEP):
+                pass
+        except BaseException as error:
+            self._close(run)
+            run.devices.abandon()
+            requests.close()
+            if isinstance(error, DataplaneError | OSError):
+                raise StartError(f"interface {self.interface}: {error}") from None
+            raise
+        self._active = run
+        self.local_vtep = VTEP(run.devices.local, self._plan.vni)
+        self.mtu = state.mtu
+        run.adopted = run.table.adopt(reading)
+        self._warn_of_defaults(reading)
+        for name, read in (("hold", self._hold_count), ("shortcut", self._shortcut_count)):
+            self._metrics.gauge("fdb_entries", read, vpn=str(self._plan.vpn.index), state=name)
+        # Reports a device that is down, once the caller is ready to hear it.
+        self._later("links", 0, self._check_links)
+
+    def stop(self) -> Deferred[None]:
+        """Withdraw every entry of ours and remove every device of ours; again is harmless."""
+        run, self._active = self._active, None
+        if run is None:
+            return succeed(None)
+        for name in ("hold", "shortcut"):
+            self._metrics.remove_gauge("fdb_entries", vpn=str(self._plan.vpn.index), state=name)
+        self._close(run)
+        try:
+            if not run.devices.provisioned:
+                run.table.remove_all()
+            run.devices.remove()
+        except DataplaneError as error:
+            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+        finally:
+            run.requests.close()
+        return succeed(None)
+
+    def _open_sockets(self, run: _Run, layout: Layout) -> None:
+        run.dumps = NetlinkRequests()
+        run.closers.append(run.dumps.close)
+        run.misses = NetlinkReader(
+            self._reactor,
+            groups=[RTNLGRP_NEIGH],
+            program=neighbour_messages(RTM_GETNEIGH, [layout.device]),
+            received=self._miss_received,
+            drained=self._missed.clear,
+            overrun=self._lost_misses.inc,
+            buffer=MISS_BUFFER,
+        )
+        run.closers.append(run.misses.close)
+        run.changes = NetlinkReader(
+            self._reactor,
+            groups=[RTNLGRP_NEIGH, RTNLGRP_LINK],
+            program=change_filter(layout.devices),
+            received=self._change_received,
+            drained=lambda: None,
+            overrun=self._changes_lost,
+            buffer=CHANGE_BUFFER,
+        )
+        run.closers.append(run.changes.close)
+
+    def _close(self, run: _Run) -> None:
+        """Close all but the socket that is still needed to remove what is ours."""
+        for call in run.calls.values():
+            call.cancel()
+        run.calls.clear()
+        for close in run.closers:
+            close()
+        self._missed.clear()
+        waiting, run.waiting = run.waiting, []
+        for deferred in waiting:
+            deferred.callback({})
+
+    def _warn_of_defaults(self, reading: Reading) -> None:
+        for nbma in reading.defaults:
+            self.log.warn(
+                "{ifname}: an all-zeros entry keeps the device from reporting misses; {command}",
+                ifname=self.interface,
+                command=f"bridge fdb del 00:00:00:00:00:00 dev {self.interface}"
+                f" dst {format_address(nbma)}",
+            )
+
+    # --- what should be (ISpokeDataplane) ----------------------------------------------------
+
+    def hold(self, mac: bytes) -> None:
+        """Silence misses for a MAC; beyond MAX_HOLDS the oldest hold is given up, counted."""
+        self._running.table.hold(self._checked(mac))
+
+    def install(self, mac: bytes, vtep: VTEP) -> None:
+        """Send frames for a MAC straight to a VTEP; one of the other family stays with the hub."""
+        table = self._running.table
+        self._checked(mac)
+        if len(vtep.nbma) == len(table.layout.hold):
+            table.install(mac, vtep)
+            return
+        table.hold(mac)
+        error = DataplaneError(errno.EAFNOSUPPORT, f"shortcut to {vtep}")
+        self._clock.callLater(0, self._report_failure, mac, error)
+
+    def withdraw(self, mac: bytes) -> None:
+        """Forget a MAC; nothing happens for one that is not there."""
+        self._running.table.withdraw(mac)
+
+    def set_flood(self, vteps: Iterable[bytes]) -> None:
+        """Send frames without an entry to these addresses; those of the other family are left out.
+
+        A device made by hand keeps a broadcast entry of the operator's.
+        """
+        table = self._running.table
+        wanted = tuple(vteps)
+        usable = tuple(nbma for nbma in wanted if len(nbma) == len(table.layout.hold))
+        for nbma in wanted:
+            if nbma not in usable:
+                self.log.warn(
+                    "{ifname}: hub {nbma} is not of the devices' address family",
+                    ifname=self.interface,
+                    nbma=format_address(nbma),
+                )
+        table.set_flood(usable)
+
+    def _report_failure(self, mac: bytes, error: DataplaneError) -> None:
+        if self._active is not None:
+            self._listener.install_failed(mac, error)
+
+    @staticmethod
+    def _checked(mac: bytes) -> bytes:
+        if not is_station_mac(mac):
+            raise ValueError(f"{format_address(mac)} names no station")
+        return mac
+
+    # --- what is (ISpokeDataplane) -----------------------------------------------------------
+
+    def entries(self) -> Iterator[FDBEntry]:
+        """Where the rest goes, under the MAC of the flood entry; then holds and shortcuts."""
+        if self._active is not None:
+            yield from self._active.table.entries()
+
+    def adopted(self) -> list[tuple[bytes, VTEP | None]]:
+        """What start found; the caller withdraws what it does not want to keep."""
+        return list(self._running.adopted)
+
+    def idle_times(self) -> Deferred[dict[bytes, float]]:
+        """Read the kernel's ages, spread over turns; callers that come meanwhile share a reading.
+
+        Seconds count from the installation where no frame was sent yet. A reading that fails, as
+        when the device is gone, yields nothing.
+        """
+        waiting: Deferred[dict[bytes, float]] = Deferred()
+        self._running.waiting.append(waiting)
+        self._begin_reading()
+        return waiting
+
+    def _hold_count(self) -> float:
+        return len(self._running.table.holds)
+
+    def _shortcut_count(self) -> float:
+        table = self._running.table
+        return len(table.wanted) - len(table.holds)
+
+    # --- turns of the reactor ---------------------------------------------------------------
+
+    def _later(self, name: str, delay: float, function: Callable[[], None]) -> None:
+        """Have something done once, however often it is asked for."""
+        calls = self._running.calls
+        if name not in calls:
+            calls[name] = self._clock.callLater(delay, self._do, name, function)
+
+    def _do(self, name: str, function: Callable[[], None]) -> None:
+        del self._running.calls[name]
+        function()
+
+    def _schedule_flush(self) -> None:
+        # A table that is being filled by start has nobody to schedule for yet.
+        if self._active is not None:
+            self._later("flush", 0, self._flush)
+
+    def _flush(self) -> None:
+        run = self._running
+        if not run.attached:
+            return  # The reading that follows ends with a flush.
+        try:
+            if run.table.flush():
+                self._schedule_flush()
+        except DataplaneError as error:
+            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._read_soon()
+
+    def _read_soon(self) -> None:
+        """Read the tables, but not more often than once per READ_PAUSE."""
+        self._later(
+            "read",
+            max(0.0, self._running.read_at - self._clock.seconds()),
+            self._begin_reading,
+        )
+
+    def _begin_reading(self) -> None:
+        run = self._running
+        if run.reading is None:
+            run.reading = run.table.begin_reading(run.dumps)
+            self._later("advance", 0, self._advance)
+
+    def _advance(self) -> None:
+        run = self._running
+        assert run.reading is not None
+        try:
+            if not run.reading.advance(READ_STEP):
+                self._later("advance", 0, self._advance)
+                return
+        except DataplaneError as error:
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._end_reading(run, {})
+            run.attached = False
+            self._later("links", READ_PAUSE, self._check_links)
+            return
+        if run.reading_is_stale:
+            run.reading_is_stale = False
+            run.reading = None
+            self._begin_reading()
+            return
+        run.attached = True
+        repairs = run.table.apply(run.reading)
+        if repairs:
+            self.log.info(
+                "{ifname}: {count} entries differ from what they should be",
+                ifname=self.interface,
+                count=repairs,
+            )
+        self._schedule_flush()
+        table = run.table
+        ages = {mac: age for mac, age in table.ages.items() if table.wanted.get(mac) is not None}
+        self._end_reading(run, ages)
+
+    def _end_reading(self, run: _Run, ages: dict[bytes, float]) -> None:
+        run.reading = None
+        run.read_at = self._clock.seconds() + READ_PAUSE
+        waiting, run.waiting = run.waiting, []
+        for deferred in waiting:
+            deferred.callback(ages)
+
+    # --- notifications ------------------------------------------------------------------------
+
+    def _miss_received(self, data: bytes) -> None:
+        mac = parse_miss(data)
+        if mac is None or mac in self._missed or not is_station_mac(mac):
+            return
+        if mac in self._running.table.wanted:
+            # One of the frames that were on their way before the entry stood.
+            self._late_misses.inc()
+            return
+        self._missed.add(mac)
+        self._listener.fdb_missed(mac)
+
+    def _change_received(self, data: bytes) -> None:
+        run = self._running
+        layout = run.table.layout
+        for _, link in parse_links(data):
+            if link.name in run.devices.names or link.ifindex in (*layout.devices, layout.bridge):
+                self._later("links", 0, self._check_links)
+        for entry in parse_entries(data):
+            if entry.type == RTM_DELNEIGH:
+                if run.table.removed(entry):
+                    self._read_soon()
+            elif layout.bridge and entry.master == layout.bridge and run.table.moved(entry):
+                self.log.info(
+                    "{ifname}: {mac} is at this site now",
+                    ifname=self.interface,
+                    mac=format_address(entry.mac),
+                )
+                self._listener.mac_local(entry.mac)
+
+    def _changes_lost(self) -> None:
+        self._counter("fdb_changes_lost").inc()
+        self._later("links", 0, self._check_links)
+        self._read_soon()
+
+    # --- links ------------------------------------------------------------------------------
+
+    def _check_links(self) -> None:
+        run = self._running
+        try:
+            state = run.devices.look()
+        except DataplaneError as error:
+            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._later("links", READ_PAUSE, self._check_links)
+            return
+        if state.layout is None:
+            run.attached = False
+            if run.devices.provisioned:
+                self._later("restore", RESTORE_DELAY, self._restore)
+        else:
+            self.mtu = state.mtu
+            known = run.table.layout
+            if (state.layout.devices, state.layout.bridge) != (known.devices, known.bridge):
+                self._attach(run, state.layout)
+            elif not run.attached:
+                self._begin_reading()
+        was_up, run.up = run.up, state.up
+        if run.up and not was_up:
+            # Leaving the bridge or going down may have cost entries, unseen.
+            self._begin_reading()
+            self._listener.device_up()
+        elif was_up and not run.up:
+            self._listener.device_down()
+
+    def _attach(self, run: _Run, layout: Layout) -> None:
+        """Turn to devices that may be others than before."""
+        run.attached = False
+        run.table.attach(layout)
+        run.misses.set_filter(neighbour_messages(RTM_GETNEIGH, [layout.device]))
+        run.changes.set_filter(change_filter(layout.devices))
+        # A dump that has begun must be read to its end before the next.
+        run.reading_is_stale = run.reading is not None
+        self._begin_reading()
+
+    def _restore(self) -> None:
+        run = self._running
+        try:
+            run.devices.restore()
+        except StartError as error:
+            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._later("restore", RESTORE_RETRY, self._restore)
+        else:
+            self._later("links", 0, self._check_links)
