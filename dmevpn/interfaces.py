@@ -36,8 +36,6 @@ __all__ = [
     "SpokeListener",
 ]
 
-# ruff: noqa: N805 -- zope interface methods are declared without self
-
 
 # --- wire -----------------------------------------------------------------------------------
 
@@ -82,6 +80,7 @@ class IStation(Interface):
     """An NHC or NHS attached to a speaker for one VPN."""
 
     packet_types = Attribute("The PacketType values that it wants to see.")
+    station = Attribute("Its own protocol address, the source of Error Indications.")
 
     def packet_received(packet: Any, path: Path) -> bool:  # type: ignore[misc]
         """A packet of the station's VPN arrived; True if it concerned this station.

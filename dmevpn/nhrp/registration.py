@@ -1,0 +1,377 @@
+"""Registration of our station with one server (RFC 2332 §5.2.3). Layer: core.
+
+What moves the state is in one table, :data:`TRANSITIONS`; docs/state-machines.md draws it. A pair
+of state and input that is not there is ignored: a timer or a reply was too late to matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from dmevpn.addresses import VTEP, Path, format_address
+from dmevpn.interfaces import ILink
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.constants import (
+    EXACT_PREFIX,
+    CIECode,
+    ErrorCode,
+    PurgeFlag,
+    RegistrationFlag,
+)
+from dmevpn.nhrp.extensions import ForwardTransitRecord, ResponderAddress, ReverseTransitRecord
+from dmevpn.nhrp.indication import describe
+from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
+from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.nhrp.requests import Backoff, Outstanding, protocol_type_of
+
+__all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State"]
+
+#: Gaps between transmissions, in seconds: doubling up to the longest, without end.
+_RETRANSMISSION = Backoff(1.0, 64.0)
+#: How much of a gap chance may add or take away, so that clients of a dead hub do not march.
+_SPREAD: Final = 0.1
+#: Transmissions without a reply after which the server counts as down.
+DOWN_AFTER: Final = 3
+#: Shortest time between a reply and the renewal, and how much of it chance may take away.
+_SHORTEST_RENEWAL: Final = 10.0
+_EARLIER: Final = 0.1
+#: Seconds between purging somebody's old registration of our address and trying again.
+_AFTER_CONFLICT: Final = 2.0
+#: From, and how much more at most, in seconds, until we ask again after a refusal, an Error
+#: Indication, and one that says that the server does not serve our VPN.
+_AFTER_REFUSAL: Final = (30.0, 60.0)
+_AFTER_ERROR: Final = (60.0, 120.0)
+_AFTER_VPN_UNSUPPORTED: Final = (600.0, 0.0)
+#: Seconds until another try when there are too many requests already.
+_NO_ROOM: Final = 10.0
+
+
+class State(Enum):
+    """Where we stand with a server."""
+
+    IDLE = "idle"
+    """Not started, or stopped."""
+    REGISTERING = "registering"
+    """Asked; no answer so far."""
+    REGISTERED = "registered"
+    """The server has our binding; it may be asked things."""
+    REFUSED = "refused"
+    """The server said no; we ask again after a while."""
+    DOWN = "down"
+    """The server does not answer; we go on asking."""
+
+
+class Input(Enum):
+    """What moves the state."""
+
+    START = "start"
+    ACK = "ack"
+    """A Registration Reply that accepts."""
+    CONFLICT = "conflict"
+    """The first reply since the last ack that says: registered by somebody else (code 14)."""
+    NAK = "nak"
+    """Any other reply that refuses."""
+    ERROR = "error"
+    """An Error Indication about our request."""
+    SILENCE = "silence"
+    """DOWN_AFTER transmissions, and each one after, without a reply."""
+    RENEW = "renew"
+    """The time to renew has come, or the operator wants it now."""
+    RETRY = "retry"
+    """The pause after a refusal, an error or a conflict is over."""
+    EXPIRE = "expire"
+    """The holding time has passed without an ack."""
+    STOP = "stop"
+
+
+_ALL_BUT_IDLE = (State.REGISTERING, State.REGISTERED, State.REFUSED, State.DOWN)
+#: States in which a request may be under way.
+_ASKING = (State.REGISTERING, State.REGISTERED, State.DOWN)
+
+#: The state that follows, by state and input.
+TRANSITIONS: Final[dict[tuple[State, Input], State]] = {
+    (State.IDLE, Input.START): State.REGISTERING,
+    **{(state, Input.ACK): State.REGISTERED for state in _ASKING},
+    **{(state, Input.CONFLICT): State.REGISTERING for state in _ASKING},
+    **{(state, Input.NAK): State.REFUSED for state in _ASKING},
+    **{(state, Input.ERROR): State.REFUSED for state in _ASKING},
+    **{(state, Input.SILENCE): State.DOWN for state in _ASKING},
+    (State.REGISTERING, Input.RENEW): State.REGISTERING,
+    (State.REGISTERED, Input.RENEW): State.REGISTERED,
+    (State.REFUSED, Input.RENEW): State.REGISTERING,
+    (State.DOWN, Input.RENEW): State.DOWN,
+    (State.REGISTERING, Input.RETRY): State.REGISTERING,
+    (State.REFUSED, Input.RETRY): State.REGISTERING,
+    (State.REGISTERING, Input.EXPIRE): State.REGISTERING,
+    (State.REGISTERED, Input.EXPIRE): State.DOWN,
+    (State.REFUSED, Input.EXPIRE): State.REFUSED,
+    (State.DOWN, Input.EXPIRE): State.DOWN,
+    **{(state, Input.STOP): State.IDLE for state in _ALL_BUT_IDLE},
+}
+
+
+class RegistrationClient:
+    """Keeps one station registered with one server.
+
+    :ivar path: to the server. :ivar nhs: its NBMA address.
+    :ivar state: see :class:`State`.
+    :ivar expires: when the binding at the server runs out, on the clock; None without one.
+    :ivar renew_at: when it will next be renewed or asked for again; None while being asked for.
+    :ivar last_error: why the latest request failed, or None.
+    :param jitter: uniform in [0, 1).
+    :param station: the protocol address that is registered, and the source of the requests.
+    :param vtep: where it is.
+    :param holding_time: seconds asked for.
+    :param on_change: called after each change of the state, and once more when the binding runs
+        out while the state stays, because :attr:`usable` has changed then.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        jitter: Callable[[], float],
+        outstanding: Outstanding,
+        link: ILink,
+        path: Path,
+        station: bytes,
+        vtep: VTEP,
+        holding_time: int,
+        mtu: int,
+        metrics: Metrics,
+        on_change: Callable[[RegistrationClient, State, State], None],
+    ) -> None:
+        self.path = path
+        self.nhs = path.peer
+        self.state = State.IDLE
+        self.expires: float | None = None
+        self.renew_at: float | None = None
+        self.last_error: str | None = None
+        self._clock = clock
+        self._jitter = jitter
+        self._outstanding = outstanding
+        self._link = link
+        self._station = station
+        self._vtep = vtep
+        self._holding_time = holding_time
+        self._mtu = mtu
+        self._on_change = on_change
+        self._request_id: int | None = None
+        self._conflict = False
+        self._timer: IDelayedCall | None = None
+        self._expiry: IDelayedCall | None = None
+        self._downs = metrics.counter("registrations_down")
+        self._refusals = metrics.counter("registrations_refused")
+
+    @property
+    def usable(self) -> bool:
+        """Whether the server still has our binding, as far as we know."""
+        return self.expires is not None and self.expires > self._clock.seconds()
+
+    # --- what the owner does --------------------------------------------------------------
+
+    def start(self) -> None:
+        """Register."""
+        self._move(Input.START, self._ask)
+
+    def renew(self) -> None:
+        """Register again now, whatever is under way."""
+        self._move(Input.RENEW, self._ask)
+
+    def stop(self) -> None:
+        """Take our binding back from the server, as far as it has one, and be silent."""
+        self._move(Input.STOP, self._end)
+
+    # --- what the server does -------------------------------------------------------------
+
+    def _replied(self, packet: RequestOrReply, path: Path) -> None:
+        self._request_id = None
+        refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
+        if refusal == CIECode.SUCCESS:
+            granted = min([cie.holding_time for cie in packet.cies if cie.holding_time] or [0])
+            self._move(Input.ACK, lambda: self._accepted(granted or self._holding_time))
+        elif refusal == CIECode.ALREADY_REGISTERED and not self._conflict:
+            self._move(Input.CONFLICT, self._purge_and_retry)
+        else:
+            self._move(Input.NAK, lambda: self._refused(refusal))
+
+    def _failed(self, code: int, path: Path) -> None:
+        self._request_id = None
+        self._move(Input.ERROR, lambda: self._erred(code))
+
+    def _unanswered(self, transmissions: int) -> None:
+        if transmissions >= DOWN_AFTER:
+            self._move(Input.SILENCE, self._silent)
+
+    # --- effects --------------------------------------------------------------------------
+
+    def _move(self, event: Input, effect: Callable[[], None]) -> None:
+        """Take an input: the effect, then the owner is told."""
+        old = self.state
+        new = TRANSITIONS.get((old, event))
+        if new is None:
+            return
+        self.state = new
+        effect()
+        if new is not old or event is Input.EXPIRE:
+            self._on_change(self, old, new)
+
+    def _ask(self) -> None:
+        self._rest()
+        request_id = self._outstanding.send(
+            self._make_request,
+            self._link,
+            self.path,
+            delays=_RETRANSMISSION,
+            spread=_SPREAD,
+            on_reply=self._replied,
+            on_error=self._failed,
+            on_unanswered=self._unanswered,
+        )
+        if request_id is None:
+            self._wait(_NO_ROOM, Input.RENEW)
+        else:
+            self._request_id = request_id
+
+    def _accepted(self, holding_time: int) -> None:
+        now = self._clock.seconds()
+        self.expires = now + holding_time
+        self.last_error = None
+        self._conflict = False
+        if self._expiry is None:
+            self._expiry = self._clock.callLater(holding_time, self._expired)
+        else:
+            self._expiry.reset(holding_time)
+        pause = max(_SHORTEST_RENEWAL, holding_time / 3)
+        self._wait(pause * (1 - _EARLIER * self._jitter()), Input.RENEW)
+
+    def _purge_and_retry(self) -> None:
+        """Our address is registered at another VTEP: ours of long ago, before we moved."""
+        self._conflict = True
+        self._forget()
+        self._say("registered at another VTEP")
+        self._purge()
+        self._wait(_AFTER_CONFLICT, Input.RETRY)
+
+    def _refused(self, code: int) -> None:
+        if code == CIECode.ALREADY_REGISTERED:
+            self._forget()
+        self._conflict = False
+        self._refusals.inc()
+        self._say(_refusal(code))
+        self._pause(_AFTER_REFUSAL)
+
+    def _erred(self, code: int) -> None:
+        self._refusals.inc()
+        self._say(describe(code))
+        self._pause(_AFTER_VPN_UNSUPPORTED if code == ErrorCode.VPN_UNSUPPORTED else _AFTER_ERROR)
+
+    def _silent(self) -> None:
+        if self.last_error != "no answer":
+            self._downs.inc()
+            self._say("no answer")
+
+    def _expired(self) -> None:
+        self._expiry = None
+
+        def forget() -> None:
+            self.expires = None
+
+        self._move(Input.EXPIRE, forget)
+
+    def _end(self) -> None:
+        self._rest()
+        if self.usable:
+            self._purge()
+        self._forget()
+        self._conflict = False
+        self.last_error = None
+
+    # --- means ----------------------------------------------------------------------------
+
+    def _rest(self) -> None:
+        """Nothing under way, nothing planned."""
+        self.renew_at = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._request_id is not None:
+            self._outstanding.cancel(self._request_id)
+            self._request_id = None
+
+    def _forget(self) -> None:
+        """The server has no binding of ours any more."""
+        self.expires = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _pause(self, times: tuple[float, float]) -> None:
+        shortest, more = times
+        self._wait(shortest + more * self._jitter(), Input.RETRY)
+
+    def _wait(self, delay: float, event: Input) -> None:
+        self.renew_at = self._clock.seconds() + delay
+        self._timer = self._clock.callLater(delay, self._wake, event)
+
+    def _wake(self, event: Input) -> None:
+        self._timer = None
+        self._move(event, self._ask)
+
+    def _say(self, reason: str) -> None:
+        self.last_error = reason
+        self.log.warn(
+            "station {mac} is not registered with {nbma}: {reason}",
+            mac=format_address(self._station),
+            nbma=format_address(self.nhs),
+            reason=reason,
+        )
+
+    def _purge(self) -> None:
+        self._outstanding.send_once(self._make_purge, self._link, self.path)
+
+    def _make_request(self, request_id: int) -> RegistrationRequest:
+        """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3).
+
+        The destination is our own address, since we do not know the server's.
+        """
+        return RegistrationRequest(
+            source_nbma=self._vtep.nbma,
+            source_subaddress=encode_vni(self._vtep.vni),
+            source_protocol=self._station,
+            destination_protocol=self._station,
+            protocol_type=protocol_type_of(self._station),
+            flags=RegistrationFlag.U,
+            request_id=request_id,
+            cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu, holding_time=self._holding_time),),
+            extensions=(ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord()),
+        )
+
+    def _make_purge(self, request_id: int) -> PurgeRequest:
+        """Not narrowed to our VTEP: the server may know that by its translated address, and
+        after a conflict it is another one that must go."""
+        return PurgeRequest(
+            source_nbma=self._vtep.nbma,
+            source_subaddress=encode_vni(self._vtep.vni),
+            source_protocol=self._station,
+            destination_protocol=self._station,
+            protocol_type=protocol_type_of(self._station),
+            flags=PurgeFlag.N,
+            request_id=request_id,
+            cies=(CIE(prefix_length=8 * len(self._station), protocol=self._station),),
+        )
+
+
+def _refusal(code: int) -> str:
+    """A CIE code in words."""
+    try:
+        return f"refused with code {code}, {CIECode(code).name.lower().replace('_', ' ')}"
+    except ValueError:
+        return f"refused with code {code}"

@@ -1,0 +1,383 @@
+"""Requests of ours: identifiers, retransmission, matching of replies (RFC 2332 §5.2.0.1).
+
+Layer: core. Only :class:`FileRequestIDStore` touches a file; it is made by the daemon's start-up
+code and known here by its interface.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import Path
+from dmevpn.interfaces import ILink, IRequestIDStore
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.constants import ErrorCode, PacketType, ProtocolType
+from dmevpn.nhrp.indication import embedded
+from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply
+
+__all__ = [
+    "Backoff",
+    "FileRequestIDStore",
+    "Outstanding",
+    "RequestIDs",
+    "TimeRequestIDStore",
+    "protocol_type_of",
+]
+
+#: Identifiers are 32 bits (RFC 2332 §5.2.0.1).
+_MODULUS: Final = 1 << 32
+
+#: Identifiers reserved at once: one write of the state file lasts for so many requests.
+BLOCK: Final = 1024
+
+#: Requests a second, on average over the daemon's life, for which clock time alone makes
+#: identifiers rise over a restart.
+IDS_PER_SECOND: Final = 64
+
+#: Requests without a reply at any time, unless the owner says otherwise. Each has a timer and
+#: transmissions. Resolutions have a lower limit of their own, so registrations always find room.
+LIMIT: Final = 4096
+
+_PROTOCOL_TYPES = {4: ProtocolType.IPV4, 6: ProtocolType.MAC, 16: ProtocolType.IPV6}
+
+_REPLY_TO = {
+    PacketType.RESOLUTION_REPLY: PacketType.RESOLUTION_REQUEST,
+    PacketType.REGISTRATION_REPLY: PacketType.REGISTRATION_REQUEST,
+    PacketType.PURGE_REPLY: PacketType.PURGE_REQUEST,
+}
+
+
+def protocol_type_of(protocol: bytes) -> ProtocolType:
+    """The protocol type (ar$pro.type) of an address, told by its length.
+
+    :raises KeyError: if it is no MAC, IPv4 or IPv6 address.
+    """
+    return _PROTOCOL_TYPES[len(protocol)]
+
+
+def _later(first: int, second: int) -> int:
+    """Whichever of two identifiers is ahead, in arithmetic modulo 2**32 (RFC 1982)."""
+    return first if (first - second) % _MODULUS < _MODULUS // 2 else second
+
+
+@implementer(IRequestIDStore)
+class TimeRequestIDStore:
+    """Identifiers that rise over restarts because time does.
+
+    :param wall_clock: seconds since 1970.
+    """
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._next: int | None = None
+
+    def reserve(self, count: int) -> int:
+        """The first of ``count`` identifiers."""
+        if self._next is None:
+            self._next = int(self._wall_clock() * IDS_PER_SECOND) % _MODULUS
+        first = self._next
+        self._next = (first + count) % _MODULUS
+        return first
+
+
+@implementer(IRequestIDStore)
+class FileRequestIDStore:
+    """Identifiers that rise over restarts because a file remembers them.
+
+    They also never start below what the time says, so that a lost or damaged file costs nothing
+    but the promise for bursts of requests.
+
+    :param path: of a file of our own; it is made, and replaced as a whole with every block.
+    :param wall_clock: seconds since 1970.
+    """
+
+    log = Logger()
+
+    def __init__(self, path: str, wall_clock: Callable[[], float]) -> None:
+        self._path = path
+        self._time = TimeRequestIDStore(wall_clock)
+        self._next: int | None = None
+
+    def reserve(self, count: int) -> int:
+        """The first of ``count`` identifiers; they are on the disk as used when it returns."""
+        if self._next is None:
+            first = self._time.reserve(0)
+            stored = self._read()
+            if stored is not None:
+                first = _later(stored, first)
+        else:
+            first = self._next
+        self._next = (first + count) % _MODULUS
+        self._write(self._next)
+        return first
+
+    def _read(self) -> int | None:
+        try:
+            with open(self._path, "rb") as file:
+                words = file.read(64).split()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.log.warn("{path}: {reason}", path=self._path, reason=error.strerror)
+            return None
+        if len(words) != 1 or not words[0].isdigit() or int(words[0]) >= _MODULUS:
+            self.log.warn("{path}: no request identifier, starting by the time", path=self._path)
+            return None
+        return int(words[0])
+
+    def _write(self, following: int) -> None:
+        """Replace the file. Failure is no reason to stop: time still makes identifiers rise."""
+        temporary = f"{self._path}.new"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(b"%d\n" % following)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+            directory = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            self.log.warn(
+                "{path}: request identifiers not saved: {reason}",
+                path=self._path,
+                reason=error.strerror,
+            )
+
+
+class RequestIDs:
+    """Hands out the daemon's request identifiers one by one."""
+
+    def __init__(self, store: IRequestIDStore) -> None:
+        self._store = store
+        self._next = 0
+        self._left = 0
+
+    def next(self) -> int:
+        """An identifier that no request of ours had before, in this run or an earlier one."""
+        if not self._left:
+            self._next = self._store.reserve(BLOCK)
+            self._left = BLOCK
+        request_id = self._next
+        self._next = (request_id + 1) % _MODULUS
+        self._left -= 1
+        return request_id
+
+
+class Backoff:
+    """Endless gaps between transmissions: each twice the one before, up to a longest.
+
+    :param first: seconds.
+    :param longest: seconds.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+
+    def __iter__(self) -> Iterator[float]:
+        gap = self._first
+        while True:
+            yield gap
+            gap = min(2 * gap, self._longest)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request without a reply."""
+
+    packet: RequestOrReply
+    link: ILink
+    path: Path
+    delays: Iterator[float]
+    spread: float
+    on_reply: Callable[[RequestOrReply, Path], None]
+    on_error: Callable[[int, Path], None]
+    on_timeout: Callable[[], None]
+    on_unanswered: Callable[[int], None]
+    transmissions: int = 0
+    call: IDelayedCall | None = None
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+class Outstanding:
+    """Requests of one VPN that wait for their reply. The VPN is not looked at: have one per VPN.
+
+    :param jitter: uniform in [0, 1).
+    :param ids: shared by the whole daemon.
+    :param limit: requests at most.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        jitter: Callable[[], float],
+        ids: RequestIDs,
+        metrics: Metrics,
+        limit: int = LIMIT,
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._ids = ids
+        self._limit = limit
+        self._pending: dict[int, _Pending] = {}
+        self._refused = metrics.counter("requests_refused")
+        self._retransmitted = metrics.counter("retransmissions")
+        self._timed_out = metrics.counter("requests_timed_out")
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next :meth:`send` would be refused."""
+        return len(self._pending) >= self._limit
+
+    def send(
+        self,
+        make: Callable[[int], RequestOrReply],
+        link: ILink,
+        path: Path,
+        *,
+        delays: Iterable[float],
+        spread: float = 0.0,
+        on_reply: Callable[[RequestOrReply, Path], None] = _ignore,
+        on_error: Callable[[int, Path], None] = _ignore,
+        on_timeout: Callable[[], None] = _ignore,
+        on_unanswered: Callable[[int], None] = _ignore,
+    ) -> int | None:
+        """Send a request now, and again until it is replied to.
+
+        A link never delivers the reply before its ``send`` returns.
+
+        Exactly one of ``on_reply``, ``on_error`` and ``on_timeout`` is called, unless the request
+        is cancelled.
+
+        :param make: makes the packet with the request ID that it is given.
+        :param delays: gaps between transmissions in seconds, the last one before giving up; an
+            endless iterable (:class:`Backoff`) never gives up.
+        :param spread: each gap is varied by up to this part of it in both directions.
+        :param on_error: called with the code of an Error Indication.
+        :param on_unanswered: called with the number of transmissions so far whenever the time of
+            the latest has passed.
+        :return: the request ID; None if there are too many requests already, which is counted.
+        """
+        if self.full:
+            self._refused.inc()
+            return None
+        request_id = self._ids.next()
+        pending = _Pending(
+            make(request_id),
+            link,
+            path,
+            iter(delays),
+            spread,
+            on_reply,
+            on_error,
+            on_timeout,
+            on_unanswered,
+        )
+        self._pending[request_id] = pending
+        self._transmit(request_id, pending, next(pending.delays))
+        return request_id
+
+    def send_once(self, make: Callable[[int], RequestOrReply], link: ILink, path: Path) -> None:
+        """Send a request that asks for no reply."""
+        link.send(make(self._ids.next()), path)
+
+    def cancel(self, request_id: int) -> None:
+        """Forget a request; its reply will be unexpected."""
+        pending = self._pending.pop(request_id, None)
+        if pending is not None and pending.call is not None:
+            pending.call.cancel()
+
+    def close(self) -> None:
+        """Forget all requests, leave no timer behind."""
+        for request_id in list(self._pending):
+            self.cancel(request_id)
+
+    def reply_received(self, packet: Packet, path: Path) -> bool:
+        """Whether a reply or Error Indication belongs to a request; that is finished by it."""
+        if isinstance(packet, ErrorIndication):
+            about = embedded(packet)
+            return about is not None and self.error_received(packet.code, about, path)
+        if not isinstance(packet, RequestOrReply):
+            return False
+        pending = self._match(packet, _REPLY_TO.get(packet.packet_type))
+        if pending is None:
+            return False
+        pending.on_reply(packet, path)
+        return True
+
+    def error_received(self, code: int, about: RequestOrReply, path: Path) -> bool:
+        """Whether an error is about one of our requests; that is finished by it."""
+        pending = self._match(about, about.packet_type)
+        if pending is None:
+            return False
+        if code in (
+            ErrorCode.LEGACY_LOOP_DETECTED,
+            ErrorCode.LOOP_DETECTED,
+            ErrorCode.HOP_COUNT_EXCEEDED,
+        ):
+            self.log.warn(
+                "request {request_id} went round in circles: error {code} by {nbma}",
+                request_id=about.request_id,
+                code=code,
+                nbma=str(path),
+            )
+        pending.on_error(code, path)
+        return True
+
+    def _match(self, packet: RequestOrReply, request_type: PacketType | None) -> _Pending | None:
+        """Take out the request that a packet is the reply to, or about.
+
+        The source subaddress is not compared: the original daemon puts its answer there.
+        """
+        pending = self._pending.get(packet.request_id)
+        if pending is None:
+            return None
+        request = pending.packet
+        if (
+            request.packet_type is not request_type
+            or request.source_protocol != packet.source_protocol
+            or request.source_nbma != packet.source_nbma
+        ):
+            return None
+        self.cancel(packet.request_id)
+        return pending
+
+    def _transmit(self, request_id: int, pending: _Pending, delay: float) -> None:
+        pending.transmissions += 1
+        if pending.spread:
+            delay *= 1 + pending.spread * (2 * self._jitter() - 1)
+        pending.call = self._clock.callLater(delay, self._unanswered, request_id, pending)
+        pending.link.send(pending.packet, pending.path)
+
+    def _unanswered(self, request_id: int, pending: _Pending) -> None:
+        pending.call = None
+        pending.on_unanswered(pending.transmissions)
+        if self._pending.get(request_id) is not pending:
+            # Whoever was told has cancelled it.
+            return
+        delay = next(pending.delays, None)
+        if delay is None:
+            del self._pending[request_id]
+            self._timed_out.inc()
+            pending.on_timeout()
+        else:
+            self._retransmitted.inc()
+            self._transmit(request_id, pending, delay)

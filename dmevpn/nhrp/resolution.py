@@ -1,0 +1,409 @@
+"""Resolution: asking servers where addresses live (RFC 2332 §5.2.1, §5.2.2). Layer: core.
+
+The state of an address is the kind of its binding: absent, ``incomplete``, ``cached`` or
+``negative``. Nothing is queued here: frames take the way by the hub until there is a shortcut.
+docs/state-machines.md draws the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
+from dmevpn.interfaces import ICacheListener, ILink
+from dmevpn.metrics import Counter, Metrics
+from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.constants import (
+    EXACT_PREFIX,
+    VPN_AWARE,
+    CIECode,
+    ErrorCode,
+    PurgeFlag,
+    ResolutionFlag,
+)
+from dmevpn.nhrp.deadlines import Deadlines
+from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.extensions import (
+    DeviceCapabilities,
+    ForwardTransitRecord,
+    ResponderAddress,
+    ReverseTransitRecord,
+)
+from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
+from dmevpn.nhrp.purge import check_extensions, names
+from dmevpn.nhrp.records import CIE, decode_vni, encode_vni
+from dmevpn.nhrp.requests import Outstanding, protocol_type_of
+
+__all__ = ["LIMIT", "ResolutionClient"]
+
+#: Addresses of one VPN that are being asked for at any time; beyond it frames just go by the hub.
+LIMIT: Final = 1000
+
+#: Seconds after each transmission: it is repeated after 1, 3 and 7 s and has failed after 15 s.
+_DELAYS: Final = (1.0, 2.0, 4.0, 8.0)
+
+#: Seconds for which a refused address is not asked for again.
+_NEGATIVE: Final = 180
+#: The same for a MAC that the server does not know: the hub may learn it with the next frame.
+_UNKNOWN_MAC: Final = 10
+#: The same without an answer, or without a server to ask.
+_PAUSE: Final = 10
+
+#: The part of its lifetime after which an answer in use is asked for again.
+_RENEWAL: Final = 2 / 3
+
+#: Life in seconds that a shortcut of an earlier run is given to be confirmed, and the time over
+#: which the requests for all of them are spread.
+_ADOPTED: Final = 60
+_ADOPTION_SPREAD: Final = 10.0
+
+
+@dataclass(slots=True)
+class _Question:
+    """An address that is being asked for."""
+
+    request_id: int | None = None
+    done: list[Callable[[Binding], None]] = field(default_factory=list)
+
+
+@implementer(ICacheListener)
+class ResolutionClient:
+    """Fills the cache of one VPN with answers, and empties it when a server says so.
+
+    :param jitter: uniform in [0, 1).
+    :param station: our protocol address.
+    :param vtep: our own VTEP. An answer that names it is negative: a bridge floods us frames for
+        its own side, too.
+    :param servers: the path to the server to ask now; None if no server would answer.
+    :param on_renewal_due: called with an address when two thirds of its lifetime have passed;
+        :meth:`renew` it if it is in use, else it will expire.
+    :param limit: addresses being asked for at most.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        jitter: Callable[[], float],
+        cache: Cache,
+        outstanding: Outstanding,
+        link: ILink,
+        station: bytes,
+        vtep: VTEP,
+        mtu: int,
+        metrics: Metrics,
+        servers: Callable[[], Path | None],
+        on_renewal_due: Callable[[bytes], None],
+        limit: int = LIMIT,
+    ) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._cache = cache
+        self._outstanding = outstanding
+        self._link = link
+        self._station = station
+        self._vtep = vtep
+        self._mtu = mtu
+        self._servers = servers
+        self._on_renewal_due = on_renewal_due
+        self._limit = limit
+        self._questions: dict[bytes, _Question] = {}
+        self._renewals = Deadlines(clock, self._renewal_due)
+        #: When the renewal of a cached binding is due.
+        self._due: dict[bytes, float] = {}
+        self._asked = metrics.counter("resolutions_asked")
+        self._not_asked: dict[Kind, Counter] = {
+            kind: metrics.counter("resolutions_not_asked", reason=kind.name.lower())
+            for kind in Kind
+        }
+        self._full = metrics.counter("resolutions_not_asked", reason="full")
+        self._no_server = metrics.counter("resolutions_not_asked", reason="no_server")
+        self._group = metrics.counter("resolutions_not_asked", reason="no_station")
+        self._answers = {
+            outcome: metrics.counter("resolutions_answered", outcome=outcome)
+            for outcome in ("cached", "negative", "error", "timeout")
+        }
+        cache.subscribe(self)
+
+    # --- asking -----------------------------------------------------------------------------
+
+    def resolve(self, protocol: bytes, on_done: Callable[[Binding], None] | None = None) -> bool:
+        """Ask where an address lives, unless that is known, being asked or was refused just now.
+
+        :param on_done: called once with the outcome, at once if it is there already. It may be a
+            negative binding that never was in the cache, when nobody could be asked.
+        :return: whether a request went out.
+        """
+        binding = self._cache.lookup(protocol)
+        if binding is not None:
+            self._not_asked[binding.kind].inc()
+            if on_done is not None:
+                question = self._questions.get(protocol)
+                if binding.kind is Kind.INCOMPLETE and question is not None:
+                    question.done.append(on_done)
+                else:
+                    on_done(binding)
+            return False
+        if len(protocol) == 6 and not is_station_mac(protocol):
+            self._group.inc()
+            return self._unasked(protocol, on_done)
+        if len(self._questions) >= self._limit or self._outstanding.full:
+            self._full.inc()
+            return self._unasked(protocol, on_done)
+        path = self._servers()
+        if path is None:
+            self._no_server.inc()
+            # So that the misses of every frame meanwhile do not all end here.
+            self._cache.put(self._negative(protocol, _PAUSE))
+            return self._unasked(protocol, on_done)
+        if not self._cache.put(Binding(protocol, None, Kind.INCOMPLETE, 0, None)):
+            return self._unasked(protocol, on_done)
+        question = _Question()
+        if on_done is not None:
+            question.done.append(on_done)
+        self._ask(protocol, question, path)
+        return True
+
+    def renew(self, protocol: bytes) -> None:
+        """Ask again for an address while its shortcut stays."""
+        binding = self._cache.lookup(protocol)
+        path = self._servers()
+        if (
+            binding is None
+            or binding.kind is not Kind.CACHED
+            or protocol in self._questions
+            or path is None
+        ):
+            return
+        if len(self._questions) >= self._limit or self._outstanding.full:
+            self._full.inc()
+            return
+        self._ask(protocol, _Question(), path)
+
+    def adopt(self, protocol: bytes, vtep: VTEP) -> None:
+        """Take up a shortcut of an earlier run: as if cached, and soon due for renewal."""
+        now = self._clock.seconds()
+        if self._cache.put(Binding(protocol, vtep, Kind.CACHED, _ADOPTED, now + _ADOPTED)):
+            self._due[protocol] = due = now + _ADOPTION_SPREAD * self._jitter()
+            self._renewals.set(protocol, due)
+
+    def forget_negatives(self) -> None:
+        """Let every refused address be asked for again."""
+        self._cache.remove_if(lambda binding: binding.kind is Kind.NEGATIVE, "flushed")
+
+    def close(self) -> None:
+        """Ask no more; whoever waits for an outcome is not called."""
+        self._cache.unsubscribe(self)
+        for question in self._questions.values():
+            if question.request_id is not None:
+                self._outstanding.cancel(question.request_id)
+        self._questions.clear()
+        self._renewals.close()
+        self._due.clear()
+
+    def _unasked(self, protocol: bytes, on_done: Callable[[Binding], None] | None) -> bool:
+        if on_done is not None:
+            on_done(self._negative(protocol, _PAUSE))
+        return False
+
+    def _ask(self, protocol: bytes, question: _Question, path: Path) -> None:
+        self._questions[protocol] = question
+        self._asked.inc()
+        question.request_id = self._outstanding.send(
+            lambda request_id: self._make_request(protocol, request_id),
+            self._link,
+            path,
+            delays=_DELAYS,
+            on_reply=self._replied,
+            on_error=lambda code, path: self._failed(protocol, code),
+            on_timeout=lambda: self._timed_out(protocol),
+        )
+
+    def _make_request(self, protocol: bytes, request_id: int) -> ResolutionRequest:
+        """Authoritative answers only, so that no server that knows nothing of VPNs answers from
+        its cache (RFC 2735 §3.3)."""
+        return ResolutionRequest(
+            source_nbma=self._vtep.nbma,
+            source_subaddress=encode_vni(self._vtep.vni),
+            source_protocol=self._station,
+            destination_protocol=protocol,
+            protocol_type=protocol_type_of(protocol),
+            flags=ResolutionFlag.Q | ResolutionFlag.A,
+            request_id=request_id,
+            cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu),),
+            extensions=(
+                ResponderAddress(),
+                ForwardTransitRecord(),
+                ReverseTransitRecord(),
+                DeviceCapabilities(VPN_AWARE, 0),
+            ),
+        )
+
+    # --- answers ----------------------------------------------------------------------------
+
+    def _replied(self, packet: RequestOrReply, path: Path) -> None:
+        protocol = packet.destination_protocol
+        refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
+        best = max(
+            filter(None, [self._read(protocol, cie) for cie in packet.cies]),
+            key=lambda binding: binding.preference,
+            default=None,
+        )
+        if best is not None:
+            self._answers["cached"].inc()
+            self._settle(best)
+            return
+        self._answers["negative"].inc()
+        if refusal:
+            unknown = refusal in (CIECode.NO_BINDING, CIECode.LEGACY_NO_BINDING)
+            pause = self._pause(protocol, unknown)
+        else:
+            # Nothing that we could use; when that changes, the server will purge its answer.
+            stated = max([cie.holding_time for cie in packet.cies], default=0)
+            pause = min(_NEGATIVE, max(_PAUSE, stated))
+        self._settle(self._negative(protocol, pause))
+
+    def _read(self, protocol: bytes, cie: CIE) -> Binding | None:
+        """What a CIE of an answer says, if it can be used."""
+        if (
+            cie.code
+            or not cie.holding_time
+            or len(cie.nbma) != len(self._vtep.nbma)
+            or cie.protocol not in (protocol, b"")
+        ):
+            return None
+        try:
+            vni = decode_vni(cie.subaddress, Form.RFC)
+        except ValueError:
+            return None
+        vtep = VTEP(cie.nbma, vni)
+        if vtep == self._vtep or (vni is None) is not (self._vtep.vni is None):
+            return None
+        return Binding(
+            protocol,
+            vtep,
+            Kind.CACHED,
+            cie.holding_time,
+            self._clock.seconds() + cie.holding_time,
+            mtu=cie.mtu,
+            preference=cie.preference,
+        )
+
+    def _failed(self, protocol: bytes, code: int) -> None:
+        self._answers["error"].inc()
+        pause = self._pause(protocol, code == ErrorCode.UNREACHABLE)
+        self._settle(self._negative(protocol, pause))
+
+    def _timed_out(self, protocol: bytes) -> None:
+        self._answers["timeout"].inc()
+        binding = self._cache.lookup(protocol)
+        if binding is not None and binding.kind is Kind.CACHED:
+            # A renewal: what we have is true until it expires.
+            self._questions.pop(protocol, None)
+            return
+        self._settle(self._negative(protocol, _PAUSE))
+
+    def _settle(self, outcome: Binding) -> None:
+        """The question has an answer."""
+        question = self._questions.pop(outcome.protocol, None)
+        self._cache.put(outcome, overrule=self._is_ours(outcome.protocol))
+        self.log.debug(
+            "{mac} is {kind} at {vtep} for {holding_time} s",
+            mac=format_address(outcome.protocol),
+            kind=outcome.kind.name.lower(),
+            vtep=str(outcome.vtep),
+            holding_time=outcome.holding_time,
+        )
+        if question is not None:
+            for on_done in question.done:
+                on_done(outcome)
+
+    def _is_ours(self, protocol: bytes) -> bool:
+        """Whether what is cached came from a server, so that its newer word replaces it."""
+        binding = self._cache.lookup(protocol)
+        return binding is not None and binding.kind <= Kind.CACHED
+
+    def _negative(self, protocol: bytes, pause: int) -> Binding:
+        return Binding(protocol, None, Kind.NEGATIVE, pause, self._clock.seconds() + pause)
+
+    @staticmethod
+    def _pause(protocol: bytes, unknown: bool) -> int:
+        return _UNKNOWN_MAC if unknown and len(protocol) == 6 else _NEGATIVE
+
+    # --- purges -----------------------------------------------------------------------------
+
+    def purge_received(self, packet: PurgeRequest, path: Path) -> bool:
+        """Forget what a server takes back (RFC 2332 §5.2.5), and say so unless it does not care.
+
+        :return: True: whatever it names, a purge that reaches us concerns us.
+        :raises NHRPError: for a compulsory extension that we do not know.
+        """
+        check_extensions(packet)
+        for cie in packet.cies:
+            binding = self._cache.lookup(cie.protocol)
+            if binding is None:
+                continue
+            if binding.kind is Kind.INCOMPLETE:
+                self._ask_afresh(cie.protocol)
+            elif binding.kind <= Kind.CACHED and names(cie, binding):
+                self._cache.remove(cie.protocol, "purged")
+        if not packet.flags & PurgeFlag.N:
+            self._link.send(packet.reply(), path)
+        return True
+
+    def _ask_afresh(self, protocol: bytes) -> None:
+        """An answer that is on its way may be the one that was taken back: do not wait for it."""
+        question = self._questions.get(protocol)
+        path = self._servers()
+        if question is None or question.request_id is None or path is None:
+            return
+        self._outstanding.cancel(question.request_id)
+        self._ask(protocol, question, path)
+
+    # --- the cache's word (ICacheListener) ----------------------------------------------------
+
+    def binding_added(self, binding: Binding) -> None:
+        """A new answer will want renewal."""
+        if binding.kind is Kind.CACHED and binding.expires is not None:
+            due = binding.expires - (1 - _RENEWAL) * binding.holding_time
+            self._due[binding.protocol] = due
+            self._renewals.set(binding.protocol, due)
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
+        """The same for a newer answer."""
+        self._due.pop(new.protocol, None)
+        if new.kind > Kind.CACHED:
+            self._drop(new.protocol, new)
+        self.binding_added(new)
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        """Whoever took it away does not want the answer that may be on its way."""
+        self._due.pop(binding.protocol, None)
+        self._renewals.discard(binding.protocol)
+        self._drop(binding.protocol, self._negative(binding.protocol, _PAUSE))
+
+    def _drop(self, protocol: bytes, outcome: Binding) -> None:
+        """Nobody needs an answer any more."""
+        question = self._questions.pop(protocol, None)
+        if question is not None:
+            if question.request_id is not None:
+                self._outstanding.cancel(question.request_id)
+            for on_done in question.done:
+                on_done(outcome)
+
+    def _renewal_due(self, protocol: bytes) -> float | None:
+        due = self._due.get(protocol)
+        if due is not None and due > self._clock.seconds():
+            return due
+        if due is not None:
+            del self._due[protocol]
+            self._on_renewal_due(protocol)
+        return None

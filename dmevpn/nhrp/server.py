@@ -1,0 +1,507 @@
+"""The next hop server of one VPN (RFC 2332 §5.2.2, §5.2.4 to §5.2.6). Layer: core.
+
+It is authoritative for its VPN and asks nobody else. It answers from what is registered and
+configured (the cache) and from what the hub's switch has seen, remembers whom it answered, and
+takes an answer back from all of them when it is no longer true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
+from dmevpn.errors import NHRPError
+from dmevpn.interfaces import ICacheListener, ILink, IRegistrationPolicy, IStation
+from dmevpn.metrics import Counter, Metrics
+from dmevpn.nhrp.answered import ANSWERED_LIMIT, Answered
+from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.complaints import Complaints
+from dmevpn.nhrp.constants import (
+    VPN_AWARE,
+    CIECode,
+    ErrorCode,
+    PacketType,
+    PurgeFlag,
+    RegistrationFlag,
+    ResolutionFlag,
+)
+from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.extensions import (
+    DeviceCapabilities,
+    Extension,
+    ForwardTransitRecord,
+    ResponderAddress,
+)
+from dmevpn.nhrp.packet import (
+    Packet,
+    PurgeRequest,
+    RegistrationRequest,
+    Request,
+    ResolutionRequest,
+)
+from dmevpn.nhrp.purge import check_extensions, names
+from dmevpn.nhrp.records import CIE, decode_vni, encode_vni
+from dmevpn.nhrp.requests import Outstanding, protocol_type_of
+
+__all__ = ["NextHopServer"]
+
+#: Seconds that an answer from the switch's table is good for: what a bridge takes for stale, too.
+LEARNED_HOLDING_TIME: Final = 300
+
+#: Gaps between the transmissions of a Purge Request, in seconds, and the last wait.
+_PURGE_DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+#: Our addresses whose Responder Address is kept at hand. Peers choose which of them they ask.
+_RESPONDERS: Final = 64
+
+#: CIEs of one Registration Request: a client that has more addresses sends another one. It bounds
+#: what one datagram costs.
+MAX_CIES: Final = 64
+
+_REGISTRATION_FLAGS: Final = RegistrationFlag.U | RegistrationFlag.NAT
+_RESOLUTION_FLAGS: Final = (
+    ResolutionFlag.Q | ResolutionFlag.U | ResolutionFlag.S | ResolutionFlag.NAT
+)
+
+
+class _Codes(dict[int, Counter]):
+    """Counters of answers by CIE code, each made when first needed."""
+
+    def __init__(self, metrics: Metrics, name: str, vpn: str) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._name = name
+        self._vpn = vpn
+
+    def __missing__(self, code: int) -> Counter:
+        counter = self[code] = self._metrics.counter(self._name, code=str(code), vpn=self._vpn)
+        return counter
+
+
+@implementer(IStation, ICacheListener)
+class NextHopServer:
+    """Registers clients and answers them.
+
+    :param policy: asked about every registration that is otherwise in order.
+    :param find_mac: where the switch sends frames for a MAC; None if it would flood them.
+    :param vpn: the VPN's index; None is the default routing instance.
+    :param station: our own protocol address.
+    :param mtu: of our data interface, in octets.
+    :param nat_detection: whether a client is where its packets come from, whatever it says.
+    :param holding_time: seconds, for who asks for none and for configured bindings.
+    :param answered_limit: answers remembered at most; beyond it the answer is: no resources.
+    """
+
+    log = Logger()
+
+    packet_types = frozenset(
+        {
+            PacketType.REGISTRATION_REQUEST,
+            PacketType.RESOLUTION_REQUEST,
+            PacketType.PURGE_REQUEST,
+            PacketType.PURGE_REPLY,
+            PacketType.ERROR_INDICATION,
+        }
+    )
+
+    def __init__(
+        self,
+        *,
+        clock: IReactorTime,
+        cache: Cache,
+        outstanding: Outstanding,
+        link: ILink,
+        policy: IRegistrationPolicy,
+        find_mac: Callable[[bytes], VTEP | None],
+        vpn: int | None,
+        station: bytes,
+        mtu: int,
+        nat_detection: bool,
+        holding_time: int = 7200,
+        metrics: Metrics,
+        answered_limit: int = ANSWERED_LIMIT,
+    ) -> None:
+        self.station = station
+        self._clock = clock
+        self._cache = cache
+        self._outstanding = outstanding
+        self._link = link
+        self._policy = policy
+        self._find_mac = find_mac
+        self._vpn = vpn
+        self._mtu = mtu
+        self._nat_detection = nat_detection
+        self._holding_time = holding_time
+        self._answered = Answered(clock, metrics, answered_limit)
+        self._responders: dict[bytes, ResponderAddress] = {}
+        name = "-" if vpn is None else str(vpn)
+        self._registered = _Codes(metrics, "registration_answers", name)
+        self._resolved = _Codes(metrics, "resolution_answers", name)
+        self._bad_vni = metrics.dropped("bad_vni")
+        self._complaints = Complaints(clock)
+        self._bad_nbma = metrics.dropped("bad_nbma")
+        self._purges = metrics.counter("purges_sent", vpn=name)
+        self._purges_lost = metrics.counter("purges_unanswered", vpn=name)
+        cache.subscribe(self)
+
+    def close(self) -> None:
+        """Forget whom we answered. Answers in use stay true while the switch goes on."""
+        self._cache.unsubscribe(self)
+        self._answered.close()
+
+    # --- wire (IStation) ------------------------------------------------------------------
+
+    def packet_received(self, packet: Packet, path: Path) -> bool:
+        """Answer a request that is for us; match what answers ours.
+
+        :raises NHRPError: if the packet deserves an Error Indication.
+        """
+        if not isinstance(packet, Request):
+            return self._outstanding.reply_received(packet, path)
+        if isinstance(packet, ResolutionRequest):
+            check_extensions(packet)
+            self._resolve(packet, path)
+            return True
+        # A client that does not know us names itself instead (RFC 2332 §5.2.3).
+        if packet.destination_protocol not in (self.station, packet.source_protocol):
+            return False
+        check_extensions(packet)
+        if isinstance(packet, RegistrationRequest):
+            self._register(packet, path)
+        elif isinstance(packet, PurgeRequest):
+            self._purge(packet, path)
+        return True
+
+    def _back(self, request: Packet, path: Path) -> Path:
+        """The way to a requester: straight, even if other servers have forwarded the request,
+        as its Forward Transit NHS Record tells (RFC 2332 §5.3.2)."""
+        record = request.extension(ForwardTransitRecord)
+        if record is None or not record.cies:
+            return path
+        return Path(request.source_nbma, path.local, path.key)
+
+    def _reply_extensions(self, request: Packet, path: Path, capabilities: int) -> list[Extension]:
+        """Those of the request in their order, with what a responder fills in.
+
+        :param capabilities: of the station that was asked for (RFC 2735 §3.3).
+        """
+        extensions = list(request.extensions)
+        for index, extension in enumerate(extensions):
+            if type(extension) is ResponderAddress:
+                extensions[index] = self._responder(path.local)
+            elif type(extension) is DeviceCapabilities and capabilities:
+                extensions[index] = DeviceCapabilities(extension.source, capabilities)
+        return extensions
+
+    def _responder(self, nbma: bytes) -> ResponderAddress:
+        """We, as we are seen at an address of ours (RFC 2332 §5.3.1)."""
+        responder = self._responders.get(nbma)
+        if responder is None:
+            if len(self._responders) >= _RESPONDERS:
+                self._responders.clear()
+            cie = CIE(
+                mtu=self._mtu,
+                holding_time=self._holding_time,
+                nbma=nbma,
+                protocol=self.station,
+            )
+            responder = self._responders[nbma] = ResponderAddress((cie,))
+        return responder
+
+    # --- registration (RFC 2332 §5.2.4) -----------------------------------------------------
+
+    def _register(self, packet: RegistrationRequest, path: Path) -> None:
+        cies = packet.cies
+        most = 1 if packet.flags & RegistrationFlag.U else MAX_CIES
+        if not 1 <= len(cies) <= most:
+            raise NHRPError(
+                "bad_cie",
+                code=ErrorCode.PROTOCOL_ERROR,
+                offset=packet.cie_offset(min(len(cies), most)),
+            )
+        back = self._back(packet, path)
+        # Behind another server, the address that a packet comes from is that server's.
+        translated = self._nat_detection and back is path and path.peer != packet.source_nbma
+        answers = []
+        for cie in cies:
+            code, granted = self._admit(packet, cie, back, translated)
+            self._registered[code].inc()
+            if cie.code != code or cie.holding_time != granted:
+                cie = replace(cie, code=code, holding_time=granted)
+            answers.append(cie)
+            if code:
+                self._complain(packet, cie, path)
+        reply = packet.reply(
+            answers,
+            flags=packet.flags & _REGISTRATION_FLAGS,
+            extensions=self._reply_extensions(packet, path, 0),
+        )
+        self._link.send(reply, back)
+
+    def _admit(
+        self, packet: RegistrationRequest, cie: CIE, path: Path, translated: bool
+    ) -> tuple[int, int]:
+        """Register what one CIE says: the code of the answer, and the holding time granted.
+
+        :param translated: whether the client's packets come from another address than it says.
+        """
+        protocol = cie.protocol or packet.source_protocol
+        nbma = cie.nbma or packet.source_nbma
+        claimed = b""
+        if translated and nbma == packet.source_nbma:
+            claimed = nbma
+            nbma = path.peer
+        elif nbma != path.peer and not _is_host(nbma):
+            self._bad_nbma.inc()
+            return CIECode.PROHIBITED, 0
+        width = 8 * len(protocol)
+        try:
+            vni = decode_vni(cie.subaddress or packet.source_subaddress, Form.RFC)
+        except ValueError:
+            vni = None
+        if vni is None and (width == 48 or cie.subaddress or packet.source_subaddress):
+            self._bad_vni.inc()
+            return CIECode.PROHIBITED, 0
+        if (
+            (width == 48 and not is_station_mac(protocol))
+            or 0 < cie.prefix_length < width
+            or protocol == self.station
+        ):
+            return CIECode.PROHIBITED, 0
+        vtep = VTEP(nbma, vni)
+        code = self._policy.decide(self._vpn or 0, protocol, vtep)
+        if code:
+            return code, 0
+        old = self._cache.lookup(protocol)
+        if old is not None:
+            if old.kind > Kind.DYNAMIC:
+                return CIECode.PROHIBITED, 0
+            # RFC 2332 would also refuse the owner of a unique binding, who only renews it.
+            if old.unique and old.vtep != vtep:
+                return CIECode.ALREADY_REGISTERED, 0
+        holding_time = cie.holding_time or self._holding_time
+        stored = self._cache.put(
+            Binding(
+                protocol,
+                vtep,
+                Kind.DYNAMIC,
+                holding_time,
+                self._clock.seconds() + holding_time,
+                cie.mtu,
+                cie.preference,
+                packet.flags & RegistrationFlag.U != 0,
+                translated and claimed != b"",
+                claimed,
+                path,
+            )
+        )
+        return (CIECode.SUCCESS, holding_time) if stored else (CIECode.NO_RESOURCES, 0)
+
+    def _complain(self, packet: RegistrationRequest, cie: CIE, path: Path) -> None:
+        if self._complaints.due(path.peer):
+            self.log.warn(
+                "vpn {vpn}: registration of {mac} by {nbma} refused: code {code}",
+                vpn=self._vpn,
+                mac=format_address(cie.protocol or packet.source_protocol),
+                nbma=str(path),
+                code=cie.code,
+            )
+
+    # --- resolution (RFC 2332 §5.2.2) ---------------------------------------------------------
+
+    def _resolve(self, packet: ResolutionRequest, path: Path) -> None:
+        if len(packet.cies) > 1:
+            raise NHRPError("bad_cie", code=ErrorCode.PROTOCOL_ERROR, offset=packet.cie_offset(1))
+        back = self._back(packet, path)
+        cie = self._answer(packet, back)
+        self._resolved[cie.code].inc()
+        flags = packet.flags & _RESOLUTION_FLAGS | ResolutionFlag.A
+        if not cie.code:
+            flags |= ResolutionFlag.D
+        # Whoever can be named here registered under a VPN header, so it is VPN-aware.
+        extensions = self._reply_extensions(packet, path, 0 if cie.code else VPN_AWARE)
+        reply = packet.reply((cie,), flags=flags, extensions=extensions)
+        self._link.send(reply, back)
+
+    def _answer(self, packet: ResolutionRequest, path: Path) -> CIE:
+        """The CIE of the answer: a binding, or a code that says why there is none.
+
+        :param path: to the requester.
+        """
+        if self._vpn is not None:
+            # RFC 2735 §3.3: what the requester sends to the target must name the VPN.
+            aware = packet.extension(DeviceCapabilities)
+            if aware is None or not aware.source & VPN_AWARE:
+                return CIE(CIECode.PROHIBITED)
+        protocol = packet.destination_protocol
+        found = self._find(protocol)
+        if found is None:
+            return CIE(CIECode.NO_BINDING)
+        binding, vtep, holding_time = found
+        if len(vtep.nbma) != len(packet.source_nbma):
+            return CIE(CIECode.NO_BINDING)
+        if packet.flags & ResolutionFlag.U and not (
+            binding.unique and binding.protocol == protocol
+        ):
+            return CIE(CIECode.NOT_UNIQUE)
+        told = self._answered.vtep(protocol)
+        if told is not None and told != vtep:
+            # Somebody still believes another answer: an event of the switch was lost.
+            self.invalidate(protocol, "moved")
+        if not self._answered.add(protocol, vtep, packet.source_protocol, path, holding_time):
+            return CIE(CIECode.NO_RESOURCES)
+        return CIE(
+            CIECode.SUCCESS,
+            8 * len(protocol),
+            0,
+            binding.mtu or self._mtu,
+            holding_time,
+            vtep.nbma,
+            encode_vni(vtep.vni),
+            protocol,
+            binding.preference,
+        )
+
+    def _find(self, protocol: bytes) -> tuple[Binding, VTEP, int] | None:
+        """Who vouches for an address, where it is, and for how many seconds that holds."""
+        binding = self._cache.lookup(protocol)
+        if binding is not None and binding.kind >= Kind.DYNAMIC and binding.vtep is not None:
+            return binding, binding.vtep, self._left(binding)
+        if not is_station_mac(protocol):
+            return None
+        vtep = self._find_mac(protocol)
+        if vtep is None:
+            return None
+        sites = self._cache.registrations_of(vtep)
+        if not sites:
+            return None
+        site = sites[0] if len(sites) == 1 else max(sites, key=self._left)
+        return site, vtep, min(LEARNED_HOLDING_TIME, self._left(site))
+
+    def _left(self, binding: Binding) -> int:
+        if binding.expires is None:
+            return self._holding_time
+        return int(binding.expires - self._clock.seconds())
+
+    # --- purge (RFC 2332 §5.2.6) --------------------------------------------------------------
+
+    def _purge(self, packet: PurgeRequest, path: Path) -> None:
+        for cie in packet.cies:
+            binding = self._cache.lookup(cie.protocol)
+            if (
+                binding is not None
+                and binding.kind <= Kind.DYNAMIC
+                and _is_registrant(packet, binding)
+                and names(cie, binding)
+            ):
+                self._cache.remove(cie.protocol, "purged")
+        if not packet.flags & PurgeFlag.N:
+            reply = packet.reply(extensions=self._reply_extensions(packet, path, 0))
+            self._link.send(reply, self._back(packet, path))
+
+    def answered(self) -> Iterator[tuple[bytes, VTEP]]:
+        """Every address that somebody was told the VTEP of, with that VTEP."""
+        return iter(self._answered)
+
+    def invalidate(
+        self, protocol: bytes, reason: str, also: Iterable[tuple[bytes, Path]] = ()
+    ) -> int:
+        """Take back our answers for an address.
+
+        :param also: stations and the ways to them that may have one that we do not remember.
+        :return: how many Purge Requests were sent.
+        """
+        told = {station: (path, left) for station, path, left in self._answered.take(protocol)}
+        for station, path in also:
+            told.setdefault(station, (path, float(LEARNED_HOLDING_TIME)))
+        for station, (path, left) in told.items():
+            self._take_back(protocol, station, path, left)
+        if told:
+            self.log.debug(
+                "vpn {vpn}: {mac} taken back from {count}: {reason}",
+                vpn=self._vpn,
+                mac=format_address(protocol),
+                count=len(told),
+                reason=reason,
+            )
+        return len(told)
+
+    def invalidate_vtep(self, vtep: VTEP, reason: str) -> int:
+        """Take back every answer that names a VTEP; how many Purge Requests were sent."""
+        return sum([self.invalidate(protocol, reason) for protocol in self._answered.at(vtep)])
+
+    def _take_back(self, protocol: bytes, station: bytes, path: Path, left: float) -> None:
+        """Send a Purge Request to a station, again and again while it may believe the answer."""
+
+        def make(request_id: int, flags: int = 0) -> PurgeRequest:
+            return PurgeRequest(
+                source_nbma=path.local or bytes(len(path.peer)),
+                source_protocol=self.station,
+                destination_protocol=station,
+                protocol_type=protocol_type_of(station),
+                flags=flags,
+                request_id=request_id,
+                cies=(CIE(prefix_length=8 * len(protocol), protocol=protocol),),
+            )
+
+        # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.
+        delays = [delay for delay in _PURGE_DELAYS if delay - 1 < left]
+        self._purges.inc()
+        request_id = self._outstanding.send(
+            make, self._link, path, delays=delays, on_timeout=self._purges_lost.inc
+        )
+        if request_id is None:
+            # No room to wait for a reply: better once than never.
+            self._outstanding.send_once(
+                lambda request_id: make(request_id, PurgeFlag.N), self._link, path
+            )
+
+    # --- the cache's word (ICacheListener) ----------------------------------------------------
+
+    def binding_added(self, binding: Binding) -> None:
+        """What is registered or configured overrules what the switch had seen."""
+        if binding.kind >= Kind.DYNAMIC and self._answered.vtep(binding.protocol) != binding.vtep:
+            self.invalidate(binding.protocol, "moved")
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
+        """A registration that names another VTEP makes the old answers wrong."""
+        if old.vtep != new.vtep:
+            self._lost(old, "moved")
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        """So does its end, and with a site's last registration all answers about the site."""
+        self._lost(binding, reason)
+
+    def _lost(self, binding: Binding, reason: str) -> None:
+        if binding.kind < Kind.DYNAMIC or binding.vtep is None:
+            return
+        self.invalidate(binding.protocol, reason)
+        if not self._cache.registrations_of(binding.vtep):
+            self.invalidate_vtep(binding.vtep, reason)
+
+
+def _is_host(nbma: bytes) -> bool:
+    """Whether frames may be sent to an address: not unspecified, not multicast or broadcast."""
+    if len(nbma) == 4:
+        return 0 < nbma[0] < 224
+    return nbma[0] != 0xFF and any(nbma)
+
+
+def _is_registrant(packet: Packet, binding: Binding) -> bool:
+    """Whether a purge comes from whoever registered a binding.
+
+    RFC 2332 knows no such limit, but one site shall not end another's registration. One that has
+    moved is known by its protocol address, and so can end its own of before.
+    """
+    vtep = binding.vtep
+    return (
+        binding.kind is not Kind.DYNAMIC
+        or packet.source_protocol == binding.protocol
+        or (vtep is not None and packet.source_nbma in (vtep.nbma, binding.claimed))
+    )

@@ -1,0 +1,309 @@
+"""The speaker: NHRP of many VPNs over one control interface. Layer: core.
+
+On the way in: VPN header, packet, authentication, VPN, station. On the way out: the same back.
+Whatever arrives, nothing is raised to the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VPNID, Path, format_address
+from dmevpn.errors import MalformedPacket, NHRPError
+from dmevpn.interfaces import (
+    IAuthenticator,
+    IDatagramReceiver,
+    IDatagramTransport,
+    ILink,
+    IStation,
+)
+from dmevpn.metrics import Counter, Metrics
+from dmevpn.nhrp.complaints import Complaints
+from dmevpn.nhrp.constants import ErrorCode, PacketType
+from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
+from dmevpn.nhrp.extensions import Authentication
+from dmevpn.nhrp.indication import ErrorReporter, describe
+from dmevpn.nhrp.packet import ErrorIndication, Packet, decode
+
+__all__ = ["MAX_PACKET", "Speaker"]
+
+#: Largest GRE payload that is sent, in octets; everything of ours is far below.
+MAX_PACKET: Final = 1400
+
+#: Where an Error Indication about an unexpected Resolution Reply points: its request ID.
+_REQUEST_ID_OFFSET: Final = 24
+
+_ERROR_CODES = frozenset(ErrorCode)
+_LEGACY = (Form.LEGACY_LITTLE, Form.LEGACY_BIG)
+
+
+@implementer(ILink)
+class _VPN:
+    """The stations of one VPN, and their way out."""
+
+    def __init__(self, speaker: Speaker, vpn_id: VPNID | None, metrics: Metrics) -> None:
+        self.vpn_id = vpn_id
+        self.form = Form.PLAIN if vpn_id is None else Form.RFC
+        self.stations: tuple[IStation, ...] = ()
+        self.by_type: dict[PacketType, tuple[IStation, ...]] = {}
+        self.received = _TypeCounters(metrics, vpn_id, "received")
+        self.sent = _TypeCounters(metrics, vpn_id, "sent")
+        self._speaker = speaker
+
+    def set_stations(self, stations: tuple[IStation, ...]) -> None:
+        self.stations = stations
+        self.by_type = {
+            packet_type: tuple([each for each in stations if packet_type in each.packet_types])
+            for packet_type in PacketType
+        }
+
+    def send(self, packet: Packet, path: Path) -> None:
+        """Sign, encapsulate and send."""
+        self.sent[packet.packet_type].inc()
+        self._speaker.send(packet, self.form, self.vpn_id, path)
+
+
+class _TypeCounters(dict[PacketType, Counter]):
+    """Counters of a VPN's packets by type, each made when first needed."""
+
+    def __init__(self, metrics: Metrics, vpn_id: VPNID | None, direction: str) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._vpn = "-" if vpn_id is None else str(vpn_id.index)
+        self._direction = direction
+
+    def __missing__(self, packet_type: PacketType) -> Counter:
+        counter = self[packet_type] = self._metrics.counter(
+            "packets", direction=self._direction, type=packet_type.name.lower(), vpn=self._vpn
+        )
+        return counter
+
+
+@implementer(IDatagramReceiver)
+class Speaker:
+    """Moves the packets of many VPNs between one transport and their stations.
+
+    :param interface: name of the control interface, for the log.
+    :param oui: of VPN identifiers in packets that carry only an index.
+    :param authenticator: makes and checks the Authentication extension; None: there is none.
+    :param unknown_vpn: called with a Registration Request for a VPN without a station. True means
+        that there is one now.
+    :param vpn_errors: whether packets for other unknown VPNs are answered with an Error
+        Indication, which tells strangers which VPNs exist.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        interface: str,
+        transport: IDatagramTransport,
+        clock: IReactorTime,
+        metrics: Metrics,
+        oui: bytes,
+        authenticator: IAuthenticator | None = None,
+        unknown_vpn: Callable[[VPNID, Packet, Path], bool] = lambda vpn_id, packet, path: False,
+        vpn_errors: bool = True,
+    ) -> None:
+        self.interface = interface
+        self._transport = transport
+        self._metrics = metrics
+        self._oui = oui
+        self._authenticator = authenticator
+        self._unknown_vpn = unknown_vpn
+        self._vpn_errors = vpn_errors
+        self._reporter = ErrorReporter(clock, metrics)
+        self._complaints = Complaints(clock)
+        self._vpns: dict[VPNID | None, _VPN] = {}
+        self._too_large = metrics.dropped("too_large")
+
+    def start(self) -> None:
+        """Open the transport.
+
+        :raises StartError: if that cannot be done.
+        """
+        self._transport.start(self)
+
+    def stop(self) -> Any:
+        """Close the transport; what it returns."""
+        return self._transport.stop()
+
+    def link(self, vpn_id: VPNID | None) -> ILink:
+        """The way out for stations of a VPN; the same before and after they are attached."""
+        return self._vpn(vpn_id)
+
+    def attach(self, vpn_id: VPNID | None, station: IStation) -> ILink:
+        """Give a station the packets of a VPN that it lists; its way out.
+
+        :param vpn_id: None is the default routing instance: packets that name no VPN.
+        """
+        vpn = self._vpn(vpn_id)
+        vpn.set_stations((*vpn.stations, station))
+        return vpn
+
+    def detach(self, vpn_id: VPNID | None, station: IStation) -> None:
+        """Give it no more."""
+        vpn = self._vpns.get(vpn_id)
+        if vpn is None:
+            return
+        vpn.set_stations(tuple([each for each in vpn.stations if each is not station]))
+        if not vpn.stations:
+            del self._vpns[vpn_id]
+
+    def _vpn(self, vpn_id: VPNID | None) -> _VPN:
+        vpn = self._vpns.get(vpn_id)
+        if vpn is None:
+            vpn = self._vpns[vpn_id] = _VPN(self, vpn_id, self._metrics)
+        return vpn
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def send(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
+        """Sign, encapsulate and send a packet. Authentication is between neighbours: what the
+        packet that this one answers had is replaced or taken out."""
+        if self._authenticator is not None:
+            packet = self._authenticator.sign(packet)
+        elif packet.extension(Authentication) is not None:
+            others = [each for each in packet.extensions if type(each) is not Authentication]
+            packet = replace(packet, extensions=tuple(others))
+        data = packet.encode(form, vpn_id)
+        if len(data) > MAX_PACKET:
+            self._too_large.inc()
+            return
+        self._transport.send(data, path)
+
+    # --- in (IDatagramReceiver) -----------------------------------------------------------------
+
+    def datagram_received(self, data: bytes, path: Path) -> None:
+        """A GRE payload arrived. Never raises."""
+        encapsulation = None
+        packet = None
+        try:
+            encapsulation = decapsulate(data, self._oui)
+            if encapsulation.form in _LEGACY:
+                raise MalformedPacket("legacy_form")
+            packet = decode(data, encapsulation)
+            self._dispatch(packet, encapsulation, path)
+        except NHRPError as error:
+            self._metrics.dropped(error.counter).inc()
+            offending = error.packet or packet
+            if error.code is not None and encapsulation is not None and offending is not None:
+                self._report(error, offending, encapsulation, path)
+        except Exception:
+            self._metrics.dropped("internal_error").inc()
+            if self._complaints.due(path.peer):
+                self.log.failure(
+                    "{ifname}: a packet from {nbma} met a fault of ours",
+                    ifname=self.interface,
+                    nbma=str(path),
+                )
+
+    def _dispatch(self, packet: Packet, encapsulation: Encapsulation, path: Path) -> None:
+        """Hand a packet to the stations of its VPN, until one says that it was for it.
+
+        :raises NHRPError: if nobody wants it, and whatever a station raises.
+        """
+        # An Error Indication proves itself by the request of ours in it: RFC 2332 §5.2.7 allows
+        # it no extensions, so nobody could authenticate it.
+        packet_type = packet.packet_type
+        if self._authenticator is not None and packet_type is not PacketType.ERROR_INDICATION:
+            self._authenticator.verify(packet)
+        vpn = self._vpns.get(encapsulation.vpn_id)
+        if vpn is None or not vpn.stations:
+            vpn = self._ask_for_vpn(packet, encapsulation.vpn_id, path)
+        vpn.received[packet_type].inc()
+        if isinstance(packet, ErrorIndication):
+            self._count_error("errors_received", packet.code)
+        for station in vpn.by_type[packet_type]:
+            if station.packet_received(packet, path):
+                return
+        _nobody_wants(packet)
+
+    def _ask_for_vpn(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> _VPN:
+        """The VPN of a packet that has no station, if there is one on demand.
+
+        :raises NHRPError: if there is none.
+        """
+        if vpn_id is None:
+            raise NHRPError("vpn_missing")
+        if packet.packet_type is PacketType.REGISTRATION_REQUEST and self._unknown_vpn(
+            vpn_id, packet, path
+        ):
+            vpn = self._vpns.get(vpn_id)
+            if vpn is not None and vpn.stations:
+                return vpn
+        code = ErrorCode.VPN_UNSUPPORTED if self._vpn_errors else None
+        raise NHRPError("vpn_unsupported", code=code)
+
+    # --- errors -----------------------------------------------------------------------------
+
+    def _report(
+        self, error: NHRPError, offending: Packet, encapsulation: Encapsulation, path: Path
+    ) -> None:
+        """Answer a packet with an Error Indication, in its VPN and form."""
+        assert error.code is not None
+        indication = self._reporter.report(
+            offending,
+            error.code,
+            error.offset,
+            path.local or bytes(len(path.peer)),
+            self._own_address(encapsulation.vpn_id, len(offending.source_protocol)),
+            peer=path.peer,
+            overhead=encapsulation.offset,
+        )
+        if indication is None:
+            return
+        if self._complaints.due(path.peer):
+            self.log.warn(
+                "{ifname}: a {packet_type} of {mac} from {nbma} was answered with {reason}",
+                ifname=self.interface,
+                packet_type=offending.packet_type.name.lower(),
+                mac=format_address(offending.source_protocol),
+                nbma=str(path),
+                reason=describe(error.code),
+            )
+        self._count_error("errors_sent", error.code)
+        form = Form.PLAIN if encapsulation.vpn_id is None else encapsulation.form
+        self.send(indication, form, encapsulation.vpn_id, path)
+
+    def _count_error(self, name: str, code: int) -> None:
+        """Codes that we do not know are counted together: a peer can send any."""
+        known = code in _ERROR_CODES
+        self._metrics.counter(name, code=str(int(code)) if known else "other").inc()
+
+    def _own_address(self, vpn_id: VPNID | None, length: int) -> bytes:
+        """A protocol address of ours to report errors by: of a station of the VPN if there is
+        one, else of some other; empty if that has no address of that length."""
+        for vpn in (self._vpns.get(vpn_id), next(iter(self._vpns.values()), None)):
+            for station in () if vpn is None else vpn.stations:
+                if len(station.station) == length:
+                    address: bytes = station.station
+                    return address
+        return b""
+
+
+def _nobody_wants(packet: Packet) -> None:
+    """Say what becomes of a packet that concerns no station of its VPN.
+
+    :raises NHRPError: always.
+    """
+    packet_type = packet.packet_type
+    if packet_type is PacketType.RESOLUTION_REPLY:
+        raise NHRPError(
+            "unsolicited_reply", code=ErrorCode.INVALID_REPLY, offset=_REQUEST_ID_OFFSET
+        )
+    if packet_type in (PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY):
+        raise NHRPError("unsolicited_reply")
+    if isinstance(packet, ErrorIndication):
+        raise NHRPError("error_unmatched")
+    if packet_type is PacketType.TRAFFIC_INDICATION:
+        raise NHRPError("traffic_indication")
+    # We know no server to forward it to.
+    raise NHRPError("unreachable", code=ErrorCode.UNREACHABLE, offset=packet.destination_offset)
