@@ -80,7 +80,7 @@ class _Conflicts:
         for a, b in combinations(self._hubs, 2):
             if a.port == b.port:
                 message = f"UDP port {a.port} belongs to {a.interface}: choose another vxlan-port"
-                yield self._error(b.interface, message, "vxlan-port", "provision")
+                yield self._error(b.interface, message, "vxlan-port")
         for hub in self._hubs:
             for spoke in self._spokes:
                 if hub.port in (spoke.port, spoke.port - 1):
@@ -91,7 +91,7 @@ class _Conflicts:
             f"UDP port {hub.port} belongs to the hub's {hub.interface}, and a spoke takes its own"
             " and the port below: choose another vxlan-port"
         )
-        return self._error(spoke.interface, message, "vxlan-port", "provision")
+        return self._error(spoke.interface, message, "vxlan-port")
 
     def names(self) -> Iterator[ConfigError]:
         """Devices that we make are different from each other and from those of the file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from dmevpn.addresses import DEFAULT_OUI
@@ -69,6 +69,7 @@ class Option:
     """A word that may follow the arguments."""
 
     name: str
+    help: str
     arguments: tuple[Argument, ...] = ()
     no_effect: str = ""
     """Why it has no effect in this release; empty if it has."""
@@ -114,16 +115,29 @@ _OTHERS = "in this release every peer is taken for one that follows the RFCs"
 #: What a peer can be said to be, besides ours.
 PEERS = ("legacy", "opennhrp", "frr", "cisco")
 
-_PEERS = tuple(Option(name=name, no_effect=_OTHERS) for name in PEERS)
-_REGISTER = Option(name="register")
-_NO_UNIQUE = Option(name="no-unique", no_effect=_NOT_YET)
+_PEER_NAMES = ("the original dmevpn", "OpenNHRP", "FRR's nhrpd", "a Cisco router")
+_PEERS = tuple(
+    Option(name=name, help=f"The peer is {peer}.", no_effect=_OTHERS)
+    for name, peer in zip(PEERS, _PEER_NAMES, strict=True)
+)
+_REGISTER = Option(name="register", help="Register with this server.")
+_NO_UNIQUE = Option(
+    name="no-unique",
+    help="Register so that another station may take the address over.",
+    no_effect=_NOT_YET,
+)
 _PEER_OPTIONS = (_REGISTER, _NO_UNIQUE, *_PEERS)
-_PEER_OPTIONS_LAYER_3 = (Option(name="register", no_effect=_LAYER_3), _NO_UNIQUE, *_PEERS)
+_PEER_OPTIONS_LAYER_3 = (replace(_REGISTER, no_effect=_LAYER_3), _NO_UNIQUE, *_PEERS)
 
 _HOLDING_TIME = Argument(
     name="S", convert=a.number(30, 65535, "a number of seconds"), example="7200"
 )
-_TARGET_HOLDING_TIME = Option(name="holding-time", arguments=(_HOLDING_TIME,), no_effect=_LAYER_3)
+_TARGET_HOLDING_TIME = Option(
+    name="holding-time",
+    help="Seconds that an answer about this target is to last.",
+    arguments=(_HOLDING_TIME,),
+    no_effect=_LAYER_3,
+)
 _VNI = Argument(name="VNI", convert=a.vni, example="100")
 _YES_NO = Argument(name="yes|no", convert=a.yes_or_no, example="yes")
 _ENDPOINT = Argument(
@@ -316,9 +330,9 @@ _ROWS = (
     ),
     Keyword(
         name="default-vni",
-        help="Makes this a spoke's: frames without a shortcut go to underlay address (or host"
-        " name) HUB with our VNI. With `register` we also register with the NHS there, and no"
-        " `map-vni` is needed. Repeated with the same VNI: further hubs in order of preference.",
+        help="Makes this a spoke's: frames without a shortcut go to the hub at this underlay"
+        " address (or host name) with our VNI. With `register` we also register with the NHS there,"
+        " and no `map-vni` is needed. Further hubs, in order of preference, have the same VNI.",
         contexts=_SPOKE,
         arguments=(_VNI, Argument(name="NBMA|HOST", convert=a.host, example="10.0.0.1")),
         options=_PEER_OPTIONS,

@@ -203,6 +203,9 @@ class _Parser:
             self._position += 1
             option = self._option(row, by_name[word.text], word)
             options.append(option)
+            if option.arguments:
+                # `holding-time` after that of a target is the interface's.
+                del by_name[word.text]
             texts += option.words
         if len(self.errors) > before:
             return None

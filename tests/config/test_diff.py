@@ -1,0 +1,174 @@
+"""What a reload touches, and what it leaves alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dmevpn.config.diff import Changes, Difference, diff
+from dmevpn.config.grammar import KEYWORDS, Reload
+from dmevpn.config.model import Plan
+from tests.config.files import plan
+
+BOTH = """interface n1 gre-key 1
+interface n2 gre-key 2
+interface vx1 controller n1 vpn-id 1 default-vni 100 10.0.0.1 register
+interface vx2 controller n2 vpn-id 2 default-vni 200 10.0.0.1 register
+interface hub1 controller n1 vpn-id 1 l2learnonly
+interface hub2 controller n2 vpn-id 2 l2learnonly
+"""
+
+
+def names(difference):
+    """Interfaces that stop, restart and start."""
+    return (
+        [part.interface for part in difference.stopped],
+        [new.interface for _, new in difference.restarted],
+        [part.interface for part in difference.started],
+    )
+
+
+def change(old, new):
+    """What happens to speakers, spokes and hubs between two texts."""
+    changes = diff(plan(old), plan(new))
+    return names(changes.speakers), names(changes.spokes), names(changes.hubs)
+
+
+NONE: tuple[list[str], list[str], list[str]] = ([], [], [])
+
+
+def test_no_change():
+    """The same file, written in another way, touches nothing."""
+    changes = diff(plan(BOTH), plan("# comment\n" + BOTH.replace("\n", "\n\n")))
+    assert changes == Changes()
+    assert not changes
+
+
+def test_start_and_stop():
+    """Start and stop are the differences to an empty plan."""
+    started = diff(Plan(), plan(BOTH))
+    assert names(started.speakers) == ([], [], ["n1", "n2"])
+    assert names(started.spokes) == ([], [], ["vx1", "vx2"])
+    assert names(started.hubs) == ([], [], ["hub1", "hub2"])
+    stopped = diff(plan(BOTH), Plan())
+    assert names(stopped.hubs) == (["hub1", "hub2"], [], [])
+    assert stopped.spokes.to_stop == plan(BOTH).spokes
+    assert stopped.spokes.to_start == ()
+
+
+def test_one_vpn_changes():
+    """A change of one VPN restarts that one only."""
+    assert change(BOTH, BOTH.replace("100", "101")) == (NONE, ([], ["vx1"], []), NONE)
+    added = BOTH + "interface vx3 controller n1 vpn-id 3 default-vni 300 10.0.0.1 register\n"
+    assert change(BOTH, added) == (NONE, ([], [], ["vx3"]), NONE)
+    assert change(added, BOTH) == (NONE, (["vx3"], [], []), NONE)
+
+
+def test_other_vpn_on_the_same_device():
+    """A device that changes its VPN is one VPN less and one more."""
+    changes = diff(
+        plan(BOTH), plan(BOTH.replace("vx2 controller n2 vpn-id 2", "vx2 vpn-id 7 controller n2"))
+    )
+    assert names(changes.spokes) == (["vx2"], [], ["vx2"])
+    assert [part.vpn.index for part in changes.spokes.to_stop] == [2]
+    assert [part.vpn.index for part in changes.spokes.to_start] == [7]
+
+
+def test_speaker_changes():
+    """A change of a control interface restarts it and all that it carries, nothing else."""
+    assert change(BOTH, BOTH.replace("gre-key 2", "gre-key 3")) == (
+        ([], ["n2"], []),
+        ([], ["vx2"], []),
+        ([], ["hub2"], []),
+    )
+
+
+def test_oui_changes():
+    """Another OUI is in every packet."""
+    assert change(BOTH, "vpn-oui 02-00-01 " + BOTH) == (
+        ([], ["n1", "n2"], []),
+        ([], ["vx1", "vx2"], []),
+        ([], ["hub1", "hub2"], []),
+    )
+
+
+def test_restarted_parts_stop_and_start():
+    """A part that restarts stops in its old form and starts in its new one."""
+    changes = diff(plan(BOTH), plan(BOTH.replace("100", "101")))
+    assert [part.vni for part in changes.spokes.to_stop] == [100]
+    assert [part.vni for part in changes.spokes.to_start] == [101]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "keyword"),
+    [("admin", ("tcp:1",), "admin"), ("state_dir", "/x", "state-dir")],
+)
+def test_postponed(field, value, keyword):
+    """What only a new start can change is named, and nothing restarts."""
+    changes = diff(plan(BOTH), replace(plan(BOTH), **{field: value}))
+    assert changes == Changes(postponed=(keyword,))
+    assert changes
+
+
+def test_empty_difference():
+    """Nothing stopped, restarted or started is falsy."""
+    assert not Difference()
+    assert Difference(started=("a",))
+    assert Difference(restarted=(("a", "b"),))
+
+
+# --- the table ---
+
+BASE = """vpn-oui 02-00-00 admin tcp:1 state-dir /a
+interface n1 transport raw vpn-id 1 map 1.0.0.1 10.0.0.9 map-vni 100 1.0.0.1 register
+interface vx1 controller n1 vpn-id 1 default-vni 100 10.0.0.1 provision br1
+interface hub1 controller n1 vpn-id 1 l2learnonly provision vxlan-port 5000
+"""
+#: For each keyword, what is written instead of what.
+EDITS = {
+    "admin": ("tcp:1", "tcp:2"),
+    "state-dir": ("/a", "/b"),
+    "vpn-oui": ("02-00-00", "02-00-01"),
+    "transport": None,  # auto and raw are the same in this release
+    "nbma-address": ("n1 transport", "n1 nbma-address 10.0.0.2 transport"),
+    "protocol-address": ("n1 transport", "n1 protocol-address 1.0.0.2/24 transport"),
+    "gre-key": ("n1 transport", "n1 gre-key 5 transport"),
+    "cisco-authentication": ("n1 transport", "n1 cisco-authentication x transport"),
+    "holding-time": ("n1 transport", "n1 holding-time 60 transport"),
+    "nat-detection": ("n1 transport", "n1 nat-detection no transport"),
+    "vpn-errors": ("n1 transport", "n1 vpn-errors no transport"),
+    "map": ("10.0.0.9", "10.0.0.8"),
+    "map-vni": ("map-vni 100 1.0.0.1", "map-vni 100 1.0.0.1 02:00:00:00:00:01"),
+    "vpn-id": ("n1 vpn-id 1 l2", "n1 vpn-id 2 l2"),
+    "controller": ("hub1 controller n1", "n2 gre-key 9 interface hub1 controller n2"),
+    "default-vni": ("10.0.0.1", "10.0.0.2"),
+    "l2learnonly": ("l2learnonly", "default-vni 5 10.0.0.1"),
+    "provision": ("br1", "br2"),
+    "vxlan-port": ("5000", "6000"),
+}
+#: Edits that make or remove a part instead of changing one.
+OTHERWISE = {"transport", "l2learnonly", "interface"}
+
+
+def test_every_keyword_has_its_edit():
+    """The table below misses no keyword."""
+    effective = {name for name, row in KEYWORDS.items() if not row.no_effect}
+    assert effective - OTHERWISE == set(EDITS) - OTHERWISE
+
+
+@pytest.mark.parametrize("name", sorted(set(EDITS) - OTHERWISE))
+def test_reload_as_documented(name):
+    """A change of a keyword does what the documentation of the keyword says."""
+    edit = EDITS[name]
+    assert edit is not None
+    changes = diff(plan(BASE), plan(BASE.replace(*edit, 1)))
+    if changes.postponed:
+        happened = Reload.DAEMON
+    elif changes.speakers.restarted:
+        happened = Reload.SPEAKER
+    elif changes.spokes or changes.hubs:
+        happened = Reload.ROLE
+    else:
+        happened = Reload.NOTHING
+    assert happened is KEYWORDS[name].reload

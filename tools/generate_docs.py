@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Write the generated parts of the documentation: `tools/generate_docs.py [--check]`.
+
+A generated part stands between two comments that name it; everything else in the file is written
+by hand and stays. With --check nothing is written, and the exit status is 1 if a file is not up
+to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dmevpn.config.grammar import KEYWORDS, Context, Keyword, Option  # noqa: E402
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines
+    )
+
+
+def keyword_tables() -> str:
+    """Every keyword that has an effect, by the place where it belongs."""
+    sections = {
+        "The file as a whole": {Context.TOP},
+        "Control interfaces": {Context.CONTROL},
+        "Data interfaces": {Context.SPOKE, Context.HUB},
+    }
+    parts = []
+    for title, contexts in sections.items():
+        rows = [r for r in KEYWORDS.values() if not r.no_effect and r.contexts & contexts]
+        data = Context.SPOKE in contexts
+        head = ["keyword", *["of"] * data, "meaning", "a change, on reload"]
+        cells = [[usage(r), *[sides(r)] * data, meaning(r), r.reload.value] for r in rows]
+        parts += [f"### {title}", "", table(head, cells), ""]
+    return "\n".join(parts)
+
+
+def usage(row: Keyword) -> str:
+    """A keyword with its arguments and the options that have an effect."""
+    shown = replace(row, options=tuple(o for o in row.options if not o.no_effect))
+    return f"`{shown.usage}`"
+
+
+def meaning(row: Keyword) -> str:
+    """What a keyword does."""
+    return row.help + (" Repeatable." if row.repeatable and row.name != "interface" else "")
+
+
+def sides(row: Keyword) -> str:
+    """Which data interfaces a keyword belongs to."""
+    names = {Context.SPOKE: "spoke", Context.HUB: "hub"}
+    return ", ".join(name for context, name in names.items() if context in row.contexts)
+
+
+def idle_table() -> str:
+    """Keywords and options that are accepted and do nothing yet."""
+    idle = [row for row in KEYWORDS.values() if row.no_effect]
+    rows = [[f"`{row.usage}`", row.help, row.no_effect] for row in idle]
+    # An option of an idle keyword is idle with it; the others, with the keywords they follow:
+    options: dict[Option, list[str]] = {}
+    for row in KEYWORDS.values():
+        for option in row.options:
+            if option.no_effect and not row.no_effect:
+                options.setdefault(option, []).append(f"`{row.name}`")
+    for option, names in options.items():
+        rows.append([f"`{option.name}` after {', '.join(names)}", option.help, option.no_effect])
+    return table(["words", "what they are for", "why they do nothing"], rows)
+
+
+#: File and name of each generated part, and who writes it.
+PARTS = {
+    "docs/configuration.md": {"keywords": keyword_tables, "idle": idle_table},
+}
+
+
+def updated(path: str) -> str:
+    """The contents that a file should have."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    for name, write in PARTS[path].items():
+        begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->\n"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise SystemExit(f"{path}: no part named {name}")
+        text = f"{before}{begin}\n{write().rstrip()}\n\n{end}{after}"
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write the files, or with --check compare them."""
+    stale = [path for path in PARTS if updated(path) != (ROOT / path).read_text(encoding="utf-8")]
+    if arguments == ["--check"]:
+        for path in stale:
+            print(f"{path} is not up to date: run tools/generate_docs.py", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        (ROOT / path).write_text(updated(path), encoding="utf-8")
+        print(f"wrote {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
