@@ -1,0 +1,642 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+/*
+ * The hub's switch: a learning layer-2 switch between VXLAN tunnel endpoints (VTEPs).
+ *
+ * It runs on the clsact ingress of one `external` vxlan device. Each member of a VPN is a VTEP, an
+ * underlay address with the site's own VNI. Frames of anybody else are dropped; source MACs are
+ * learnt per VPN; a frame for a known MAC leaves by the same device towards that member, in its
+ * VNI; any other goes to every other member once.
+ *
+ * User space (dmevpn/dataplane/hub_ebpf.py) decides who is a member, and is told of MACs through
+ * a ring buffer. Nothing here waits for it, and ageing needs no daemon: an entry that has been
+ * silent for the ageing time counts as unknown.
+ *
+ * The layouts below are mirrored in layout.py; a change of any of them needs a new LAYOUT there.
+ * Only stable helpers and structures are used, so that one object serves every kernel from 6.1.
+ */
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAX_MEMBERS 131072 /* those that have just left included, see `member.next` */
+#define MAX_VPNS 16384
+/* MACs of all VPNs together; each VPN has its own limit below that. 80 octets of memory each. */
+#define MAX_MACS (1 << 20)
+#define EVENTS_SIZE (1 << 20)
+
+#define SECOND 1000000000ULL
+/* An entry in use is written at most this often, so that its cache line can be shared. */
+#define SEEN_GRANULARITY SECOND
+/* MACs that one member can report: bursts of a whole table, then 2,000 a second. The rest is
+ * reported as lost, which makes user space read the table. */
+#define REPORT_GAP (SECOND / 2000)
+#define REPORT_BURST (16384 * REPORT_GAP)
+/* Frames of strangers, and frames over the MAC limit, are news ten times a second at most. */
+#define ALARM_GAP (SECOND / 10)
+#define ALARM_BURST SECOND
+
+#define NOBODY 0 /* no member has this number */
+
+/* Where frames come from and go to. IPv4 addresses are written as ::ffff:a.b.c.d. */
+struct vtep {
+	__be32 address[4];
+	__u32 vni;
+};
+
+/* What the arrival of a frame needs to know of its sender. */
+struct sender {
+	__u32 member;
+	__u32 vpn;
+	__u64 flood_gap;   /* ns between two flooded frames; 0: no limit */
+	__u64 flood_burst; /* ns of them that may be due at once */
+};
+
+enum member_flags {
+	MEMBER_IPV6 = 1,
+	MEMBER_LEFT = 2,
+};
+
+/*
+ * What sending to a member needs to know, and its registration, which is for a daemon that comes
+ * after us. `next` chains the members of a VPN: joining and leaving are one update each, and a
+ * flood sees either list whole. A member that leaves is unlinked first and stays readable,
+ * marked MEMBER_LEFT, until no flood can stand on it any more.
+ */
+struct member {
+	struct vtep vtep;
+	__be32 local[4];
+	__u32 vpn;
+	__u32 flags;
+	__u32 next;
+	__u64 expires; /* CLOCK_MONOTONIC, ns; all ones: never */
+	__u8 station[6];
+	__u8 unique;
+	__u8 padding;
+};
+
+/*
+ * What changes with the frames of a member; apart from `sender` and `member`, which user space
+ * replaces. Not per CPU: that would cost every member memory for every CPU the machine could have,
+ * and every registration an allocation of 20 microseconds.
+ */
+struct member_state {
+	/* Theoretical arrival times of its rate limits. */
+	__u64 flood;
+	__u64 report;
+	__u64 alarm;
+
+	__u64 rx_packets;
+	__u64 rx_bytes;
+	__u64 tx_packets;
+	__u64 tx_bytes;
+	__u64 flooded;
+	__u64 dropped;
+};
+
+struct vpn {
+	__u32 head; /* first member of the chain */
+	__u32 mac_limit;
+	__u64 ageing; /* ns */
+};
+
+/* How many MACs a VPN has; apart from `vpn`, which user space replaces. */
+struct vpn_usage {
+	__u32 macs;
+};
+
+struct mac_key {
+	__u32 vpn;
+	__u8 mac[6];
+	__u8 padding[2];
+};
+
+struct mac_entry {
+	__u64 seen; /* CLOCK_MONOTONIC, ns */
+	__u32 member;
+	__u32 padding;
+};
+
+enum event_type {
+	EVENT_LEARNED = 1,
+	EVENT_MOVED = 2,
+	EVENT_LIMIT = 3,
+	EVENT_REFUSED = 4,
+};
+
+struct event {
+	__u32 type;
+	__u32 vpn;
+	__u32 member;
+	__u32 previous; /* EVENT_MOVED: the member it was at */
+	__u8 mac[6];
+	__u8 padding[2];
+	struct vtep vtep; /* EVENT_REFUSED: whose frame it was */
+};
+
+enum counter {
+	DROP_NO_TUNNEL,
+	DROP_UNREGISTERED,
+	DROP_UNKNOWN_VPN,
+	DROP_BAD_SOURCE,
+	DROP_REFLECTED,
+	DROP_LINK_LOCAL,
+	DROP_FLOOD_RATE,
+	DROP_UNSENDABLE,
+	EVENTS_LOST,
+	NOT_LEARNED,
+	COUNTERS,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct vtep);
+	__type(value, struct sender);
+	__uint(max_entries, MAX_MEMBERS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} senders SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct member);
+	__uint(max_entries, MAX_MEMBERS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} members SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct member_state);
+	__uint(max_entries, MAX_MEMBERS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct vpn);
+	__uint(max_entries, MAX_VPNS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} vpns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct vpn_usage);
+	__uint(max_entries, MAX_VPNS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} usage SEC(".maps");
+
+/*
+ * One table for all VPNs. A table of its own for each would cost every VPN its buckets, made for
+ * its limit, and every VPN that comes or goes a grace period of several milliseconds in the
+ * daemon; so the limit of a VPN is counted in `usage` instead.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mac_key);
+	__type(value, struct mac_entry);
+	__uint(max_entries, MAX_MACS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} macs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, COUNTERS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} counters SEC(".maps");
+
+/* One element: the theoretical arrival time that limits news of strangers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} strangers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENTS_SIZE);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events SEC(".maps");
+
+/* What user space keeps for its next life; see layout.py. The program does not look at it. */
+struct keepsake {
+	__u32 next_member;
+	__u32 made_clsact;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct keepsake);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} keepsakes SEC(".maps");
+
+static __always_inline void count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
+
+	if (value)
+		(*value)++;
+}
+
+static __always_inline void add(__u64 *counter, __u64 amount)
+{
+	__sync_fetch_and_add(counter, amount);
+}
+
+static __always_inline int drop(struct member_state *sender, __u32 reason)
+{
+	count(reason);
+	if (sender)
+		add(&sender->dropped, 1);
+	return TC_ACT_SHOT;
+}
+
+/* The packets that a frame will be on the wire: offloads hand us many as one. */
+static __always_inline __u32 packets(const struct __sk_buff *skb)
+{
+	__u32 segments = skb->gso_segs;
+
+	return segments ? segments : 1;
+}
+
+/*
+ * Generic cell rate algorithm with one word of state and no lock: whether an arrival of `cost` ns
+ * conforms. Losing the race for the word lets a frame pass for free; the limit is not exact.
+ */
+static __always_inline int conforms(__u64 *arrival, __u64 now, __u64 cost, __u64 burst)
+{
+	__u64 old = *arrival;
+	__u64 due = old > now ? old : now;
+
+	if (due - now > burst)
+		return 0;
+	__sync_val_compare_and_swap(arrival, old, due + cost);
+	return 1;
+}
+
+static __always_inline void emit(__u32 type, __u32 vpn, __u32 member, __u32 previous,
+				 const __u8 *mac, const struct vtep *vtep)
+{
+	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		count(EVENTS_LOST);
+		return;
+	}
+	event->type = type;
+	event->vpn = vpn;
+	event->member = member;
+	event->previous = previous;
+	__builtin_memcpy(event->mac, mac, sizeof(event->mac));
+	__builtin_memset(event->padding, 0, sizeof(event->padding));
+	event->vtep = *vtep;
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline void report(__u32 type, const struct sender *sender, __u32 previous,
+				   const __u8 *mac, const struct vtep *vtep, __u64 now)
+{
+	struct member_state *state = bpf_map_lookup_elem(&states, &sender->member);
+
+	if (state && conforms(&state->report, now, REPORT_GAP, REPORT_BURST))
+		emit(type, sender->vpn, sender->member, previous, mac, vtep);
+	else
+		count(EVENTS_LOST);
+}
+
+static __always_inline void refuse(const struct vtep *vtep, const __u8 *mac, __u64 now)
+{
+	__u32 zero = 0;
+	__u64 *arrival = bpf_map_lookup_elem(&strangers, &zero);
+
+	if (arrival && conforms(arrival, now, ALARM_GAP, ALARM_BURST))
+		emit(EVENT_REFUSED, 0, NOBODY, NOBODY, mac, vtep);
+}
+
+/* Where a frame that has just come out of the tunnel was sent from. */
+static __always_inline int read_vtep(struct __sk_buff *skb, struct vtep *vtep)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		vtep->address[2] = bpf_htonl(0xffff);
+		vtep->address[3] = bpf_htonl(key.remote_ipv4);
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(vtep->address, key.remote_ipv6, sizeof(vtep->address));
+	} else {
+		return -1;
+	}
+	vtep->vni = key.tunnel_id;
+	return 0;
+}
+
+static __always_inline __u64 fill_key(struct bpf_tunnel_key *key, const struct member *member)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->tunnel_id = member->vtep.vni;
+	key->tunnel_ttl = 64;
+	if (member->flags & MEMBER_IPV6) {
+		__builtin_memcpy(key->remote_ipv6, member->vtep.address, 16);
+		__builtin_memcpy(key->local_ipv6, member->local, 16);
+		return BPF_F_TUNINFO_IPV6;
+	}
+	key->remote_ipv4 = bpf_ntohl(member->vtep.address[3]);
+	key->local_ipv4 = bpf_ntohl(member->local[3]);
+	return BPF_F_ZERO_CSUM_TX; /* as the kernel's own devices do over IPv4 */
+}
+
+static __always_inline void count_sent(struct __sk_buff *skb, __u32 member)
+{
+	struct member_state *receiver = bpf_map_lookup_elem(&states, &member);
+
+	if (receiver) {
+		add(&receiver->tx_packets, packets(skb));
+		add(&receiver->tx_bytes, skb->len);
+	}
+}
+
+static __always_inline void learn_new(const struct mac_key *key, const struct sender *sender,
+				      const struct vpn *vpn, const struct vtep *vtep, __u64 now)
+{
+	struct mac_entry entry = {.seen = now, .member = sender->member};
+	struct vpn_usage *used = bpf_map_lookup_elem(&usage, &key->vpn);
+	struct member_state *state;
+	int error; /* not long: before 6.4 the inlined call leaves the upper half undefined */
+
+	if (!used)
+		return;
+	/* Look before the atomic addition, or a flood of new MACs would fight for the word. */
+	if (used->macs < vpn->mac_limit) {
+		if (__sync_fetch_and_add(&used->macs, 1) < vpn->mac_limit) {
+			error = bpf_map_update_elem(&macs, key, &entry, BPF_NOEXIST);
+			if (!error) {
+				report(EVENT_LEARNED, sender, NOBODY, key->mac, vtep, now);
+				return;
+			}
+		} else {
+			error = 0;
+		}
+		__sync_fetch_and_add(&used->macs, -1);
+		if (error == -17 /* EEXIST: another CPU was faster */)
+			return;
+	}
+	count(NOT_LEARNED);
+	state = bpf_map_lookup_elem(&states, &sender->member);
+	if (state && conforms(&state->alarm, now, ALARM_GAP, ALARM_BURST))
+		emit(EVENT_LIMIT, sender->vpn, sender->member, NOBODY, key->mac, vtep);
+}
+
+static __always_inline int fresh(const struct mac_entry *entry, const struct vpn *vpn, __u64 now)
+{
+	/* Signed: another CPU may have written a time after our `now`. */
+	return (__s64)(now - entry->seen) <= (__s64)vpn->ageing;
+}
+
+static __always_inline void learn(const struct mac_key *key, const struct sender *sender,
+				  const struct vpn *vpn, const struct vtep *vtep, __u64 now)
+{
+	struct mac_entry *entry = bpf_map_lookup_elem(&macs, key);
+	__u32 previous;
+	int returned;
+
+	if (!entry) {
+		learn_new(key, sender, vpn, vtep, now);
+		return;
+	}
+	previous = entry->member;
+	if (previous != sender->member) {
+		/* Only the CPU that moves it reports it. */
+		if (__sync_val_compare_and_swap(&entry->member, previous, sender->member) == previous) {
+			entry->seen = now;
+			report(EVENT_MOVED, sender, previous, key->mac, vtep, now);
+		}
+		return;
+	}
+	if ((__s64)(now - entry->seen) <= (__s64)SEEN_GRANULARITY)
+		return;
+	returned = !fresh(entry, vpn, now);
+	entry->seen = now;
+	if (returned)
+		report(EVENT_LEARNED, sender, NOBODY, key->mac, vtep, now);
+}
+
+/* 01:80:c2:00:00:00 to 0f belong to the link (IEEE 802.1Q table 8-1): a bridge keeps them. */
+static __always_inline int is_link_local(const __u8 *mac)
+{
+	return mac[0] == 0x01 && mac[1] == 0x80 && mac[2] == 0xc2 && !mac[3] && !mac[4] &&
+	       mac[5] < 0x10;
+}
+
+static __always_inline int is_station(const __u8 *mac)
+{
+	return !(mac[0] & 1) && (mac[0] | mac[1] | mac[2] | mac[3] | mac[4] | mac[5]);
+}
+
+/* A walk along the members of a VPN. The last copy is the frame itself, so one is held back. */
+struct flood {
+	struct __sk_buff *skb;
+	__u32 vpn;
+	__u32 source;
+	__u32 next;
+	__u32 pending;
+	__u64 key_flags;
+	struct bpf_tunnel_key key;
+};
+
+static long flood_one(__u32 index, struct flood *flood)
+{
+	__u32 number = flood->next;
+	struct member *member = bpf_map_lookup_elem(&members, &number);
+
+	if (!member)
+		return 1;
+	flood->next = member->next;
+	if (number == flood->source || member->vpn != flood->vpn || member->flags & MEMBER_LEFT)
+		return 0;
+	if (flood->pending != NOBODY &&
+	    !bpf_skb_set_tunnel_key(flood->skb, &flood->key, sizeof(flood->key), flood->key_flags)) {
+		count_sent(flood->skb, flood->pending);
+		bpf_clone_redirect(flood->skb, flood->skb->ifindex, 0);
+	}
+	flood->pending = number;
+	flood->key_flags = fill_key(&flood->key, member);
+	return 0;
+}
+
+SEC("tc")
+int hub_switch(struct __sk_buff *skb)
+{
+	struct mac_key source = {}, destination = {};
+	struct bpf_tunnel_key key;
+	struct vtep vtep = {};
+	__u64 now = bpf_ktime_get_ns();
+	struct member_state *from;
+	struct mac_entry *entry;
+	struct member *member;
+	struct sender *sender;
+	struct vpn *vpn;
+	void *data, *end;
+	__u64 key_flags;
+	__u32 number;
+
+	if (read_vtep(skb, &vtep))
+		return drop(NULL, DROP_NO_TUNNEL);
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + ETH_HLEN > end)
+		return drop(NULL, DROP_NO_TUNNEL);
+	__builtin_memcpy(destination.mac, data, ETH_ALEN);
+	__builtin_memcpy(source.mac, data + ETH_ALEN, ETH_ALEN);
+
+	sender = bpf_map_lookup_elem(&senders, &vtep);
+	if (!sender) {
+		refuse(&vtep, source.mac, now);
+		return drop(NULL, DROP_UNREGISTERED);
+	}
+	source.vpn = destination.vpn = sender->vpn;
+	vpn = bpf_map_lookup_elem(&vpns, &source.vpn);
+	from = bpf_map_lookup_elem(&states, &sender->member);
+	if (!vpn || !from)
+		return drop(from, DROP_UNKNOWN_VPN);
+	add(&from->rx_packets, packets(skb));
+	add(&from->rx_bytes, skb->len);
+
+	if (!is_station(source.mac))
+		return drop(from, DROP_BAD_SOURCE);
+	if (is_link_local(destination.mac))
+		return drop(from, DROP_LINK_LOCAL);
+	learn(&source, sender, vpn, &vtep, now);
+
+	if (!(destination.mac[0] & 1)) {
+		entry = bpf_map_lookup_elem(&macs, &destination);
+		if (entry && fresh(entry, vpn, now)) {
+			number = entry->member;
+			member = bpf_map_lookup_elem(&members, &number);
+			/* An entry of a member that has left is as good as none: flood. */
+			if (member && member->vpn == source.vpn && !(member->flags & MEMBER_LEFT)) {
+				if (number == sender->member)
+					return drop(from, DROP_REFLECTED);
+				key_flags = fill_key(&key, member);
+				if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), key_flags))
+					return drop(from, DROP_UNSENDABLE);
+				count_sent(skb, number);
+				return bpf_redirect(skb->ifindex, 0);
+			}
+		}
+	}
+
+	add(&from->flooded, packets(skb));
+	if (sender->flood_gap &&
+	    !conforms(&from->flood, now, sender->flood_gap * packets(skb), sender->flood_burst))
+		return drop(from, DROP_FLOOD_RATE);
+
+	struct flood flood = {
+		.skb = skb,
+		.vpn = source.vpn,
+		.source = sender->member,
+		.next = vpn->head,
+	};
+
+	bpf_loop(MAX_MEMBERS, flood_one, &flood, 0);
+	if (flood.pending == NOBODY)
+		return TC_ACT_SHOT; /* nobody else is there: no fault to count */
+	if (bpf_skb_set_tunnel_key(skb, &flood.key, sizeof(flood.key), flood.key_flags))
+		return drop(from, DROP_UNSENDABLE);
+	count_sent(skb, flood.pending);
+	return bpf_redirect(skb->ifindex, 0);
+}
+
+/*
+ * Changes of MAC entries, for user space: it runs this program by BPF_PROG_TEST_RUN with a frame
+ * full of them. Map operations from user space could neither compare before they write nor keep
+ * the count of the VPN exact.
+ */
+enum edit_action {
+	EDIT_REMOVE = 1,  /* take the entry out */
+	EDIT_REFRESH = 2, /* its MAC counts as seen now, if its member is still there */
+};
+
+struct edit {
+	struct mac_key key;
+	__u32 member; /* only if it is at this member; NOBODY: wherever */
+	__u64 seen;   /* only if it was not seen after that; 0: whenever */
+	__u32 action;
+	__u32 done; /* answer: 1 if the entry was changed */
+};
+
+struct edits {
+	struct __sk_buff *skb;
+	__u64 now;
+};
+
+static __always_inline int remove_mac(const struct mac_key *key)
+{
+	struct vpn_usage *used;
+
+	if (bpf_map_delete_elem(&macs, key))
+		return 0;
+	used = bpf_map_lookup_elem(&usage, &key->vpn);
+	if (used)
+		__sync_fetch_and_add(&used->macs, -1);
+	return 1;
+}
+
+static __always_inline int refresh_mac(struct mac_entry *entry, __u64 now)
+{
+	__u32 number = entry->member;
+	struct member *member = bpf_map_lookup_elem(&members, &number);
+
+	if (!member || member->flags & MEMBER_LEFT)
+		return 0;
+	entry->seen = now; /* the member is not written: a move at this moment is kept */
+	return 1;
+}
+
+static long edit_one(__u32 index, struct edits *edits)
+{
+	__u32 offset = index * sizeof(struct edit);
+	struct mac_entry *entry;
+	struct edit edit;
+
+	if (bpf_skb_load_bytes(edits->skb, offset, &edit, sizeof(edit)))
+		return 1;
+	edit.done = 0;
+	entry = bpf_map_lookup_elem(&macs, &edit.key);
+	if (entry && (edit.member == NOBODY || entry->member == edit.member) &&
+	    (!edit.seen || (__s64)(entry->seen - edit.seen) <= 0)) {
+		if (edit.action == EDIT_REMOVE)
+			edit.done = remove_mac(&edit.key);
+		else if (edit.action == EDIT_REFRESH)
+			edit.done = refresh_mac(entry, edits->now);
+	}
+	bpf_skb_store_bytes(edits->skb, offset + offsetof(struct edit, done), &edit.done,
+			    sizeof(edit.done), 0);
+	return 0;
+}
+
+SEC("tc")
+int edit_macs(struct __sk_buff *skb)
+{
+	struct edits edits = {.skb = skb, .now = bpf_ktime_get_ns()};
+
+	bpf_loop(skb->len / sizeof(struct edit), edit_one, &edits, 0);
+	return TC_ACT_OK;
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

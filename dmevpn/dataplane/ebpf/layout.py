@@ -1,0 +1,123 @@
+"""The layouts that hub_switch.bpf.c and user space share. Layer: edge.
+
+Octet for octet the structures of the C source, which says what their fields mean. A change of
+any layout, or of what a field means, needs a new :data:`LAYOUT`: pinned maps of another layout
+are never adopted.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+
+from dmevpn.addresses import VTEP
+
+__all__ = [
+    "COUNTERS",
+    "EDIT",
+    "EVENT",
+    "FOREVER",
+    "KEEPSAKE",
+    "LAYOUT",
+    "MAC_ENTRY",
+    "MAC_KEY",
+    "MAX_MACS",
+    "MAX_MEMBERS",
+    "MAX_VPNS",
+    "MEMBER",
+    "MEMBER_IPV6",
+    "MEMBER_LEFT",
+    "NOBODY",
+    "NUMBER",
+    "SENDER",
+    "STATE",
+    "USAGE",
+    "VPN",
+    "Edit",
+    "Event",
+    "pack_address",
+    "pack_vtep",
+    "unpack_address",
+]
+
+#: Version of everything in this module; part of the path of the pins.
+LAYOUT = 1
+
+#: Members of all VPNs of one switch. Memory grows with use: about 400 octets each.
+MAX_MEMBERS = 131072
+#: VPNs of one switch.
+MAX_VPNS = 16384
+#: MACs of all VPNs of one switch, 80 octets each; every VPN has a limit of its own below it.
+MAX_MACS = 1 << 20
+
+#: The number of no member.
+NOBODY = 0
+MEMBER_IPV6, MEMBER_LEFT = 1, 2
+#: ``expires`` of a registration that does not run out.
+FOREVER = (1 << 64) - 1
+
+NUMBER = Struct("=I")
+"""A member's number, a VPN's index, or an index of an array."""
+VTEP_KEY = Struct("=16sI")
+SENDER = Struct("=IIQQ")
+MEMBER = Struct("=16sI16sIIIQ6sBx")
+STATE = Struct("=9Q")
+VPN = Struct("=IIQ")
+USAGE = Struct("=I")
+MAC_KEY = Struct("=I6s2x")
+MAC_ENTRY = Struct("=QI4x")
+KEEPSAKE = Struct("=II")
+EVENT = Struct("=IIII6s2x16sI")
+EDIT = Struct("=I6s2xIQII")
+
+
+class Event(IntEnum):
+    """``enum event_type``."""
+
+    LEARNED = 1
+    MOVED = 2
+    LIMIT = 3
+    REFUSED = 4
+
+
+class Edit(IntEnum):
+    """``enum edit_action``."""
+
+    REMOVE = 1
+    REFRESH = 2
+
+
+#: ``enum counter``, in its order.
+COUNTERS = (
+    "no_tunnel",
+    "unregistered",
+    "unknown_vpn",
+    "bad_source",
+    "reflected",
+    "link_local",
+    "flood_rate",
+    "unsendable",
+    "events_lost",
+    "not_learned",
+)
+
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def pack_address(address: bytes) -> bytes:
+    """Sixteen octets: IPv6 as it is, IPv4 mapped, none at all as zeros."""
+    if len(address) == 4:
+        return _MAPPED + address
+    return address or bytes(16)
+
+
+def unpack_address(octets: bytes) -> bytes:
+    """The address that :func:`pack_address` has packed."""
+    if octets.startswith(_MAPPED):
+        return octets[12:]
+    return octets if any(octets) else b""
+
+
+def pack_vtep(vtep: VTEP) -> bytes:
+    """``struct vtep``: the key of ``senders``."""
+    return VTEP_KEY.pack(pack_address(vtep.nbma), vtep.vni or 0)

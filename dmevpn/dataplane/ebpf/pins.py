@@ -1,0 +1,148 @@
+"""Where a switch is pinned, so that it outlives its daemon. Layer: edge.
+
+A bpffs is one for the whole machine while device names are not, so the directory of a switch is
+``ROOT/vLAYOUT/COOKIE-DEVICE``: the cookie numbers the network namespace and is never used again
+before the next boot, which empties every bpffs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import socket
+
+from twisted.logger import Logger
+
+from dmevpn.dataplane.ebpf.layout import LAYOUT
+from dmevpn.errors import StartError
+
+__all__ = ["BPFFS", "PinDirectory"]
+
+#: Where a bpffs is mounted by custom (systemd does it).
+BPFFS = "/sys/fs/bpf"
+
+#: asm-generic/socket.h; the socket module does not name it.
+_SO_NETNS_COOKIE = 71
+
+
+class PinDirectory:
+    """The directory of one device's switch, with the lock that keeps a second daemon out."""
+
+    log = Logger()
+
+    def __init__(self, root: str, interface: str) -> None:
+        """Name it; nothing is touched yet.
+
+        :param root: a directory on a bpffs, made when needed.
+        """
+        self._root = root
+        # A bpffs refuses names with a dot (kernel/bpf/inode.c), interface names may have them.
+        device = interface.replace("%", "%25").replace(".", "%2e")
+        self._name = f"{_namespace_cookie():x}-{device}"
+        self._interface = interface
+        self._lock = -1
+        self.path = os.path.join(root, f"v{LAYOUT}", self._name)
+
+    def open(self) -> None:
+        """Mount a bpffs if there is none, make the directory, lock it.
+
+        :raises StartError: with the cure, or if another daemon has the lock.
+        """
+        self._mount()
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise StartError(
+                f"{self.path}: {error.strerror}: the daemon's user must own {self._root}"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise StartError(
+                f"{self._interface}: another dmevpn daemon serves this device: stop it first"
+            ) from None
+
+    def _mount(self) -> None:
+        if _filesystem(self._root) == "bpf":
+            return
+        target = BPFFS if os.path.join(self._root, "").startswith(BPFFS + "/") else self._root
+        cure = f"no bpffs at {target}: mount -t bpf bpf {target}"
+        try:
+            os.makedirs(target, exist_ok=True)
+        except OSError:
+            raise StartError(cure) from None
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"bpf", target.encode(), b"bpf", 0, None):
+            raise StartError(f"{cure} ({os.strerror(ctypes.get_errno())})")
+        self.log.info("mounted a bpffs at {path}", path=target)
+
+    def names(self) -> list[str]:
+        """What is pinned here."""
+        return sorted(os.listdir(self.path))
+
+    def at(self, name: str) -> str:
+        """The path of a pin."""
+        return os.path.join(self.path, name)
+
+    def unpin(self, name: str) -> None:
+        """Let go of one; nothing happens if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.at(name))
+
+    def clear(self) -> None:
+        """Let go of all of them."""
+        for name in self.names():
+            self.unpin(name)
+
+    def remove_other_layouts(self) -> int:
+        """Let go of what daemons of other versions have left for this device; how many."""
+        removed = 0
+        for version in os.listdir(self._root):
+            path = os.path.join(self._root, version, self._name)
+            if path != self.path and os.path.isdir(path):
+                for name in os.listdir(path):
+                    os.unlink(os.path.join(path, name))
+                os.rmdir(path)
+                removed += 1
+        return removed
+
+    def close(self) -> None:
+        """Give the lock back and leave the pins."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remove(self) -> None:
+        """Let go of everything, and of the directories if nobody else has pins in them."""
+        self.clear()
+        for path in (self.path, os.path.dirname(self.path), self._root):
+            try:
+                os.rmdir(path)
+            except OSError:
+                break  # another device's pins are in it
+        self.close()
+
+
+def _namespace_cookie() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        cookie = sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    return int.from_bytes(cookie, "little")
+
+
+def _filesystem(path: str) -> str:
+    """The type of the file system that a path is on, or will be once it is made."""
+    path = os.path.realpath(path)
+    found, kind = "", ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            # proc(5): fields before " - ", the fifth of them the mount point; then the type.
+            before, _, after = line.partition(" - ")
+            point = before.split(" ")[4].replace("\\040", " ")
+            inside = point == "/" or path == point or path.startswith(point + "/")
+            if inside and len(point) >= len(found):
+                found, kind = point, after.split(" ")[0]
+    return kind

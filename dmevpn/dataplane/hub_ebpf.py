@@ -1,0 +1,421 @@
+"""A hub's switch in the kernel: an eBPF program on an ``external`` vxlan device. Layer: edge.
+
+The program (``ebpf/hub_switch.bpf.c``) forwards, floods and learns; this loads it, says who is a
+member, and passes on what it reports. Its maps and itself are pinned, so that it goes on without
+us: a daemon that was killed finds its members again and takes over between two frames.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VTEP, format_address
+from dmevpn.dataplane.ebpf import layout, libbpf
+from dmevpn.dataplane.ebpf.pins import BPFFS, PinDirectory
+from dmevpn.dataplane.ebpf.ringbuf import RingBuffer
+from dmevpn.dataplane.hub_device import Attachment, find_device
+from dmevpn.dataplane.hub_macs import MACTable
+from dmevpn.dataplane.hub_members import MemberTable
+from dmevpn.errors import DataplaneError, StartError
+from dmevpn.interfaces import (
+    HubListener,
+    IHubDataplane,
+    IHubListener,
+    LearnedMAC,
+    MemberCounters,
+    Registration,
+)
+from dmevpn.metrics import Metrics
+
+__all__ = [
+    "AGEING_TIME",
+    "FLOOD_BURST",
+    "FLOOD_RATE",
+    "MAC_LIMIT",
+    "PIN_ROOT",
+    "EBPFSwitch",
+    "ProvisionedDevice",
+]
+
+#: MACs that one VPN may have: as many as a large site's switches hold, and a sixty-fourth of
+#: what all VPNs together may have, so that a few VPNs cannot take it all.
+MAC_LIMIT = 16384
+#: Seconds of silence after which a MAC counts as unknown, as on a Linux bridge.
+AGEING_TIME = 300.0
+#: Frames a second that one member may have flooded. Each costs about 2 µs of CPU per other
+#: member; ordinary sites flood a few dozen a second.
+FLOOD_RATE = 10_000
+#: As many may come at once: ARP of a site that comes back, or a burst to a MAC just forgotten.
+FLOOD_BURST = 20_000
+#: Where switches are pinned.
+PIN_ROOT = f"{BPFFS}/dmevpn"
+
+#: Seconds between two looks at what nobody tells us: lost events.
+_POLL_INTERVAL = 1.0
+_OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
+_PROGRAM, _EDITOR = "hub_switch", "edit_macs"
+_PROGRAM_PIN = "program_"
+
+
+class ProvisionedDevice(Protocol):
+    """A device that was made for the switch."""
+
+    def remove(self) -> None:
+        """Remove it again."""
+
+
+@implementer(IHubDataplane)
+class EBPFSwitch:
+    """The learning switch on one external vxlan device.
+
+    Start and stop it in the network namespace of the device.
+
+    :param reactor: provides IReactorTime and IReactorFDSet.
+    :param interface: name of the device.
+    :param pin_root: directory on a bpffs; made when needed.
+    :param provision: makes the device before the switch starts; what it returns is removed after
+        the switch has stopped. Without it the device is the operator's.
+    :param mac_limit: MACs that one VPN may have.
+    :param ageing: seconds of silence after which a MAC counts as unknown.
+    :param flood_rate: frames a second that one member may have flooded; 0: no limit.
+    :param flood_burst: as many may come at once.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        metrics: Metrics,
+        interface: str,
+        *,
+        pin_root: str = PIN_ROOT,
+        provision: Callable[[], ProvisionedDevice] | None = None,
+        mac_limit: int = MAC_LIMIT,
+        ageing: float = AGEING_TIME,
+        flood_rate: int = FLOOD_RATE,
+        flood_burst: int = FLOOD_BURST,
+    ) -> None:
+        self.interface = interface
+        self.station_mac = b""
+        self.mtu = 0
+        self._time: IReactorTime = reactor
+        self._readers: IReactorFDSet = reactor
+        self._pins = PinDirectory(pin_root, interface)
+        self._provision = provision
+        self._device: ProvisionedDevice | None = None
+        self._mac_limit = mac_limit
+        self._ageing = ageing
+        self._flood_rate = flood_rate
+        self._flood_burst = flood_burst
+        self._listener: IHubListener = HubListener()
+        self._maps: dict[str, libbpf.Map] = {}
+        self._programs: dict[str, libbpf.Program] = {}
+        self._adopted: list[tuple[int, VTEP, bytes, Registration]] = []
+        self._running = False
+        self._lost = 0
+        self._poll: Any = None
+        self._collect: Any = None
+        self._full = metrics.counter("switch_full", interface=interface)
+        self._failed = metrics.counter("switch_errors", interface=interface)
+
+    # --- start and stop -------------------------------------------------------------------
+
+    def start(self, listener: IHubListener) -> None:
+        """Load or adopt the switch and attach it.
+
+        :raises StartError: with the cure; nothing is left behind that was not there before.
+        """
+        if self._provision is not None:
+            self._device = self._provision()
+        try:
+            self._start(listener)
+        except BaseException:
+            self._remove_device()
+            raise
+
+    def _start(self, listener: IHubListener) -> None:
+        link = find_device(self.interface)
+        if not link.up:
+            self.log.warn("{ifname} is down: ip link set {ifname} up", ifname=self.interface)
+        libbpf.library()
+        self._pins.open()
+        found = bool(self._pins.names())
+        try:
+            self._load()
+            self._attach(link.ifindex)
+        except BaseException as error:
+            self._close()
+            if found:
+                self._pins.close()  # a switch may be running on them
+            else:
+                self._pins.remove()
+            if isinstance(error, DataplaneError):
+                raise StartError(f"interface {self.interface}: {error}") from None
+            raise
+        self.station_mac, self.mtu = link.address, link.mtu
+        self._listener = listener
+        self._lost = self.counters()["events_lost"]
+        self._ring = RingBuffer(
+            self._maps["events"].fd, self._maps["events"].shape.max_entries, self._event
+        )
+        self._readers.addReader(self._ring)
+        self._running = True
+        self._poll = self._time.callLater(_POLL_INTERVAL, self._poll_now)
+        self._collect_later(self._members.collect(self._time.seconds()))
+        if self._adopted:
+            self.log.info(
+                "{ifname}: took over a running switch with {count} members",
+                ifname=self.interface,
+                count=len(self._adopted),
+            )
+
+    def _load(self) -> None:
+        file = libbpf.Object(str(_OBJECT), self._pins.path)
+        try:
+            self._check_pins(file.shapes())
+            self._maps, self._programs = file.load()
+        finally:
+            file.close()
+        self._members = MemberTable(
+            self._maps,
+            self._time.seconds,
+            mac_limit=self._mac_limit,
+            ageing=self._ageing,
+            flood_rate=self._flood_rate,
+            flood_burst=self._flood_burst,
+        )
+        self._macs = MACTable(
+            self._time,
+            self._maps,
+            self._programs[_EDITOR],
+            self._members.by_number,
+            ageing=self._ageing,
+            aged=self._mac_aged,
+        )
+        self._members.adopt()
+        self._adopted = [
+            (member.vpn, member.vtep, member.local, self._members.registration(member))
+            for member in self._members.by_number.values()
+        ]
+
+    def _check_pins(self, shapes: Mapping[str, libbpf.MapShape]) -> None:
+        """Let go of maps that this build cannot use: all of them, since they belong together."""
+        present = {
+            name: libbpf.pinned_map_shape(self._pins.at(name))
+            for name in self._pins.names()
+            if not name.startswith(_PROGRAM_PIN)
+        }
+        if present and present != shapes:
+            self.log.warn(
+                "{ifname}: the switch of an earlier run is of another build: starting afresh",
+                ifname=self.interface,
+            )
+            for name in present:
+                self._pins.unpin(name)
+
+    def _attach(self, ifindex: int) -> None:
+        program = self._programs[_PROGRAM]
+        zero = layout.NUMBER.pack(0)
+        kept = self._maps["keepsakes"].lookup(zero) or bytes(layout.KEEPSAKE.size)
+        next_member, made_clsact = layout.KEEPSAKE.unpack(kept)
+        earlier = {
+            libbpf.pinned_program_id(self._pins.at(name)): name
+            for name in self._pins.names()
+            if name.startswith(_PROGRAM_PIN)
+        }
+        self._attachment = Attachment(self.interface, ifindex, made_clsact=bool(made_clsact))
+        name = f"{_PROGRAM_PIN}{program.id}"
+        try:
+            self._attachment.prepare(earlier)
+            self._maps["keepsakes"].update(
+                zero, layout.KEEPSAKE.pack(next_member, self._attachment.made_clsact)
+            )
+            # Pinned before it is attached: whatever is found attached later is known as ours.
+            libbpf.pin(program.fd, self._pins.at(name))
+            self._attachment.attach(program)
+        except BaseException:
+            self._pins.unpin(name)
+            if not made_clsact:
+                self._attachment.release()
+            raise
+        for other in earlier.values():
+            self._pins.unpin(other)
+        if self._pins.remove_other_layouts():
+            self.log.info("{ifname}: replaced the switch of another version", ifname=self.interface)
+
+    def stop(self) -> Deferred[None]:
+        """Detach and unpin; frames are no longer forwarded when it returns."""
+        if self._running:
+            self._running = False
+            self._listener = HubListener()
+            self._readers.removeReader(self._ring)
+            self._ring.connectionLost()
+            for call in (self._poll, self._collect):
+                if call is not None:
+                    call.cancel()
+            self._poll = self._collect = None
+            self._macs.stop()
+            try:
+                self._attachment.remove({self._programs[_PROGRAM].id})
+            except DataplaneError as error:
+                self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._close()
+            self._pins.remove()
+            self._remove_device()
+        return succeed(None)
+
+    def _close(self) -> None:
+        for table in self._maps.values():
+            table.close()
+        for program in self._programs.values():
+            program.close()
+        self._maps, self._programs = {}, {}
+
+    def _remove_device(self) -> None:
+        device, self._device = self._device, None
+        if device is not None:
+            try:
+                device.remove()
+            except DataplaneError as error:
+                self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+
+    # --- VPNs and members -----------------------------------------------------------------
+
+    def add_vpn(self, vpn: int) -> None:
+        """Make room for a VPN.
+
+        :raises DataplaneError: beyond MAX_VPNS of the program.
+        """
+        self._members.add_vpn(vpn)
+
+    def remove_vpn(self, vpn: int) -> None:
+        """Forget a VPN with its members and MACs."""
+        if vpn in self._members:
+            self._members.remove_vpn(vpn)
+            self._left()
+
+    def add_member(self, vpn: int, vtep: VTEP, local: bytes, registration: Registration) -> None:
+        """Admit a VTEP, or note its renewed registration.
+
+        A switch that is full admits nobody new: counted as ``switch_full``, and tried again by
+        the next refresh.
+        """
+        try:
+            self._members.add(vpn, vtep, local, registration)
+        except DataplaneError as error:
+            full = error.errno in (errno.E2BIG, errno.ENOMEM)
+            (self._full if full else self._failed).inc()
+            self.log.error(
+                "vpn {vpn}: {vtep} is not admitted to {ifname}: {reason}",
+                vpn=vpn,
+                vtep=str(vtep),
+                ifname=self.interface,
+                reason="the switch is full" if full else str(error),
+            )
+
+    def remove_member(self, vpn: int, vtep: VTEP) -> None:
+        """Stop admitting and flooding; at once none of its MACs counts as known."""
+        if self._members.remove(vpn, vtep):
+            self._left()
+
+    def adopted(self) -> list[tuple[int, VTEP, bytes, Registration]]:
+        """Members that start has found, those whose registration has run out included."""
+        return self._adopted
+
+    def _left(self) -> None:
+        """Members are gone: their MACs, and later they themselves, are to be swept up."""
+        self._macs.changed()
+        self._macs.sweep()
+        if self._collect is None:
+            self._collect_later(self._members.collect(self._time.seconds()))
+
+    def _collect_later(self, due: float | None) -> None:
+        self._collect = (
+            None
+            if due is None
+            else self._time.callLater(max(due - self._time.seconds(), 0), self._collect_now)
+        )
+
+    def _collect_now(self) -> None:
+        self._collect_later(self._members.collect(self._time.seconds()))
+
+    # --- MACs -------------------------------------------------------------------------------
+
+    def lookup(self, vpn: int, mac: bytes) -> VTEP | None:
+        """Where a frame for this MAC would go now; None if it would be flooded."""
+        return self._macs.lookup(vpn, mac)
+
+    def entries(self, vpn: int) -> Iterator[LearnedMAC]:
+        """The MAC table of a VPN."""
+        return self._macs.entries(vpn)
+
+    def mac_count(self, vpn: int) -> int:
+        """How many MACs the table of a VPN holds; cheap."""
+        return self._macs.count(vpn)
+
+    def forget(self, vpn: int, mac: bytes) -> None:
+        """Remove one MAC."""
+        self._macs.forget(vpn, mac)
+
+    def age(self, max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:
+        """Remove silent MACs, over the next turns of the reactor."""
+        self._macs.age(max_idle, keep)
+
+    def _mac_aged(self, vpn: int, mac: bytes) -> None:
+        self._listener.mac_aged(vpn, mac)
+
+    # --- counters ---------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """Frames dropped, by reason; also ``events_lost`` and ``not_learned`` (limit)."""
+        counters = self._maps["counters"]
+        values = {}
+        for index, name in enumerate(layout.COUNTERS):
+            counters.find(layout.NUMBER.pack(index))
+            values[name] = sum(memoryview(counters.value).cast("B").cast("Q"))
+        return values
+
+    def member_counters(self, vpn: int, vtep: VTEP) -> MemberCounters | None:
+        """Counters of one member; None if it is none."""
+        return self._members.counters(vpn, vtep)
+
+    # --- events -----------------------------------------------------------------------------
+
+    def _event(self, record: bytes) -> None:
+        type_, vpn, number, previous, mac, address, vni = layout.EVENT.unpack(record)
+        self._macs.changed()
+        if type_ == layout.Event.REFUSED:
+            self._listener.sender_refused(VTEP(layout.unpack_address(address), vni))
+            return
+        if vpn not in self._members:
+            return  # removed since
+        if type_ == layout.Event.LIMIT:
+            self._listener.limit_reached(vpn)
+            return
+        member = self._members.by_number.get(number)
+        if member is None:
+            return  # it has left since
+        if type_ == layout.Event.MOVED:
+            old = self._members.by_number.get(previous)
+            self._listener.mac_moved(vpn, mac, None if old is None else old.vtep, member.vtep)
+        else:
+            self._listener.mac_learned(vpn, mac, member.vtep)
+
+    def _poll_now(self) -> None:
+        self._poll = self._time.callLater(_POLL_INTERVAL, self._poll_now)
+        lost = self.counters()["events_lost"]
+        if lost != self._lost:
+            self._lost = lost
+            self._listener.events_lost()
+
+    def __repr__(self) -> str:
+        return f"<EBPFSwitch {self.interface} {format_address(self.station_mac)}>"

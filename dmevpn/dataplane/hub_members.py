@@ -1,0 +1,372 @@
+"""Who belongs to which VPN, in the maps of a hub's switch. Layer: edge.
+
+The maps are the truth that outlives us; this keeps a copy of them, finds it again at start, and
+writes each change in an order that a frame, or our own death, may interrupt anywhere:
+
+- joining: the member (unreachable yet), its counters, its admission, and last the
+  head of the VPN's chain, by which floods find it;
+- leaving: its admission, then the link to it. It stays readable as *left* for GRACE, since a
+  flood may be standing on it, and is deleted then.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from dmevpn.addresses import VTEP
+from dmevpn.dataplane.ebpf import layout
+from dmevpn.dataplane.ebpf.layout import NOBODY, NUMBER
+from dmevpn.dataplane.ebpf.libbpf import NO_EXIST, Map
+from dmevpn.errors import DataplaneError
+from dmevpn.interfaces import MemberCounters, Registration
+
+__all__ = ["GRACE", "Member", "MemberTable"]
+
+#: Seconds that a member which left stays readable: far more than a flood to a full switch
+#: takes (131,072 copies of 2 µs).
+GRACE = 2.0
+#: Member numbers reserved at once for this daemon, so that a crash never makes us use one twice.
+_NUMBERS_RESERVED = 1024
+_ZERO = NUMBER.pack(0)
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One VTEP in a VPN; ``older`` and ``newer`` are its neighbours in the VPN's chain."""
+
+    number: int
+    vpn: int
+    vtep: VTEP
+    local: bytes
+    expires_ns: int
+    station: bytes
+    unique: bool
+    older: Member | None = None
+    newer: Member | None = None
+
+    def pack(self, *, left: bool = False) -> bytes:
+        """``struct member``."""
+        flags = layout.MEMBER_IPV6 if len(self.vtep.nbma) == 16 else 0
+        return layout.MEMBER.pack(
+            layout.pack_address(self.vtep.nbma),
+            self.vtep.vni,
+            # An address of the other family could not be sent from.
+            layout.pack_address(self.local)
+            if len(self.local) == len(self.vtep.nbma)
+            else bytes(16),
+            self.vpn,
+            flags | layout.MEMBER_LEFT if left else flags,
+            NOBODY if self.older is None else self.older.number,
+            self.expires_ns,
+            self.station,
+            self.unique,
+        )
+
+
+class MemberTable:
+    """The members of all VPNs of one switch.
+
+    :param maps: the maps of the switch by name.
+    :param clock_seconds: the clock of :attr:`Registration.expires`. The maps hold the kernel's
+        CLOCK_MONOTONIC, which is the same for the next daemon.
+    :param mac_limit: MACs that one VPN may have.
+    :param ageing: seconds of silence after which a MAC counts as unknown.
+    :param flood_rate: frames a second that one member may have flooded; 0: no limit.
+    :param flood_burst: as many may come at once.
+    """
+
+    def __init__(
+        self,
+        maps: dict[str, Map],
+        clock_seconds: Callable[[], float],
+        *,
+        mac_limit: int,
+        ageing: float,
+        flood_rate: int,
+        flood_burst: int,
+    ) -> None:
+        self._senders = maps["senders"]
+        self._members = maps["members"]
+        self._states = maps["states"]
+        self._vpns = maps["vpns"]
+        self._usage = maps["usage"]
+        self._keepsakes = maps["keepsakes"]
+        self._clock_seconds = clock_seconds
+        self._mac_limit = mac_limit
+        self._ageing_ns = int(ageing * 1e9)
+        self._flood_gap = 1_000_000_000 // flood_rate if flood_rate else 0
+        self._flood_burst = self._flood_gap * flood_burst
+        self.by_number: dict[int, Member] = {}
+        """Every member by the number that MAC entries and events name it by."""
+        self._by_vtep: dict[VTEP, Member] = {}
+        self._heads: dict[int, Member | None] = {}
+        self._leavers: deque[tuple[float, int]] = deque()
+        self._next = 1
+        self._reserved = 1
+
+    def __len__(self) -> int:
+        return len(self.by_number)
+
+    # --- VPNs -----------------------------------------------------------------------------
+
+    def add_vpn(self, vpn: int) -> None:
+        """Make room for a VPN.
+
+        :raises DataplaneError: E2BIG beyond MAX_VPNS.
+        """
+        if vpn in self._heads:
+            return
+        self._add(self._usage, vpn, layout.USAGE.pack(0))
+        self._write_head(vpn, None)
+        self._heads[vpn] = None
+
+    def remove_vpn(self, vpn: int) -> None:
+        """Forget a VPN with its members. Its MACs and their count go by sweeping."""
+        if vpn not in self._heads:
+            return
+        chain = []
+        member = self._heads.pop(vpn)
+        while member is not None:
+            chain.append(member)
+            self._dismiss(member)
+            member = member.older
+        self._vpns.delete(NUMBER.pack(vpn))  # from now on no flood comes by
+        for member in chain:
+            self._retire(member)
+
+    def vpns(self) -> Iterator[int]:
+        """The VPNs there are."""
+        return iter(self._heads)
+
+    def __contains__(self, vpn: object) -> bool:
+        return vpn in self._heads
+
+    # --- members --------------------------------------------------------------------------
+
+    def find(self, vpn: int, vtep: VTEP) -> Member | None:
+        """The member of a VPN at a VTEP."""
+        member = self._by_vtep.get(vtep)
+        return member if member is not None and member.vpn == vpn else None
+
+    def add(self, vpn: int, vtep: VTEP, local: bytes, registration: Registration) -> bool:
+        """Admit a VTEP, or write its renewed registration; whether it is new.
+
+        :raises ValueError: if the VPN is unknown, the VTEP has no VNI, or another VPN has it.
+        :raises DataplaneError: E2BIG if the switch is full, and nothing has changed.
+        """
+        member = self._by_vtep.get(vtep)
+        if member is not None and member.vpn == vpn:
+            member.local = local
+            self._note(member, registration)
+            self._members.update(NUMBER.pack(member.number), member.pack())
+            return False
+        if member is not None:
+            raise ValueError(f"{vtep} is a member of VPN {member.vpn}")
+        if vpn not in self._heads:
+            raise ValueError(f"VPN {vpn} was not added")
+        if not vtep.vni:
+            raise ValueError(f"{vtep} has no VNI")
+        member = Member(self._new_number(), vpn, vtep, local, layout.FOREVER, bytes(6), False)
+        self._note(member, registration)
+        if len(self.by_number) + len(self._leavers) >= layout.MAX_MEMBERS:
+            self.collect(float("inf"))
+        self._join(member)
+        return True
+
+    def remove(self, vpn: int, vtep: VTEP) -> bool:
+        """Admit it no more and flood to it no more; whether it was a member."""
+        member = self.find(vpn, vtep)
+        if member is None:
+            return False
+        self._dismiss(member)
+        older, newer = member.older, member.newer
+        if older is not None:
+            older.newer = newer
+        if newer is None:
+            self._write_head(vpn, older)
+            self._heads[vpn] = older
+        else:
+            newer.older = older
+            self._members.update(NUMBER.pack(newer.number), newer.pack())
+        self._retire(member)
+        return True
+
+    def collect(self, now: float) -> float | None:
+        """Delete the members that left more than GRACE before ``now``; when the next is due."""
+        while self._leavers and self._leavers[0][0] <= now:
+            number = NUMBER.pack(self._leavers.popleft()[1])
+            self._states.delete(number)
+            self._members.delete(number)
+        return self._leavers[0][0] if self._leavers else None
+
+    def counters(self, vpn: int, vtep: VTEP) -> MemberCounters | None:
+        """What the switch has counted for a member."""
+        member = self.find(vpn, vtep)
+        if member is None or not self._states.find(NUMBER.pack(member.number)):
+            return None
+        return MemberCounters(*layout.STATE.unpack(self._states.value)[3:])
+
+    def registration(self, member: Member) -> Registration:
+        """A member's registration, on the daemon's clock."""
+        expires = float("inf")
+        if member.expires_ns != layout.FOREVER:
+            left = (member.expires_ns - time.monotonic_ns()) / 1e9
+            expires = self._clock_seconds() + left
+        return Registration(member.station, member.unique, expires)
+
+    # --- start ----------------------------------------------------------------------------
+
+    def adopt(self) -> int:
+        """Take up what an earlier run has left, and finish what its end interrupted.
+
+        :returns: how many members there are.
+        """
+        self._next, _ = layout.KEEPSAKE.unpack(self._keepsakes.lookup(_ZERO) or bytes(8))
+        self._next = self._reserved = self._next or 1
+        heads = {
+            number: layout.VPN.unpack_from(values, index * layout.VPN.size)[0]
+            for count, keys, values in self._vpns.batches()
+            for index, (number,) in enumerate(NUMBER.iter_unpack(keys))
+        }
+        older: dict[int, int] = {}
+        for _, keys, values in self._members.batches():
+            for (number,), fields in zip(
+                NUMBER.iter_unpack(keys), layout.MEMBER.iter_unpack(values), strict=True
+            ):
+                address, vni, local, vpn, flags, following, expires, station, unique = fields
+                if flags & layout.MEMBER_LEFT or vpn not in heads:
+                    self._leavers.append((self._clock_seconds() + GRACE, number))
+                    continue
+                older[number] = following
+                vtep = VTEP(layout.unpack_address(address), vni)
+                member = Member(
+                    number,
+                    vpn,
+                    vtep,
+                    layout.unpack_address(local),
+                    expires,
+                    station,
+                    bool(unique),
+                )
+                self.by_number[number] = self._by_vtep[vtep] = member
+        loose = dict(self.by_number)
+        for vpn, head in heads.items():
+            self._heads[vpn] = self._adopt_chain(head, older, loose)
+            self._write_head(vpn, self._heads[vpn])
+            self._add(self._usage, vpn, layout.USAGE.pack(0))
+        self._adopt_admissions()
+        for member in loose.values():
+            self._join(member)
+        return len(self.by_number)
+
+    def _adopt_chain(
+        self, number: int, older: dict[int, int], loose: dict[int, Member]
+    ) -> Member | None:
+        """Link the members of a chain as far as it holds; they are loose no more."""
+        head = previous = loose.pop(number, None)
+        while previous is not None:
+            following = loose.pop(older[previous.number], None)
+            previous.older = following
+            if following is not None:
+                following.newer = previous
+            elif older[previous.number] != NOBODY:
+                self._members.update(NUMBER.pack(previous.number), previous.pack())
+            previous = following
+        return head
+
+    def _adopt_admissions(self) -> None:
+        """Make the admitted VTEPs those of the members, with the limits of this run."""
+        strangers: list[bytes] = []
+        right: set[int] = set()
+        for _, keys, values in self._senders.batches():
+            for index, fields in enumerate(layout.SENDER.iter_unpack(values)):
+                member = self.by_number.get(fields[0])
+                if member is None:
+                    size = layout.VTEP_KEY.size
+                    strangers.append(keys[index * size : (index + 1) * size])
+                elif fields == self._sender(member):
+                    right.add(member.number)
+        for key in strangers:
+            self._senders.delete(key)
+        for member in self.by_number.values():
+            if member.number not in right:
+                self._admit(member)
+
+    # --- one step each ------------------------------------------------------------------------
+
+    def _note(self, member: Member, registration: Registration) -> None:
+        member.station = registration.station
+        member.unique = registration.unique
+        left = registration.expires - self._clock_seconds()
+        # Beyond a century is for ever; it must fit 64 bits.
+        member.expires_ns = (
+            layout.FOREVER if left > 3.2e9 else max(time.monotonic_ns() + int(left * 1e9), 0)
+        )
+
+    def _join(self, member: Member) -> None:
+        """Write a member that no chain holds."""
+        number = NUMBER.pack(member.number)
+        head = self._heads[member.vpn]
+        member.older, member.newer = head, None
+        try:
+            self._members.update(number, member.pack())
+            self._add(self._states, member.number, bytes(layout.STATE.size))
+            self._admit(member)
+        except DataplaneError:
+            self._senders.delete(layout.pack_vtep(member.vtep))
+            self._states.delete(number)
+            self._members.delete(number)
+            raise
+        self._write_head(member.vpn, member)
+        if head is not None:
+            head.newer = member
+        self._heads[member.vpn] = member
+        self.by_number[member.number] = self._by_vtep[member.vtep] = member
+
+    def _sender(self, member: Member) -> tuple[int, int, int, int]:
+        return member.number, member.vpn, self._flood_gap, self._flood_burst
+
+    def _admit(self, member: Member) -> None:
+        value = layout.SENDER.pack(*self._sender(member))
+        self._senders.update(layout.pack_vtep(member.vtep), value)
+
+    def _dismiss(self, member: Member) -> None:
+        self._senders.delete(layout.pack_vtep(member.vtep))
+
+    def _retire(self, member: Member) -> None:
+        """Mark an unlinked member as left; floods that stand on it still find the next one."""
+        self._members.update(NUMBER.pack(member.number), member.pack(left=True))
+        del self.by_number[member.number]
+        del self._by_vtep[member.vtep]
+        self._leavers.append((self._clock_seconds() + GRACE, member.number))
+
+    def _write_head(self, vpn: int, head: Member | None) -> None:
+        number = NOBODY if head is None else head.number
+        value = layout.VPN.pack(number, self._mac_limit, self._ageing_ns)
+        self._vpns.update(NUMBER.pack(vpn), value)
+
+    @staticmethod
+    def _add(table: Map, number: int, value: bytes) -> None:
+        """Write a value unless there is one."""
+        try:
+            table.update(NUMBER.pack(number), value, NO_EXIST)
+        except DataplaneError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def _new_number(self) -> int:
+        """A number that no MAC entry can still name."""
+        if self._next == self._reserved:
+            self._reserved = (self._reserved + _NUMBERS_RESERVED) & 0xFFFFFFFF or 1
+            kept = self._keepsakes.lookup(_ZERO) or bytes(layout.KEEPSAKE.size)
+            _, made_clsact = layout.KEEPSAKE.unpack(kept)
+            self._keepsakes.update(_ZERO, layout.KEEPSAKE.pack(self._reserved, made_clsact))
+        number = self._next
+        self._next = (number + 1) & 0xFFFFFFFF or 1
+        if number in self.by_number:  # after four thousand million members
+            return self._new_number()
+        return number
