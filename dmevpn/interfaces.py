@@ -289,6 +289,9 @@ class IHubDataplane(Interface):
     def entries(vpn: int) -> Iterator[LearnedMAC]:  # type: ignore[misc]
         """The MAC table of a VPN."""
 
+    def mac_count(vpn: int) -> int:  # type: ignore[misc]
+        """How many MACs the table of a VPN holds; cheap at any size."""
+
     def forget(vpn: int, mac: bytes) -> None:  # type: ignore[misc]
         """Remove one MAC."""
 
@@ -300,7 +303,7 @@ class IHubDataplane(Interface):
         """
 
     def counters() -> dict[str, int]:  # type: ignore[misc]
-        """Frames dropped before they had a member, by reason (``unregistered``, …)."""
+        """Frames dropped, by reason (``unregistered``, …), and other numbers of the switch."""
 
     def member_counters(vpn: int, vtep: VTEP) -> MemberCounters | None:  # type: ignore[misc]
         """Counters of one member; None if it is none."""
