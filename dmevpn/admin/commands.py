@@ -53,8 +53,8 @@ class Column(NamedTuple):
     name: str
     meaning: str
     kind: str = "text"
-    """How text output shows it: ``text``, ``address``, ``number``, ``seconds`` (as 1h 58m),
-    ``list`` or ``labels``; JSON has it as it is."""
+    """How text output shows it: ``text``, ``address``, ``number``, ``amount`` (as 12.3M),
+    ``seconds`` (as 1h 58m), ``list`` or ``labels``; JSON has it as it is."""
 
 
 class Context(NamedTuple):
@@ -230,7 +230,7 @@ _BINDING = (
 
 
 def _frames(name: str, meaning: str) -> Column:
-    return Column(name, meaning, "number")
+    return Column(name, meaning, "amount")
 
 
 COMMANDS: dict[str, Command] = {

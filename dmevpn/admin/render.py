@@ -9,12 +9,13 @@ from typing import Any
 from dmevpn.addresses import parse_protocol_address
 from dmevpn.admin.commands import Column, Command
 
-__all__ = ["WIDTH", "duration", "json_document", "json_lines", "text_event", "text_lines"]
+__all__ = ["WIDTH", "amount", "duration", "json_document", "json_lines", "text_event", "text_lines"]
 
 #: Columns of text that output keeps within.
 WIDTH = 100
 
-_GAP = "  "
+#: Kinds of column that are aligned to the left.
+_LEFT = ("text", "address", "list", "labels")
 #: Width to which a column of text shrinks before any column of addresses does.
 _ELASTIC_WIDTH = 12
 #: Columns that say which thing a row is about come first; sorting looks at no more than these.
@@ -63,11 +64,26 @@ def duration(seconds: float) -> str:
     return " ".join(part for part in parts[:2] if part[:-1] != "0") or "0s"
 
 
+def amount(number: int) -> str:
+    """A count in at most five or six places: 1234, 123k, 12.3M."""
+    if number < 100_000:
+        return str(number)
+    scaled = float(number)
+    units = iter("kMGTPE")
+    unit = ""
+    while scaled >= 1000:
+        scaled /= 1000
+        unit = next(units)
+    return f"{scaled:.1f}{unit}" if scaled < 99.95 else f"{scaled:.0f}{unit}"
+
+
 def _cell(kind: str, value: Any) -> str:
     if value is None or value == [] or value == {}:
         return "-"
     if kind == "seconds":
         return duration(value)
+    if kind == "amount":
+        return amount(value)
     if kind == "list":
         return ",".join(map(str, value))
     if kind == "labels":
@@ -132,50 +148,53 @@ def _table(columns: Sequence[Column], rows: list[Row]) -> Iterator[str]:
     cells = [[_cell(column.kind, row[column.name]) for column in columns] for row in rows]
     rows.clear()
     headings = [column.name for column in columns]
-    widths = [len(heading) for heading in headings]
-    for line in cells:
-        widths = [max(width, len(cell)) for width, cell in zip(widths, line, strict=True)]
-    if sum(widths) + len(_GAP) * (len(widths) - 1) > WIDTH:
+    needed = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(width, len(word)) for width, word in zip(needed, headings, strict=True)]
+    widest_line = sum(widths) + 2 * (len(widths) - 1)
+    gap = "  "
+    if widest_line > WIDTH:
         headings = [heading.replace("_", " ") for heading in headings]
-        widths = _shrink(columns, widths)
+        gap, widths = _tighten(columns, headings, needed)
     kinds = [column.kind for column in columns]
-    yield from _wrapped(headings, widths, kinds)
-    for line in cells:
-        yield from _wrapped(line, widths, kinds)
+    for line in (headings, *cells):
+        for text in _wrapped(line, widths, kinds):
+            yield gap.join(text).rstrip() + "\n"
 
 
-def _shrink(columns: Sequence[Column], widths: Sequence[int]) -> list[int]:
-    """Widths that fit, at the cost of free text before addresses, the widest first."""
-    widths = list(widths)
-    room = WIDTH - len(_GAP) * (len(widths) - 1)
+def _tighten(
+    columns: Sequence[Column], headings: Sequence[str], needed: Sequence[int]
+) -> tuple[str, list[int]]:
+    """A gap and widths that fit: headings are wrapped first, then free text, addresses last."""
+    words = [max(map(len, heading.split())) for heading in headings]
+    widths = [max(pair) for pair in zip(words, needed, strict=True)]
+    gaps = len(widths) - 1
+    if sum(widths) + 2 * gaps <= WIDTH:
+        return "  ", widths
     elastic = [
-        index
-        for index, column in enumerate(columns)
-        if column.kind in ("text", "list", "labels") and widths[index] > _ELASTIC_WIDTH
+        index for index, column in enumerate(columns) if column.kind in ("text", "list", "labels")
     ]
-    while sum(widths) > room:
+    while sum(widths) + gaps > WIDTH:
         candidates = [index for index in elastic if widths[index] > _ELASTIC_WIDTH]
         widest = max(candidates or range(len(widths)), key=widths.__getitem__)
         widths[widest] -= 1
-    return widths
+    return " ", widths
 
 
-def _wrapped(cells: Sequence[str], widths: Sequence[int], kinds: Sequence[str]) -> Iterator[str]:
-    """A row as one line, or as several where a cell is wider than its column."""
-    if all(len(cell) <= width for cell, width in zip(cells, widths, strict=True)):
-        yield _line(cells, widths, kinds)
-        return
-    from textwrap import wrap
+def _wrapped(
+    cells: Sequence[str], widths: Sequence[int], kinds: Sequence[str]
+) -> Iterator[list[str]]:
+    """A row as one line of padded cells, or as several where a cell is wider than its column."""
+    lines = [cells]
+    if any(len(cell) > width for cell, width in zip(cells, widths, strict=True)):
+        from textwrap import wrap
 
-    parts = [wrap(cell, width) or [""] for cell, width in zip(cells, widths, strict=True)]
-    for number in range(max(map(len, parts))):
-        line = [part[number] if number < len(part) else "" for part in parts]
-        yield _line(line, widths, kinds)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], kinds: Sequence[str]) -> str:
-    padded = [
-        cell.rjust(width) if kind in ("number", "seconds") else cell.ljust(width)
-        for cell, width, kind in zip(cells, widths, kinds, strict=True)
-    ]
-    return _GAP.join(padded).rstrip() + "\n"
+        parts = [wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+        lines = [
+            [part[number] if number < len(part) else "" for part in parts]
+            for number in range(max(map(len, parts)))
+        ]
+    for line in lines:
+        yield [
+            cell.ljust(width) if kind in _LEFT else cell.rjust(width)
+            for cell, width, kind in zip(line, widths, kinds, strict=True)
+        ]
