@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import socket
 from pathlib import Path
@@ -148,8 +147,6 @@ class Lab:
         self.underlay = Namespace(f"{prefix}-ul")
         self.machines: dict[str, Machine] = {}
         self.vms: dict[str, VM] = {}
-        self.resources = contextlib.ExitStack()
-        """What must end before the namespaces go: daemons, captures, flows."""
         self._kept = False
 
     @property
@@ -172,11 +169,7 @@ class Lab:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._kept:
-            return
-        try:
-            self.resources.close()
-        finally:
+        if not self._kept:
             self.remove_leftovers(self.prefix)
 
     def keep(self) -> None:

@@ -195,6 +195,10 @@ class Flow:
         self.sent = 0
         """Frames sent so far."""
 
+    def add_receiver(self, receiver: Namespace) -> None:
+        """Count it at one more namespace, from now on."""
+        self._captures.append(Capture(receiver, ethertype=ETH_P_FLOW))
+
     def start(self) -> Self:
         """Begin to send, in a thread; the receivers listen already."""
         self._thread.start()
