@@ -27,8 +27,8 @@ class Layer:
 
 
 BASE = ("addresses", "errors", "interfaces", "metrics", "sockfilter")
-WIRE = ("nhrp.constants", "nhrp.encapsulation", "nhrp.extensions", "nhrp.packet")
-WIRE = (*WIRE, "nhrp.records", "nhrp.wire")
+WIRE = ("nhrp.constants", "nhrp.encapsulation", "nhrp.extensions", "nhrp.header")
+WIRE = (*WIRE, "nhrp.packet", "nhrp.records", "nhrp.wire")
 
 #: The first row that names a module (or a package above it) governs it.
 LAYERS = (

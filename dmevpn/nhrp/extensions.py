@@ -163,6 +163,10 @@ class Authentication(Extension):
     def __init__(self, spi: int, data: bytes) -> None:
         self._fill(ExtensionType.AUTHENTICATION, True, _HEADER.pack(0, spi) + data)
 
+    def __repr__(self) -> str:
+        # The secret stays out of logs.
+        return f"<{type(self).__name__} spi {self.spi}>"
+
     @property
     def spi(self) -> int:
         """Security parameter index; 0, which nobody uses, if the value is too short for one."""

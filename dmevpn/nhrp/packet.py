@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from struct import Struct
 from struct import error as StructError
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.errors import MalformedPacket
 from dmevpn.nhrp.constants import (
     DEFAULT_HOP_COUNT,
     NBMA_LENGTHS,
-    PROTOCOL_LENGTHS,
     VERSION,
     ErrorCode,
     PacketType,
@@ -28,7 +26,18 @@ from dmevpn.nhrp.constants import (
 )
 from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, Encapsulation, Form, decapsulate, header
 from dmevpn.nhrp.extensions import END, Extension, decode_extensions
-from dmevpn.nhrp.records import CIE, address_length, decode_cies
+from dmevpn.nhrp.header import (
+    ADDRESSES,
+    CHECKSUM,
+    EXTENSIONS_OFFSET,
+    FIXED,
+    LONGEST_NBMA,
+    PROTOCOL_TYPE,
+    decode_addresses,
+    ethertype,
+    protocol_length,
+)
+from dmevpn.nhrp.records import CIE, decode_cies
 from dmevpn.nhrp.wire import checksum, checksum_holds, left_padded_checksum_holds
 
 __all__ = [
@@ -47,17 +56,6 @@ __all__ = [
     "decode_embedded",
     "decode_payload",
 ]
-
-#: Fixed header (§5.1) and what of the mandatory part has a fixed place (§5.2.0): ar$afn,
-#: ar$pro.type, ar$pro.snap, ar$hopcnt, ar$pktsz, ar$chksum, ar$extoff, ar$op.version, ar$op.type,
-#: ar$shtl, ar$sstl; lengths of source and destination protocol address, flags, request ID.
-_FIXED = Struct("!HH5sBHHHBBBBBBHL")
-_ADDRESSES: Final = 28
-_CHECKSUM: Final = 12
-
-#: Places that an Error Indication points at.
-_PROTOCOL_TYPE_OFFSET: Final = 2
-_EXTENSIONS_OFFSET_OFFSET: Final = 14
 
 _FAMILIES = {length: family for family, length in NBMA_LENGTHS.items()}
 _NO_SNAP = bytes(5)
@@ -97,13 +95,13 @@ class Packet:
     @property
     def ethertype(self) -> int:
         """The protocol type in its short form; MAC addresses have two, see ProtocolType."""
-        return _ethertype(self.protocol_type, self.snap)
+        return ethertype(self.protocol_type, self.snap)
 
     @property
     def header_end(self) -> int:
         """Offset of the octet behind the four addresses."""
         return (
-            _ADDRESSES
+            ADDRESSES
             + len(self.source_nbma)
             + len(self.source_subaddress)
             + len(self.source_protocol)
@@ -143,7 +141,7 @@ class Packet:
         source = self.source_protocol
         destination = self.destination_protocol
         family = _FAMILIES.get(len(nbma))
-        if family is None or len(subaddress) > 0x3F or len(self.snap) != 5:
+        if family is None or len(subaddress) > LONGEST_NBMA or len(self.snap) != 5:
             raise ValueError(f"no valid packet: {self}")
         rest = self._encode_rest()
         front = header(form, vpn_id)
@@ -151,7 +149,7 @@ class Packet:
         counted = front if len(front) == LEGACY_LENGTH else b""
         size = (
             len(counted)
-            + _ADDRESSES
+            + ADDRESSES
             + len(nbma)
             + len(subaddress)
             + len(source)
@@ -166,7 +164,7 @@ class Packet:
             size += len(extensions)
         flags, number = self._encode_words()
         try:
-            fixed = _FIXED.pack(
+            fixed = FIXED.pack(
                 family,
                 self.protocol_type,
                 self.snap,
@@ -189,9 +187,9 @@ class Packet:
         total = checksum(counted + packet)
         return b"%b%b%b%b" % (
             front,
-            packet[:_CHECKSUM],
+            packet[:CHECKSUM],
             total.to_bytes(2, "big"),
-            packet[_CHECKSUM + 2 :],
+            packet[CHECKSUM + 2 :],
         )
 
     def _encode_words(self) -> tuple[int, int]:
@@ -333,7 +331,7 @@ class ErrorIndication(Packet):
     """As much of the offending packet as fits, see :func:`decode_embedded`."""
 
     def _encode_words(self) -> tuple[int, int]:
-        return self.unused, self.code << 16 | self.offset
+        return self.unused, _join(self.code, self.offset)
 
     def _encode_rest(self) -> bytes:
         return self.contents
@@ -358,7 +356,7 @@ class TrafficIndication(Packet):
     """The beginning of the data packet, from its network (or Ethernet) header on."""
 
     def _encode_words(self) -> tuple[int, int]:
-        return self.unused[0], self.code << 16 | self.unused[1]
+        return self.unused[0], _join(self.code, self.unused[1])
 
     def _encode_rest(self) -> bytes:
         return self.contents
@@ -367,6 +365,13 @@ class TrafficIndication(Packet):
         self.code, low = divmod(number, 0x10000)
         self.unused = flags, low
         self.contents = self.raw[start:end]
+
+
+def _join(high: int, low: int) -> int:
+    """Two fields of sixteen bits, which stand where the others have the request ID."""
+    if not 0 <= low <= 0xFFFF:
+        raise ValueError(f"{low} does not fit sixteen bits")
+    return high << 16 | low
 
 
 _CLASSES: dict[int, type[Packet]] = {
@@ -400,12 +405,12 @@ def decode(
     form, _, start = encapsulation
     counted = start if form is Form.LEGACY_LITTLE or form is Form.LEGACY_BIG else 0
     try:
-        fields = _FIXED.unpack_from(payload, start)
+        fields = FIXED.unpack_from(payload, start)
     except StructError:
         raise MalformedPacket("truncated") from None
     size = fields[4] - counted
     end = start + size
-    if size < _ADDRESSES or end > len(payload):
+    if size < ADDRESSES or end > len(payload):
         raise MalformedPacket("truncated")
     raw = payload[start:end]
     covered = payload[:end] if counted else raw
@@ -427,7 +432,7 @@ def decode(
             raise MalformedPacket(
                 "bad_extension_offset",
                 code=ErrorCode.PROTOCOL_ERROR,
-                offset=_EXTENSIONS_OFFSET_OFFSET,
+                offset=EXTENSIONS_OFFSET,
             )
     except MalformedPacket as error:
         error.packet = packet
@@ -445,7 +450,7 @@ def decode_embedded(octets: bytes) -> Packet:
     :raises MalformedPacket: and nothing else, if not even the addresses are there.
     """
     try:
-        fields = _FIXED.unpack_from(octets)
+        fields = FIXED.unpack_from(octets)
     except StructError:
         raise MalformedPacket("truncated") from None
     packet, rest = _decode_header(fields, octets)
@@ -465,68 +470,33 @@ def decode_payload(payload: bytes, oui: bytes = DEFAULT_OUI) -> tuple[Encapsulat
 
 def _decode_header(fields: tuple[Any, ...], raw: bytes) -> tuple[Packet, int]:
     """Make the packet out of its fixed fields and addresses; the offset is where they end."""
-    (
-        family,
-        protocol_type,
-        snap,
-        hop_count,
-        _,
-        _,
-        _,
-        version,
-        packet_type,
-        nbma_type_length,
-        subaddress_type_length,
-        source_length,
-        destination_length,
-        _,
-        _,
-    ) = fields
-    if version != VERSION:
+    if fields[7] != VERSION:
         raise MalformedPacket("bad_version")
-    packet_class = _CLASSES.get(packet_type)
+    packet_class = _CLASSES.get(fields[8])
     if packet_class is None:
         raise MalformedPacket("bad_type")
-    nbma_length = NBMA_LENGTHS.get(family)
-    subaddress_length = address_length(subaddress_type_length)
-    if nbma_length != nbma_type_length or nbma_length is None or subaddress_length is None:
-        raise MalformedPacket("bad_address")
-    subaddress_at = _ADDRESSES + nbma_length
-    source_at = subaddress_at + subaddress_length
-    destination_at = source_at + source_length
-    end = destination_at + destination_length
-    if end > len(raw):
-        raise MalformedPacket("bad_address")
+    nbma, subaddress, source, destination, end = decode_addresses(fields, raw)
     packet = packet_class(
-        source_nbma=raw[_ADDRESSES:subaddress_at],
-        source_subaddress=raw[subaddress_at:source_at],
-        source_protocol=raw[source_at:destination_at],
-        destination_protocol=raw[destination_at:end],
-        protocol_type=protocol_type,
-        snap=snap,
-        hop_count=hop_count,
+        source_nbma=nbma,
+        source_subaddress=subaddress,
+        source_protocol=source,
+        destination_protocol=destination,
+        protocol_type=fields[1],
+        snap=fields[2],
+        hop_count=fields[3],
         raw=raw,
     )
-    width = PROTOCOL_LENGTHS.get(protocol_type)
-    if width is None:
-        width = PROTOCOL_LENGTHS.get(_ethertype(protocol_type, snap))
+    width = protocol_length(fields[1], fields[2])
     if width is None:
         raise MalformedPacket(
             "bad_protocol_type",
             code=ErrorCode.PROTOCOL_ERROR,
-            offset=_PROTOCOL_TYPE_OFFSET,
+            offset=PROTOCOL_TYPE,
             packet=packet,
         )
-    if source_length != width or destination_length != width:
+    if len(source) != width or len(destination) != width:
         # Who reports an error may not know the one or the other address (RFC 2332 §5.2.7).
         lengths = (0, width) if packet_class is ErrorIndication else (width,)
-        if source_length not in lengths or destination_length not in lengths:
+        if len(source) not in lengths or len(destination) not in lengths:
             raise MalformedPacket("bad_address")
     return packet, end
-
-
-def _ethertype(protocol_type: int, snap: bytes) -> int:
-    """What ar$pro.type means: itself, or the Ethertype in ar$pro.snap (RFC 2332 §5.1)."""
-    if protocol_type == ProtocolType.SNAP and snap[:3] == b"\0\0\0":
-        return int.from_bytes(snap[3:], "big")
-    return protocol_type

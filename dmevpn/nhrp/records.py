@@ -10,26 +10,12 @@ from dmevpn.addresses import VNI_MAX
 from dmevpn.errors import MalformedPacket
 from dmevpn.nhrp.constants import ErrorCode
 from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.header import LONGEST_NBMA, TYPE_BITS, address_length
 
-__all__ = ["CIE", "address_length", "decode_cies", "decode_vni", "encode_vni"]
+__all__ = ["CIE", "decode_cies", "decode_vni", "encode_vni"]
 
 #: code, prefix length, unused, MTU, holding time, three lengths, preference
 _CIE = Struct("!BBHHHBBBB")
-
-#: Type/length octets: reserved bit, E.164 bit, and six bits of length (RFC 2332 §5.1).
-_TYPE_BITS = 0xC0
-_E164 = 0x40
-_LONGEST_ADDRESS = 0x3F
-
-
-def address_length(type_length: int) -> int | None:
-    """The length that a type/length octet states; None for a type of address we do not know.
-
-    The bit for E.164 means nothing while there is no address (RFC 2332 §5.1).
-    """
-    if not type_length & _TYPE_BITS:
-        return type_length
-    return 0 if type_length == _E164 else None
 
 
 @dataclass(slots=True)
@@ -61,8 +47,8 @@ class CIE:
         :raises ValueError: if a field does not fit.
         """
         nbma, subaddress, protocol = self.nbma, self.subaddress, self.protocol
-        if len(nbma) > _LONGEST_ADDRESS or len(subaddress) > _LONGEST_ADDRESS:
-            raise ValueError(f"an NBMA address has at most {_LONGEST_ADDRESS} octets")
+        if len(nbma) > LONGEST_NBMA or len(subaddress) > LONGEST_NBMA:
+            raise ValueError(f"an NBMA address has at most {LONGEST_NBMA} octets")
         try:
             fixed = _CIE.pack(
                 self.code,
@@ -111,7 +97,7 @@ def decode_cies(
             protocol_size,
             preference,
         ) = _CIE.unpack_from(octets, at)
-        if (nbma_size | subaddress_size) & _TYPE_BITS:
+        if (nbma_size | subaddress_size) & TYPE_BITS:
             nbma_size = address_length(nbma_size)
             subaddress_size = address_length(subaddress_size)
         if (
