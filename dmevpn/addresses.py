@@ -42,7 +42,7 @@ class VPNID(NamedTuple):
 
     oui: bytes
     """Three octets: the authority that assigned the index."""
-    index: int
+    index: int  # type: ignore[assignment]
     """1 to 4294967295; unique under the OUI."""
 
     def __str__(self) -> str:

@@ -43,26 +43,26 @@ __all__ = [
 class IDatagramReceiver(Interface):
     """Who takes datagrams from a transport."""
 
-    def datagram_received(data: bytes, path: Path) -> None:  # type: ignore[misc]
+    def datagram_received(data: bytes, path: Path) -> None:
         """One GRE payload of protocol type 0x2001 arrived; never raises."""
 
 
 class IDatagramTransport(Interface):
     """Carries GRE payloads (NHRP with its VPN headers) to and from peers."""
 
-    def start(receiver: IDatagramReceiver) -> None:  # type: ignore[misc]
+    def start(receiver: IDatagramReceiver) -> None:
         """Open what is needed and deliver from now on.
 
         :raises StartError: without the privilege, or if an address is not ours.
         """
 
-    def send(data: bytes, path: Path) -> None:  # type: ignore[misc]
+    def send(data: bytes, path: Path) -> None:
         """Send one payload to ``path.peer`` from ``path.local`` (empty: the kernel's choice).
 
         Losing it is no error, as on any datagram network; it is counted.
         """
 
-    def stop() -> Any:  # type: ignore[misc]
+    def stop() -> Any:
         """Close; returns a Deferred that fires when nothing is delivered any more."""
 
 
@@ -72,7 +72,7 @@ class IDatagramTransport(Interface):
 class ILink(Interface):
     """What a station sees of its speaker: a way to send into one VPN."""
 
-    def send(packet: Any, path: Path) -> None:  # type: ignore[misc]
+    def send(packet: Any, path: Path) -> None:
         """Encapsulate, authenticate and send a packet to ``path.peer``."""
 
 
@@ -82,7 +82,7 @@ class IStation(Interface):
     packet_types = Attribute("The PacketType values that it wants to see.")
     station = Attribute("Its own protocol address, the source of Error Indications.")
 
-    def packet_received(packet: Any, path: Path) -> bool:  # type: ignore[misc]
+    def packet_received(packet: Any, path: Path) -> bool:
         """A packet of the station's VPN arrived; True if it concerned this station.
 
         :raises NHRPError: to have the packet counted and an Error Indication sent.
@@ -92,10 +92,10 @@ class IStation(Interface):
 class IAuthenticator(Interface):
     """Makes and checks the Authentication extension of one control interface."""
 
-    def sign(packet: Any) -> Any:  # type: ignore[misc]
+    def sign(packet: Any) -> Any:
         """The packet with its Authentication extension made anew."""
 
-    def verify(packet: Any) -> None:  # type: ignore[misc]
+    def verify(packet: Any) -> None:
         """Accept the packet, or raise.
 
         :raises AuthenticationFailure: if the extension is absent or wrong.
@@ -105,20 +105,20 @@ class IAuthenticator(Interface):
 class ICacheListener(Interface):
     """Learns what changes in the bindings of one VPN."""
 
-    def binding_added(binding: Any) -> None:  # type: ignore[misc]
+    def binding_added(binding: Any) -> None:
         """A protocol address has its first binding."""
 
-    def binding_changed(old: Any, new: Any) -> None:  # type: ignore[misc]
+    def binding_changed(old: Any, new: Any) -> None:
         """A binding was replaced or refreshed; both name the same protocol address."""
 
-    def binding_removed(binding: Any, reason: str) -> None:  # type: ignore[misc]
+    def binding_removed(binding: Any, reason: str) -> None:
         """A binding is gone: ``expired``, ``purged``, ``flushed`` or ``stopped``."""
 
 
 class IRegistrationPolicy(Interface):
     """Decides who may register what."""
 
-    def decide(vpn: int, station: bytes, vtep: VTEP) -> int:  # type: ignore[misc]
+    def decide(vpn: int, station: bytes, vtep: VTEP) -> int:
         """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts."""
 
 
@@ -128,7 +128,7 @@ class IRequestIDStore(Interface):
     RFC 2332 §5.2.3 wants them to rise across restarts.
     """
 
-    def reserve(count: int) -> int:  # type: ignore[misc]
+    def reserve(count: int) -> int:
         """The first of ``count`` consecutive identifiers (modulo 2**32)."""
 
 
@@ -159,53 +159,53 @@ class ISpokeDataplane(Interface):
     mtu = Attribute("MTU of the vxlan device in octets; valid after start.")
     interface = Attribute("Name of the device that operators know this VPN by.")
 
-    def start(listener: ISpokeListener) -> None:  # type: ignore[misc]
+    def start(listener: ISpokeListener) -> None:
         """Make or check the devices, adopt our entries found there, and report misses.
 
         :raises StartError: if a device is missing, not ours, or the kernel refuses.
         """
 
-    def hold(mac: bytes) -> None:  # type: ignore[misc]
+    def hold(mac: bytes) -> None:
         """Silence misses for a MAC while its frames go by the hub."""
 
-    def install(mac: bytes, vtep: VTEP) -> None:  # type: ignore[misc]
+    def install(mac: bytes, vtep: VTEP) -> None:
         """Send frames for a MAC straight to a VTEP; replaces hold or shortcut in place."""
 
-    def withdraw(mac: bytes) -> None:  # type: ignore[misc]
+    def withdraw(mac: bytes) -> None:
         """Forget a MAC: its next frame goes by the hub and misses afresh."""
 
-    def set_flood(vteps: Iterable[bytes]) -> None:  # type: ignore[misc]
+    def set_flood(vteps: Iterable[bytes]) -> None:
         """Send frames without an entry to these underlay addresses (at most one today)."""
 
-    def entries() -> Iterator[FDBEntry]:  # type: ignore[misc]
+    def entries() -> Iterator[FDBEntry]:
         """What we have installed, with its age as last read by idle_times."""
 
-    def adopted() -> list[tuple[bytes, VTEP | None]]:  # type: ignore[misc]
+    def adopted() -> list[tuple[bytes, VTEP | None]]:
         """Shortcuts (and holds, VTEP None) of an earlier run that start found in the kernel."""
 
-    def idle_times() -> Any:  # type: ignore[misc]
+    def idle_times() -> Any:
         """Deferred of a dict: MAC of each shortcut to seconds since it last carried a frame."""
 
-    def stop() -> Any:  # type: ignore[misc]
+    def stop() -> Any:
         """Withdraw every entry of ours, remove every device of ours; returns a Deferred."""
 
 
 class ISpokeListener(Interface):
     """What a spoke data plane reports."""
 
-    def fdb_missed(mac: bytes) -> None:  # type: ignore[misc]
+    def fdb_missed(mac: bytes) -> None:
         """A frame for a MAC without an entry was seen (de-duplicated per MAC and turn)."""
 
-    def mac_local(mac: bytes) -> None:  # type: ignore[misc]
+    def mac_local(mac: bytes) -> None:
         """A MAC that was remote has shown up at a local port of the bridge."""
 
-    def device_up() -> None:  # type: ignore[misc]
+    def device_up() -> None:
         """The devices are there and up."""
 
-    def device_down() -> None:  # type: ignore[misc]
+    def device_down() -> None:
         """A device went down or away."""
 
-    def install_failed(mac: bytes, error: Exception) -> None:  # type: ignore[misc]
+    def install_failed(mac: bytes, error: Exception) -> None:
         """The kernel refused a shortcut; the MAC stays with the hub."""
 
 
@@ -257,80 +257,78 @@ class IHubDataplane(Interface):
     mtu = Attribute("MTU of the vxlan device in octets; valid after start.")
     interface = Attribute("Name of the device.")
 
-    def start(listener: IHubListener) -> None:  # type: ignore[misc]
+    def start(listener: IHubListener) -> None:
         """Make or check the device, load or adopt the switch, attach it, report events.
 
         :raises StartError: without device, privilege, libbpf, bpffs or a new enough kernel.
         """
 
-    def add_vpn(vpn: int) -> None:  # type: ignore[misc]
+    def add_vpn(vpn: int) -> None:
         """Make room for a VPN; nothing changes for one that is there already."""
 
-    def remove_vpn(vpn: int) -> None:  # type: ignore[misc]
+    def remove_vpn(vpn: int) -> None:
         """Forget a VPN with its members and MACs."""
 
-    def add_member(  # type: ignore[misc]
-        vpn: int, vtep: VTEP, local: bytes, registration: Registration
-    ) -> None:
+    def add_member(vpn: int, vtep: VTEP, local: bytes, registration: Registration) -> None:
         """Admit frames of a VTEP into a VPN and flood to it; again for a refresh.
 
         :param local: our underlay address towards it (frames are sent from it); may be empty.
         """
 
-    def remove_member(vpn: int, vtep: VTEP) -> None:  # type: ignore[misc]
+    def remove_member(vpn: int, vtep: VTEP) -> None:
         """Stop admitting and flooding; its MACs are forgotten too (no mac_aged for them)."""
 
-    def adopted() -> list[tuple[int, VTEP, bytes, Registration]]:  # type: ignore[misc]
+    def adopted() -> list[tuple[int, VTEP, bytes, Registration]]:
         """Members of an earlier run, found by start: VPN, VTEP, local address, registration."""
 
-    def lookup(vpn: int, mac: bytes) -> VTEP | None:  # type: ignore[misc]
+    def lookup(vpn: int, mac: bytes) -> VTEP | None:
         """Where the switch would send a frame for this MAC now; None if it would flood it."""
 
-    def entries(vpn: int) -> Iterator[LearnedMAC]:  # type: ignore[misc]
+    def entries(vpn: int) -> Iterator[LearnedMAC]:
         """The MAC table of a VPN."""
 
-    def mac_count(vpn: int) -> int:  # type: ignore[misc]
+    def mac_count(vpn: int) -> int:
         """How many MACs the table of a VPN holds; cheap at any size."""
 
-    def forget(vpn: int, mac: bytes) -> None:  # type: ignore[misc]
+    def forget(vpn: int, mac: bytes) -> None:
         """Remove one MAC."""
 
-    def age(max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:  # type: ignore[misc]
+    def age(max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:
         """Remove MACs idle for longer than max_idle seconds, each reported by mac_aged.
 
         :param keep: per VPN the MACs to be refreshed instead: answered ones, whose traffic
             takes shortcuts that the switch does not see.
         """
 
-    def counters() -> dict[str, int]:  # type: ignore[misc]
+    def counters() -> dict[str, int]:
         """Frames dropped, by reason (``unregistered``, …), and other numbers of the switch."""
 
-    def member_counters(vpn: int, vtep: VTEP) -> MemberCounters | None:  # type: ignore[misc]
+    def member_counters(vpn: int, vtep: VTEP) -> MemberCounters | None:
         """Counters of one member; None if it is none."""
 
-    def stop() -> Any:  # type: ignore[misc]
+    def stop() -> Any:
         """Detach and unpin the switch, remove the device if it is ours; returns a Deferred."""
 
 
 class IHubListener(Interface):
     """What a hub data plane reports. Events are hints; the table is the truth."""
 
-    def mac_learned(vpn: int, mac: bytes, vtep: VTEP) -> None:  # type: ignore[misc]
+    def mac_learned(vpn: int, mac: bytes, vtep: VTEP) -> None:
         """A frame from a new (or long silent) MAC came from a member."""
 
-    def mac_moved(vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:  # type: ignore[misc]
+    def mac_moved(vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:
         """A known MAC now sends from another member; old is None if that is gone."""
 
-    def mac_aged(vpn: int, mac: bytes) -> None:  # type: ignore[misc]
+    def mac_aged(vpn: int, mac: bytes) -> None:
         """A MAC was removed for silence."""
 
-    def limit_reached(vpn: int) -> None:  # type: ignore[misc]
+    def limit_reached(vpn: int) -> None:
         """A MAC was not learned because the VPN's table is full (rate-limited)."""
 
-    def sender_refused(vtep: VTEP) -> None:  # type: ignore[misc]
+    def sender_refused(vtep: VTEP) -> None:
         """A frame came from an address and VNI that no member has (rate-limited)."""
 
-    def events_lost() -> None:  # type: ignore[misc]
+    def events_lost() -> None:
         """Events may be missing: compare with entries()."""
 
 
@@ -344,52 +342,52 @@ class IController(Interface):
     ``nbma`` (bytes), ``vni`` (int), ``type`` (str), ``interface`` (str).
     """
 
-    def vpns(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+    def vpns(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``vpn show``."""
 
-    def bindings(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+    def bindings(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``cache show``."""
 
-    def members(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+    def members(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``member show``."""
 
-    def registrations(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+    def registrations(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``registration show``."""
 
-    def fdb(match: dict[str, Any]) -> Any:  # type: ignore[misc]
+    def fdb(match: dict[str, Any]) -> Any:
         """Deferred of the rows of ``fdb show`` (it reads the kernel's ages first)."""
 
-    def interfaces(match: dict[str, Any]) -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+    def interfaces(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``interface show``."""
 
-    def purge(match: dict[str, Any]) -> int:  # type: ignore[misc]
+    def purge(match: dict[str, Any]) -> int:
         """Withdraw bindings as if their source had purged them; how many."""
 
-    def flush(match: dict[str, Any]) -> int:  # type: ignore[misc]
+    def flush(match: dict[str, Any]) -> int:
         """Forget bindings that can be asked for again (cached, negative, learned); how many."""
 
-    def resolve(match: dict[str, Any]) -> Any:  # type: ignore[misc]
+    def resolve(match: dict[str, Any]) -> Any:
         """Ask the NHS for ``mac`` in ``vpn`` now; Deferred of the row of ``cache show``.
 
         :raises CommandError: if there is no spoke role for the VPN, or the answer is no.
         """
 
-    def renew(match: dict[str, Any]) -> int:  # type: ignore[misc]
+    def renew(match: dict[str, Any]) -> int:
         """Send Registration Requests now; how many."""
 
-    def config_show() -> str:  # type: ignore[misc]
+    def config_show() -> str:
         """The text of the running configuration file, secrets masked."""
 
-    def config_check(path: str | None) -> dict[str, Any]:  # type: ignore[misc]
+    def config_check(path: str | None) -> dict[str, Any]:
         """Check a file (None: our own): ``{"ok": bool, "messages": [str, ...]}``."""
 
-    def reload() -> Any:  # type: ignore[misc]
+    def reload() -> Any:
         """Deferred of ``{"ok": bool, "messages": [str, ...]}`` after reading the file again."""
 
-    def metrics() -> Iterator[dict[str, Any]]:  # type: ignore[misc]
+    def metrics() -> Iterator[dict[str, Any]]:
         """Rows of ``metrics show``: ``name``, ``labels`` (dict), ``kind``, ``value``."""
 
-    def subscribe(listener: Any) -> Any:  # type: ignore[misc]
+    def subscribe(listener: Any) -> Any:
         """Call ``listener(event: dict)`` for every change in any cache; returns a cancel()."""
 
 

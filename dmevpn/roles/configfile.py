@@ -1,0 +1,59 @@
+"""The configuration file as a daemon holds it, and how it becomes a plan. Layer: role."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from dmevpn.config.model import Plan
+from dmevpn.config.parser import mask_secrets
+from dmevpn.config.resolve import check
+
+__all__ = ["ConfigFile"]
+
+#: A file larger than this is no configuration: reading it must not exhaust the memory.
+MAX_SIZE = 16 * 1024 * 1024
+
+
+class ConfigFile:
+    """A file, read whenever it is asked for.
+
+    :param path: as the user named it; messages repeat it.
+    :param state_dir: overrides the file's ``state-dir``.
+    """
+
+    def __init__(self, path: str, state_dir: str | None = None) -> None:
+        self.path = path
+        self._state_dir = state_dir
+
+    @property
+    def name(self) -> str:
+        """The daemon's name: the file's base name without its suffix."""
+        return os.path.splitext(os.path.basename(self.path))[0]
+
+    def other(self, path: str) -> ConfigFile:
+        """Another file, to be checked in our place."""
+        return ConfigFile(path, self._state_dir)
+
+    def load(self) -> tuple[Plan | None, list[str]]:
+        """The plan (None if there is any error), and every error and warning as a line."""
+        try:
+            text = self._read()
+        except OSError as error:
+            return None, [f"{self.path}: {error.strerror}"]
+        found = check(text, self.path, self.name)
+        plan = found.plan
+        if plan is not None and self._state_dir is not None:
+            plan = replace(plan, state_dir=self._state_dir)
+        return plan, found.messages
+
+    def masked(self) -> str:
+        """The text with every secret replaced."""
+        try:
+            return mask_secrets(self._read())
+        except OSError as error:
+            return f"# {self.path}: {error.strerror}\n"
+
+    def _read(self) -> str:
+        with open(self.path, "rb") as file:
+            return file.read(MAX_SIZE).decode("utf-8", "surrogateescape")

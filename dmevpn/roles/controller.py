@@ -1,0 +1,380 @@
+"""What operators see and may do: the node's tables as rows of plain values. Layer: role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from zope.interface import implementer
+
+from dmevpn.addresses import format_address
+from dmevpn.errors import CommandError
+from dmevpn.interfaces import FDBEntry, IController, LearnedMAC
+from dmevpn.nhrp.cache import Binding, Kind
+from dmevpn.roles.configfile import ConfigFile
+from dmevpn.roles.hub import AGEING_TIME, HubVPN
+from dmevpn.roles.node import Node
+from dmevpn.roles.rows import Row, binding_row, left, place
+from dmevpn.roles.spoke import SpokeRole
+
+__all__ = ["Controller"]
+
+Match = dict[str, Any]
+
+
+def _accepts(match: Match, row: Row) -> bool:
+    """Whether a row passes every filter; a row without the column passes none for it."""
+    for name, wanted in match.items():
+        if name == "mac":
+            have = row.get("mac", row.get("protocol"))
+            wanted = format_address(wanted)
+        elif name == "nbma":
+            have = row.get("nbma", row.get("nhs"))
+            wanted = format_address(wanted)
+        else:
+            have = row.get(name)
+        if have != wanted:
+            return False
+    return True
+
+
+@implementer(IController)
+class Controller:
+    """The admin's hands on a node.
+
+    :param reload: reads the file again and applies it; Deferred of a report.
+    """
+
+    def __init__(self, node: Node, config: ConfigFile, reload: Callable[[], Deferred[Row]]) -> None:
+        self._node = node
+        self._config = config
+        self._reload = reload
+
+    # --- tables -------------------------------------------------------------------------
+
+    def vpns(self, match: Match) -> Iterator[Row]:
+        """One row per VPN; a VPN with both roles here has one row with both."""
+        rows: dict[int, Row] = {}
+
+        def row(vpn: int, role: str) -> Row:
+            found = rows.setdefault(
+                vpn,
+                {"vpn": vpn, "roles": [], "members": 0, "macs": 0, "shortcuts": 0, "pending": 0},
+            )
+            found["roles"].append(role)
+            return found
+
+        for spoke in self._spokes():
+            counts = row(spoke.plan.vpn.index, "spoke")
+            counts["shortcuts"] += spoke.cache.count(Kind.CACHED)
+            counts["pending"] += spoke.cache.count(Kind.INCOMPLETE)
+        for hub in self._node.hubs.values():
+            for vpn in hub.vpns.values():
+                counts = row(vpn.vpn_id.index, "hub")
+                counts["members"] += len(vpn.members)
+                counts["macs"] += hub.dataplane.mac_count(vpn.vpn_id.index)
+        return (rows[vpn] for vpn in sorted(rows) if _accepts(match, rows[vpn]))
+
+    def bindings(self, match: Match) -> Iterator[Row]:
+        """Bindings of the protocol, and what the switch has learned."""
+        now = self._node.clock.seconds()
+        for spoke in self._spokes():
+            used = {entry.mac: entry.used_ago for entry in spoke.dataplane.entries()}
+            for binding in spoke.cache.bindings():
+                row = binding_row(binding, spoke.plan.vpn.index, spoke.interface, now)
+                if binding.kind is Kind.CACHED and binding.protocol in used:
+                    row["flags"].append("up")
+                    idle = used[binding.protocol]
+                    if idle is not None and idle < binding.holding_time:
+                        row["flags"].append("used")
+                if _accepts(match, row):
+                    yield row
+        for interface, vpn, learned in self._hub_vpns():
+            for binding in vpn.cache.bindings():
+                row = binding_row(binding, vpn.vpn_id.index, interface, now)
+                if _accepts(match, row):
+                    yield row
+            for entry in learned:
+                row = {
+                    "vpn": vpn.vpn_id.index,
+                    "protocol": format_address(entry.mac),
+                    "type": "static" if entry.static else "learned",
+                    **place(entry.vtep),
+                    "expires_in": None if entry.static else max(0, int(AGEING_TIME - entry.idle)),
+                    "flags": [],
+                    "interface": interface,
+                }
+                if _accepts(match, row):
+                    yield row
+
+    def members(self, match: Match) -> Iterator[Row]:
+        """Registered sites with the switch's counters."""
+        now = self._node.clock.seconds()
+        for hub in self._node.hubs.values():
+            for vpn in hub.vpns.values():
+                index = vpn.vpn_id.index
+                for vtep, stations in vpn.members.items():
+                    counters = hub.dataplane.member_counters(index, vtep)
+                    for station in sorted(stations):
+                        binding = vpn.cache.lookup(station)
+                        row = {
+                            "vpn": index,
+                            **place(vtep),
+                            "protocol": format_address(station),
+                            "expires_in": left(binding.expires, now) if binding else None,
+                            "rx_packets": counters.rx_packets if counters else None,
+                            "rx_bytes": counters.rx_bytes if counters else None,
+                            "tx_packets": counters.tx_packets if counters else None,
+                            "tx_bytes": counters.tx_bytes if counters else None,
+                            "flooded": counters.flooded if counters else None,
+                            "dropped": counters.dropped if counters else None,
+                        }
+                        if _accepts(match, row):
+                            yield row
+
+    def registrations(self, match: Match) -> Iterator[Row]:
+        """Our registrations with the hubs."""
+        now = self._node.clock.seconds()
+        for spoke in self._spokes():
+            for client in spoke.registrations:
+                row = {
+                    "vpn": spoke.plan.vpn.index,
+                    "nhs": format_address(client.nhs),
+                    "state": client.state.name.lower(),
+                    "expires_in": left(client.expires, now),
+                    "renew_in": left(client.renew_at, now),
+                    "last_error": client.last_error,
+                }
+                if _accepts(match, row):
+                    yield row
+
+    def fdb(self, match: Match) -> Deferred[Iterator[Row]]:
+        """What the kernel forwards by, with ages read now."""
+        reading = DeferredList(
+            [spoke.dataplane.idle_times() for spoke in self._spokes()], consumeErrors=True
+        )
+        return reading.addCallback(lambda _: self._fdb_rows(match))
+
+    def _fdb_rows(self, match: Match) -> Iterator[Row]:
+        for spoke in self._spokes():
+            for entry in spoke.dataplane.entries():
+                row = self._fdb_row(entry, spoke.plan.vpn.index, spoke.interface)
+                if _accepts(match, row):
+                    yield row
+        for interface, vpn, learned in self._hub_vpns():
+            for mac in learned:
+                row = {
+                    "vpn": vpn.vpn_id.index,
+                    "mac": format_address(mac.mac),
+                    **place(mac.vtep),
+                    "state": "static" if mac.static else "learned",
+                    "used_ago": int(mac.idle),
+                    "interface": interface,
+                }
+                if _accepts(match, row):
+                    yield row
+
+    def interfaces(self, match: Match) -> Iterator[Row]:
+        """Control and data interfaces."""
+        plan = self._node.plan
+        rows: list[Row] = []
+        for speaker in plan.speakers:
+            address = format_address(speaker.nbma_address) if speaker.nbma_address else None
+            rows.append(self._interface_row(speaker.interface, "control", nbma=address))
+        for spoke in self._spokes():
+            rows.append(
+                self._interface_row(
+                    spoke.interface,
+                    "spoke",
+                    controller=spoke.plan.controller,
+                    vpns=str(spoke.plan.vpn.index),
+                    mtu=spoke.dataplane.mtu,
+                    **place(spoke.dataplane.local_vtep),
+                )
+            )
+        for name, hub in self._node.hubs.items():
+            rows.append(
+                self._interface_row(
+                    name,
+                    "hub",
+                    controller=hub.plan.controller,
+                    vpns=_ranges(hub.plan.vpns),
+                    mtu=hub.dataplane.mtu,
+                )
+            )
+        return (row for row in rows if _accepts(match, row))
+
+    @staticmethod
+    def _interface_row(
+        interface: str,
+        role: str,
+        *,
+        controller: str | None = None,
+        vpns: str | None = None,
+        nbma: str | None = None,
+        vni: int | None = None,
+        mtu: int | None = None,
+    ) -> Row:
+        return {
+            "interface": interface,
+            "role": role,
+            "controller": controller,
+            "vpns": vpns,
+            "nbma": nbma,
+            "vni": vni,
+            "mtu": mtu,
+        }
+
+    @staticmethod
+    def _fdb_row(entry: FDBEntry, vpn: int, interface: str) -> Row:
+        return {
+            "vpn": vpn,
+            "mac": format_address(entry.mac),
+            **place(entry.vtep),
+            "state": entry.state,
+            "used_ago": None if entry.used_ago is None else int(entry.used_ago),
+            "interface": interface,
+        }
+
+    def _spokes(self) -> list[SpokeRole]:
+        return list(self._node.spokes.values())
+
+    def _hub_vpns(self) -> Iterator[tuple[str, HubVPN, Iterator[LearnedMAC]]]:
+        for interface, hub in self._node.hubs.items():
+            for index in sorted(hub.vpns):
+                yield interface, hub.vpns[index], hub.dataplane.entries(index)
+
+    # --- actions ------------------------------------------------------------------------
+
+    def purge(self, match: Match) -> int:
+        """Also ends registrations at a hub, whose sites will have to register again."""
+        return self._remove(match, Kind.DYNAMIC, "purged")
+
+    def flush(self, match: Match) -> int:
+        """Only what is found again by itself."""
+        return self._remove(match, Kind.LEARNED, "flushed")
+
+    def _remove(self, match: Match, strongest: Kind, reason: str) -> int:
+        now = self._node.clock.seconds()
+        removed = 0
+
+        def selects(vpn: int, interface: str) -> Callable[[Binding], bool]:
+            return lambda binding: (
+                binding.kind <= strongest
+                and _accepts(match, binding_row(binding, vpn, interface, now))
+            )
+
+        for spoke in self._spokes():
+            wanted = selects(spoke.plan.vpn.index, spoke.interface)
+            removed += spoke.cache.remove_if(wanted, reason)
+        for interface, hub in self._node.hubs.items():
+            for vpn in hub.vpns.values():
+                index = vpn.vpn_id.index
+                removed += vpn.cache.remove_if(selects(index, interface), reason)
+                learned = [
+                    entry.mac
+                    for entry in hub.dataplane.entries(index)
+                    if _accepts(
+                        match,
+                        {
+                            "vpn": index,
+                            "protocol": format_address(entry.mac),
+                            "type": "learned",
+                            **place(entry.vtep),
+                            "interface": interface,
+                        },
+                    )
+                ]
+                for mac in learned:
+                    hub.dataplane.forget(index, mac)
+                    vpn.server.invalidate(mac, reason)
+                removed += len(learned)
+        return removed
+
+    def resolve(self, match: Match) -> Deferred[Row]:
+        """Ask now, also for what is cached already."""
+        mac = match["mac"]
+        spokes = [
+            spoke for spoke in self._spokes() if match.get("vpn") in (None, spoke.plan.vpn.index)
+        ]
+        if len(spokes) != 1:
+            raise CommandError(
+                "no spoke serves that VPN here"
+                if not spokes
+                else "several VPNs are here: say which, as in `vpn 1`"
+            )
+        spoke = spokes[0]
+        done: Deferred[Row] = Deferred()
+
+        def answered(binding: Binding) -> None:
+            if binding.kind is Kind.CACHED:
+                row = binding_row(
+                    binding, spoke.plan.vpn.index, spoke.interface, self._node.clock.seconds()
+                )
+                done.callback(row)
+            else:
+                done.errback(CommandError(f"{format_address(mac)}: no hub knows where it is"))
+
+        existing = spoke.cache.lookup(mac)
+        if existing is not None and existing.kind is Kind.CACHED:
+            answered(existing)
+            return done
+        if existing is not None and existing.kind is Kind.NEGATIVE:
+            spoke.cache.remove(mac, "asked again")
+        if not spoke.resolution.resolve(mac, answered):
+            raise CommandError("no hub can be asked: see `dmevpnctl registration show`")
+        return done
+
+    def renew(self, match: Match) -> int:
+        """Register again now."""
+        renewed = 0
+        for spoke in self._spokes():
+            for client in spoke.registrations:
+                row = {"vpn": spoke.plan.vpn.index, "nhs": format_address(client.nhs)}
+                if _accepts(match, row):
+                    client.renew()
+                    renewed += 1
+        return renewed
+
+    # --- configuration and metrics ----------------------------------------------------------
+
+    def config_show(self) -> str:
+        """The file as it is on disk now, secrets masked."""
+        return self._config.masked()
+
+    def config_check(self, path: str | None) -> Row:
+        """Like ``twistd dmevpn --check``."""
+        config = self._config if path is None else self._config.other(path)
+        plan, messages = config.load()
+        return {"ok": plan is not None, "messages": messages}
+
+    def reload(self) -> Deferred[Row]:
+        """Like SIGHUP."""
+        return self._reload()
+
+    def metrics(self) -> Iterator[Row]:
+        """Every counter and gauge."""
+        for sample in self._node.metrics.snapshot():
+            yield {
+                "name": sample.name,
+                "labels": dict(sample.labels),
+                "kind": sample.kind,
+                "value": sample.value,
+            }
+        for interface, hub in self._node.hubs.items():
+            for reason, value in hub.dataplane.counters().items():
+                yield {
+                    "name": "dmevpn_switch_drops_total",
+                    "labels": {"interface": interface, "reason": reason},
+                    "kind": "counter",
+                    "value": value,
+                }
+
+    def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
+        """Report every change of any cache until cancelled."""
+        return self._node.watchers.add(listener)
+
+
+def _ranges(ranges: tuple[tuple[int, int], ...]) -> str:
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

@@ -1,0 +1,428 @@
+"""The hub role: next hop server and switch of many VPNs. Layer: role.
+
+The switch learns, floods and forwards by itself. This module tells it who is a member (whoever
+is registered), and tells clients that were given an answer when the answer is no longer true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VPNID, VTEP, Path, format_address
+from dmevpn.config.model import HubPlan, SpeakerPlan
+from dmevpn.interfaces import (
+    ICacheListener,
+    IHubDataplane,
+    IHubListener,
+    IRegistrationPolicy,
+    Registration,
+)
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.constants import CIECode
+from dmevpn.nhrp.requests import Outstanding, RequestIDs
+from dmevpn.nhrp.server import NextHopServer
+from dmevpn.nhrp.speaker import Speaker
+from dmevpn.roles.rows import CacheWatcher, Watchers, place
+
+__all__ = ["HubRole", "HubVPN", "VTEPOwners"]
+
+#: Seconds without a frame after which a MAC that nobody has asked for is forgotten; also what
+#: the switch itself takes for stale. The same 300 s as of a Linux bridge.
+AGEING_TIME = 300.0
+#: Seconds between two rounds of ageing and comparing with the switch's table.
+AGEING_INTERVAL = 30.0
+#: Seconds after a restart during which a moved MAC is purged at every member: the longest time
+#: that an answer of the run before, which is forgotten, can still be in use.
+AMNESIA = 300.0
+#: VPNs of a hub interface that are made at start; those of wider ranges when first registered.
+EAGER_VPNS = 1024
+#: VPNs that one hub interface serves, however many its ranges name: each takes kernel memory.
+MAX_VPNS = 4096
+#: Members of one VPN, and so the copies that one broadcast frame can cost.
+MAX_MEMBERS_PER_VPN = 4096
+
+
+@implementer(IRegistrationPolicy)
+class VTEPOwners:
+    """Which VPN each VTEP belongs to: (address, VNI) on the wire can mean one VPN only."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._vpn: dict[VTEP, int] = {}
+        self._members: dict[int, int] = {}
+        self._conflicts = metrics.dropped("vtep_conflict")
+        self._full = metrics.dropped("members_full")
+
+    def decide(self, vpn: int, station: bytes, vtep: VTEP) -> int:
+        """Refuse what is no VXLAN site, a VTEP of another VPN, and a member too many."""
+        if vtep.vni is None or len(station) != 6:
+            return CIECode.PROHIBITED
+        owner = self._vpn.get(vtep)
+        if owner is None:
+            if self._members.get(vpn, 0) >= MAX_MEMBERS_PER_VPN:
+                self._full.inc()
+                return CIECode.NO_RESOURCES
+        elif owner != vpn:
+            self._conflicts.inc()
+            return CIECode.PROHIBITED
+        return CIECode.SUCCESS
+
+    def claim(self, vpn: int, vtep: VTEP) -> None:
+        """A VTEP became a member of a VPN."""
+        if self._vpn.setdefault(vtep, vpn) == vpn:
+            self._members[vpn] = self._members.get(vpn, 0) + 1
+
+    def release(self, vpn: int, vtep: VTEP) -> None:
+        """It is no longer one."""
+        if self._vpn.get(vtep) == vpn:
+            del self._vpn[vtep]
+            self._members[vpn] -= 1
+            if not self._members[vpn]:
+                del self._members[vpn]
+
+
+@implementer(ICacheListener)
+class HubVPN:
+    """One VPN at a hub: its registrations, its NHS, its members in the switch."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        vpn_id: VPNID,
+        speaker_plan: SpeakerPlan,
+        speaker: Speaker,
+        dataplane: IHubDataplane,
+        owners: VTEPOwners,
+        clock: IReactorTime,
+        jitter: Callable[[], float],
+        ids: RequestIDs,
+        metrics: Metrics,
+        watcher: CacheWatcher,
+    ) -> None:
+        self.vpn_id = vpn_id
+        self.cache = Cache(clock, metrics)
+        self.members: dict[VTEP, set[bytes]] = {}
+        self._speaker = speaker
+        self._speaker_plan = speaker_plan
+        self._dataplane = dataplane
+        self._owners = owners
+        self._outstanding = Outstanding(clock, jitter, ids, metrics)
+        self._link = speaker.link(vpn_id)
+        self.server = NextHopServer(
+            clock=clock,
+            cache=self.cache,
+            outstanding=self._outstanding,
+            link=self._link,
+            policy=owners,
+            find_mac=self._find_mac,
+            vpn=vpn_id.index,
+            station=dataplane.station_mac,
+            mtu=dataplane.mtu,
+            nat_detection=speaker_plan.nat_detection,
+            metrics=metrics,
+        )
+        self.cache.subscribe(self)
+        self.cache.subscribe(watcher)
+        dataplane.add_vpn(vpn_id.index)
+        speaker.attach(vpn_id, self.server)
+
+    def _find_mac(self, mac: bytes) -> VTEP | None:
+        vtep: VTEP | None = self._dataplane.lookup(self.vpn_id.index, mac)
+        return vtep
+
+    def close(self, *, remove: bool) -> None:
+        """Stop answering.
+
+        :param remove: take the VPN out of the switch too (its hub interface goes on).
+        """
+        self._speaker.detach(self.vpn_id, self.server)
+        self.cache.unsubscribe(self)
+        self.server.close()
+        self._outstanding.close()
+        self.cache.close()
+        for vtep in self.members:
+            self._owners.release(self.vpn_id.index, vtep)
+        if remove:
+            self._dataplane.remove_vpn(self.vpn_id.index)
+
+    def adopt(self, vtep: VTEP, local: bytes, registration: Registration) -> None:
+        """Take up a member that the switch has kept over our own death."""
+        now_left = registration.expires - self.cache.clock.seconds()
+        self.cache.put(
+            Binding(
+                protocol=registration.station,
+                vtep=vtep,
+                kind=Kind.DYNAMIC,
+                holding_time=int(now_left),
+                expires=registration.expires,
+                unique=registration.unique,
+                path=Path(vtep.nbma, local, self._speaker_plan.gre_key),
+            )
+        )
+
+    # --- registrations make members (ICacheListener) ----------------------------------------
+
+    def binding_added(self, binding: Binding) -> None:
+        """A site registered: admit its frames and flood to it."""
+        if binding.kind is Kind.DYNAMIC and binding.vtep is not None:
+            self._join(binding, binding.vtep)
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
+        """A site renewed its registration, or moved to another VTEP."""
+        if old.vtep is not None and old.vtep != new.vtep:
+            self._leave(old, old.vtep, "moved")
+        self.binding_added(new)
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        """A registration ended; with the last one of a VTEP its membership does."""
+        if binding.kind is Kind.DYNAMIC and binding.vtep is not None:
+            self._leave(binding, binding.vtep, reason)
+
+    def _join(self, binding: Binding, vtep: VTEP) -> None:
+        stations = self.members.get(vtep)
+        if stations is None:
+            stations = self.members[vtep] = set()
+            self._owners.claim(self.vpn_id.index, vtep)
+            self.log.info(
+                "vpn {vpn}: member {vtep}, station {mac}",
+                vpn=self.vpn_id.index,
+                vtep=str(vtep),
+                mac=format_address(binding.protocol),
+            )
+        stations.add(binding.protocol)
+        local = binding.path.local if binding.path is not None else b""
+        expires = binding.expires if binding.expires is not None else float("inf")
+        self._dataplane.add_member(
+            self.vpn_id.index, vtep, local, Registration(binding.protocol, binding.unique, expires)
+        )
+
+    def _leave(self, binding: Binding, vtep: VTEP, reason: str) -> None:
+        stations = self.members.get(vtep)
+        if stations is None:
+            return
+        stations.discard(binding.protocol)
+        if stations:
+            return
+        del self.members[vtep]
+        self._owners.release(self.vpn_id.index, vtep)
+        self._dataplane.remove_member(self.vpn_id.index, vtep)
+        self.server.invalidate_vtep(vtep, reason)
+        self.log.info(
+            "vpn {vpn}: member {vtep} left: {reason}",
+            vpn=self.vpn_id.index,
+            vtep=str(vtep),
+            reason=reason,
+        )
+
+    # --- the switch's word ----------------------------------------------------------------
+
+    def moved(self, mac: bytes, *, everyone: bool) -> None:
+        """Purge the old answer for a MAC that now sends from elsewhere.
+
+        :param everyone: at all members, since who was answered is not known any more.
+        """
+        self.server.invalidate(mac, "moved", self._stations() if everyone else ())
+
+    def reconcile(self) -> None:
+        """Purge every answer that the switch's table no longer bears out (events were lost)."""
+        stale = [
+            mac for mac, vtep in self.server.answered() if self._find_mac(mac) not in (vtep, None)
+        ]
+        for mac in stale:
+            self.server.invalidate(mac, "moved")
+
+    def _stations(self) -> Iterator[tuple[bytes, Path]]:
+        for stations in self.members.values():
+            for station in stations:
+                binding = self.cache.lookup(station)
+                if binding is not None and binding.path is not None:
+                    yield station, binding.path
+
+
+@implementer(IHubListener)
+class HubRole:
+    """Owns a hub data interface: one switch, and a HubVPN for each VPN that it serves."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        plan: HubPlan,
+        oui: bytes,
+        speaker_plan: SpeakerPlan,
+        speaker: Speaker,
+        dataplane: IHubDataplane,
+        owners: VTEPOwners,
+        clock: IReactorTime,
+        jitter: Callable[[], float],
+        ids: RequestIDs,
+        metrics: Metrics,
+        watchers: Watchers,
+    ) -> None:
+        self.plan = plan
+        self.dataplane = dataplane
+        self.vpns: dict[int, HubVPN] = {}
+        self._oui = oui
+        self._speaker_plan = speaker_plan
+        self._speaker = speaker
+        self._owners = owners
+        self._clock = clock
+        self._jitter = jitter
+        self._ids = ids
+        self._metrics = metrics
+        self._watchers = watchers
+        self._amnesia_ends = 0.0
+        self._ageing: Any = None
+        self._learned = metrics.counter("macs_learned", interface=plan.interface)
+        self._moved = metrics.counter("macs_moved", interface=plan.interface)
+        self._aged = metrics.counter("macs_aged", interface=plan.interface)
+        self._limited = metrics.counter("mac_limit_reached", interface=plan.interface)
+        self._refused = metrics.counter("senders_refused", interface=plan.interface)
+        self._lost = metrics.counter("switch_events_lost", interface=plan.interface)
+
+    # --- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load or adopt the switch, serve the VPNs, take up the members it has kept.
+
+        :raises StartError: if the data plane cannot start.
+        """
+        self.dataplane.start(self)
+        if sum(last - first + 1 for first, last in self.plan.vpns) <= EAGER_VPNS:
+            for first, last in self.plan.vpns:
+                for index in range(first, last + 1):
+                    self._serve(index)
+        adopted = 0
+        for index, vtep, local, registration in self.dataplane.adopted():
+            left = registration.expires - self._clock.seconds()
+            if left >= 1 and self.serve(VPNID(self._oui, index)):
+                self.vpns[index].adopt(vtep, local, registration)
+                adopted += 1
+            else:
+                self.dataplane.remove_member(index, vtep)
+        if adopted:
+            self._amnesia_ends = self._clock.seconds() + AMNESIA
+            self.log.info(
+                "{ifname}: adopted {count} members of an earlier run",
+                ifname=self.plan.interface,
+                count=adopted,
+            )
+        self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
+
+    def stop(self) -> Deferred[None]:
+        """Answer no more, detach the switch, take the device down if it is ours."""
+        if self._ageing is not None:
+            self._ageing.cancel()
+            self._ageing = None
+        for vpn in self.vpns.values():
+            vpn.close(remove=False)
+        self.vpns.clear()
+        stopped: Deferred[None] = self.dataplane.stop()
+        return stopped
+
+    abandon = stop
+
+    def serve(self, vpn_id: VPNID) -> bool:
+        """Whether this hub serves a VPN; one of a wide range is made when first asked for."""
+        index = vpn_id.index
+        if vpn_id.oui != self._oui or not any(a <= index <= b for a, b in self.plan.vpns):
+            return False
+        if index in self.vpns:
+            return True
+        if len(self.vpns) >= MAX_VPNS:
+            self._metrics.dropped("vpns_full").inc()
+            return False
+        self._serve(index)
+        return True
+
+    def _serve(self, index: int) -> None:
+        self.vpns[index] = HubVPN(
+            vpn_id=VPNID(self._oui, index),
+            speaker_plan=self._speaker_plan,
+            speaker=self._speaker,
+            dataplane=self.dataplane,
+            owners=self._owners,
+            clock=self._clock,
+            jitter=self._jitter,
+            ids=self._ids,
+            metrics=self._metrics,
+            watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
+        )
+
+    def _age(self) -> None:
+        self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
+        answered = {
+            index: [mac for mac, _ in vpn.server.answered()] for index, vpn in self.vpns.items()
+        }
+        self.dataplane.age(AGEING_TIME, {index: macs for index, macs in answered.items() if macs})
+        for vpn in self.vpns.values():
+            vpn.reconcile()
+
+    # --- events of the switch (IHubListener) --------------------------------------------------
+
+    def mac_learned(self, vpn: int, mac: bytes, vtep: VTEP) -> None:
+        """Counted and told to watchers; the binding itself lives in the switch only."""
+        self._learned.inc()
+        self._tell("learned", vpn, mac, vtep)
+
+    def mac_moved(self, vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:
+        """Whoever was told the old place must hear of it now."""
+        self._moved.inc()
+        self._tell("moved", vpn, mac, new)
+        hub_vpn = self.vpns.get(vpn)
+        if hub_vpn is not None:
+            hub_vpn.moved(mac, everyone=self._clock.seconds() < self._amnesia_ends)
+            self.log.info(
+                "vpn {vpn}: {mac} moved to {vtep}",
+                vpn=vpn,
+                mac=format_address(mac),
+                vtep=str(new),
+            )
+
+    def _tell(self, event: str, vpn: int, mac: bytes, vtep: VTEP) -> None:
+        if self._watchers:
+            self._watchers.tell(
+                {
+                    "event": event,
+                    "vpn": vpn,
+                    "protocol": format_address(mac),
+                    "type": "learned",
+                    **place(vtep),
+                    "expires_in": int(AGEING_TIME),
+                    "flags": [],
+                    "interface": self.plan.interface,
+                }
+            )
+
+    def mac_aged(self, vpn: int, mac: bytes) -> None:
+        """Nobody had been answered for it, so nobody is told."""
+        self._aged.inc()
+
+    def limit_reached(self, vpn: int) -> None:
+        """The VPN's table is full: more MACs are flooded, not learned."""
+        self._limited.inc()
+        self.log.warn("vpn {vpn}: the table of learned MACs is full", vpn=vpn)
+
+    def sender_refused(self, vtep: VTEP) -> None:
+        """Somebody who is not registered sends us frames."""
+        self._refused.inc()
+        self.log.warn(
+            "{ifname}: frames of {vtep} dropped: it has not registered",
+            ifname=self.plan.interface,
+            vtep=str(vtep),
+        )
+
+    def events_lost(self) -> None:
+        """The table is the truth: compare what we have answered with it."""
+        self._lost.inc()
+        for vpn in self.vpns.values():
+            vpn.reconcile()

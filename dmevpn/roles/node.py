@@ -1,0 +1,258 @@
+"""The node: everything that one daemon runs, made and unmade by one method. Layer: role.
+
+``apply(plan)`` is start, reload and stop: it compares the plan with what runs, stops what is
+gone, restarts what has changed and starts what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, inlineCallbacks
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from dmevpn.addresses import VPNID, Path
+from dmevpn.config.diff import Changes, diff
+from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.errors import DmevpnError
+from dmevpn.interfaces import (
+    IAuthenticator,
+    IDatagramTransport,
+    IHubDataplane,
+    IRequestIDStore,
+    ISpokeDataplane,
+)
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.packet import Packet
+from dmevpn.nhrp.requests import RequestIDs
+from dmevpn.nhrp.speaker import Speaker
+from dmevpn.roles.hub import HubRole, VTEPOwners
+from dmevpn.roles.lookup import NameLookup
+from dmevpn.roles.rows import Watchers
+from dmevpn.roles.spoke import SpokeRole
+
+__all__ = ["Drivers", "Node"]
+
+#: Seconds that an orderly stop may take before the daemon ends all the same.
+STOP_LIMIT = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drivers:
+    """Makers of everything that touches the world; a test passes fakes.
+
+    Those that open something may raise :class:`~dmevpn.errors.StartError` when started.
+    """
+
+    transport: Callable[[SpeakerPlan], IDatagramTransport]
+    authenticator: Callable[[bytes], IAuthenticator]
+    spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
+    hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
+    resolve_host: Callable[[str], Deferred[bytes]]
+    """A host name to its underlay address."""
+    request_ids: IRequestIDStore
+    jitter: Callable[[], float]
+    """A number from [0, 1), uniformly."""
+    machine_id: bytes
+
+
+class Node(Service):
+    """All speakers and roles of a daemon.
+
+    :ivar plan: what runs.
+    :param plan: what a start of the service makes true.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, *, plan: Plan, clock: IReactorTime, drivers: Drivers, metrics: Metrics
+    ) -> None:
+        self.clock = clock
+        self.metrics = metrics
+        self.plan = Plan()
+        self.speakers: dict[str, Speaker] = {}
+        self.spokes: dict[str, SpokeRole] = {}
+        self.hubs: dict[str, HubRole] = {}
+        self.watchers = Watchers()
+        self._wanted = plan
+        self._drivers = drivers
+        self._ids = RequestIDs(drivers.request_ids)
+        self._owners = VTEPOwners(metrics)
+        self._lookups: dict[str, NameLookup] = {}
+
+    # --- service ------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Start everything, or nothing.
+
+        :raises StartError: naming what is missing and the cure.
+        """
+        try:
+            self._start_roles(diff(Plan(), self._wanted), self._wanted)
+        except BaseException:
+            self._stop_roles(diff(self._wanted, Plan()))
+            raise
+        self.plan = self._wanted
+
+    def startService(self) -> None:
+        """Nothing is left to do: sockets and devices want the privileges of the phase before."""
+        super().startService()  # type: ignore[no-untyped-call]
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop everything in order; ready after two seconds at the latest."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        stopping = self.apply(Plan())
+        stopping.addTimeout(STOP_LIMIT, self.clock)
+        try:
+            yield stopping
+        except Exception:
+            self.log.failure("the stop did not end in order")
+
+    # --- the one way in -------------------------------------------------------------------
+
+    @inlineCallbacks
+    def apply(self, plan: Plan) -> Any:
+        """Make a plan true, touching only what differs from the running one.
+
+        :raises StartError: if something of the new plan cannot start; it is left out, and the
+            next ``apply`` tries it again.
+        """
+        changes = diff(self.plan, plan)
+        yield self._stop_roles(changes)
+        try:
+            self._start_roles(changes, plan)
+        except DmevpnError:
+            started = {*self.speakers, *self.spokes, *self.hubs, *self._lookups}
+            self.plan = replace(
+                plan,
+                speakers=tuple(s for s in plan.speakers if s.interface in started),
+                spokes=tuple(s for s in plan.spokes if s.interface in started),
+                hubs=tuple(h for h in plan.hubs if h.interface in started),
+            )
+            raise
+        self.plan = plan
+
+    def _start_roles(self, changes: Changes, plan: Plan) -> None:
+        """Start what is new or changed in ``plan``: speakers, then hubs, then spokes."""
+        speaker_plans = {speaker.interface: speaker for speaker in plan.speakers}
+        for speaker_plan in changes.speakers.to_start:
+            speaker = Speaker(
+                interface=speaker_plan.interface,
+                transport=self._drivers.transport(speaker_plan),
+                clock=self.clock,
+                metrics=self.metrics,
+                oui=plan.oui,
+                authenticator=(
+                    None
+                    if speaker_plan.secret is None
+                    else self._drivers.authenticator(speaker_plan.secret)
+                ),
+                unknown_vpn=self._unknown_vpn(speaker_plan.interface),
+                vpn_errors=speaker_plan.vpn_errors,
+            )
+            speaker.start()
+            self.speakers[speaker_plan.interface] = speaker
+        for hub_plan in changes.hubs.to_start:
+            speaker_plan = speaker_plans[hub_plan.controller]
+            hub = HubRole(
+                plan=hub_plan,
+                oui=plan.oui,
+                speaker_plan=speaker_plan,
+                speaker=self.speakers[hub_plan.controller],
+                dataplane=self._drivers.hub_dataplane(hub_plan, speaker_plan),
+                owners=self._owners,
+                clock=self.clock,
+                jitter=self._drivers.jitter,
+                ids=self._ids,
+                metrics=self.metrics,
+                watchers=self.watchers,
+            )
+            self._start(hub)
+            self.hubs[hub_plan.interface] = hub
+        for spoke_plan in changes.spokes.to_start:
+            self._start_spoke(spoke_plan, speaker_plans[spoke_plan.controller])
+
+    def _start_spoke(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+        names = [server.host for server in plan.servers if server.address is None]
+        if names:
+            self._look_up(names, plan, speaker_plan)
+            return
+        spoke = SpokeRole(
+            plan=plan,
+            speaker_plan=speaker_plan,
+            speaker=self.speakers[plan.controller],
+            dataplane=self._drivers.spoke_dataplane(plan, speaker_plan),
+            clock=self.clock,
+            jitter=self._drivers.jitter,
+            ids=self._ids,
+            metrics=self.metrics,
+            machine_id=self._drivers.machine_id,
+            watchers=self.watchers,
+        )
+        self._start(spoke)
+        self.spokes[plan.interface] = spoke
+
+    def _look_up(self, names: list[str], plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+        """Start a spoke once the names of its hubs have addresses."""
+
+        def found(addresses: dict[str, bytes]) -> None:
+            del self._lookups[plan.interface]
+            servers = tuple(
+                replace(server, address=addresses.get(server.host, server.address))
+                for server in plan.servers
+            )
+            try:
+                self._start_spoke(replace(plan, servers=servers), speaker_plan)
+            except DmevpnError as error:
+                self.log.error("{reason}", reason=str(error))
+
+        lookup = NameLookup(names, self._drivers.resolve_host, self.clock, found)
+        self._lookups[plan.interface] = lookup
+        lookup.start()
+
+    @staticmethod
+    def _start(role: SpokeRole | HubRole) -> None:
+        try:
+            role.start()
+        except BaseException:
+            role.abandon()
+            raise
+
+    def _stop_roles(self, changes: Changes) -> Deferred[Any]:
+        """Stop what is gone or changed: roles while their speakers still send for them."""
+        roles: list[Deferred[None]] = []
+        for spoke_plan in changes.spokes.to_stop:
+            lookup = self._lookups.pop(spoke_plan.interface, None)
+            if lookup is not None:
+                lookup.cancel()
+            spoke = self.spokes.pop(spoke_plan.interface, None)
+            if spoke is not None:
+                roles.append(spoke.stop())
+        for hub_plan in changes.hubs.to_stop:
+            hub = self.hubs.pop(hub_plan.interface, None)
+            if hub is not None:
+                roles.append(hub.stop())
+
+        def stop_speakers(_: object) -> Deferred[Any]:
+            gone = [self.speakers.pop(p.interface, None) for p in changes.speakers.to_stop]
+            return gatherResults([speaker.stop() for speaker in gone if speaker is not None])
+
+        return DeferredList(roles, consumeErrors=True).addCallback(stop_speakers)
+
+    # --- VPNs on demand ---------------------------------------------------------------------
+
+    def _unknown_vpn(self, controller: str) -> Callable[[VPNID, Packet, Path], bool]:
+        """What a speaker asks when a station registers in a VPN that nothing is attached to."""
+
+        def serve(vpn_id: VPNID, packet: Packet, path: Path) -> bool:
+            return any(
+                hub.serve(vpn_id) for hub in self.hubs.values() if hub.plan.controller == controller
+            )
+
+        return serve

@@ -1,0 +1,102 @@
+"""Bindings as rows of plain values, as operators and their scripts see them. Layer: role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VTEP, format_address
+from dmevpn.interfaces import ICacheListener
+from dmevpn.nhrp.cache import Binding
+
+__all__ = ["CacheWatcher", "Row", "Watchers", "binding_row", "left", "place"]
+
+Row = dict[str, Any]
+
+
+def left(expires: float | None, now: float) -> int | None:
+    """Whole seconds until ``expires``; None for what never ends."""
+    return None if expires is None else max(0, int(expires - now))
+
+
+def place(vtep: VTEP | None) -> Row:
+    """The two columns of a VTEP."""
+    if vtep is None:
+        return {"nbma": None, "vni": None}
+    return {"nbma": format_address(vtep.nbma), "vni": vtep.vni}
+
+
+def binding_row(binding: Binding, vpn: int, interface: str, now: float) -> Row:
+    """A row of ``cache show``."""
+    return {
+        "vpn": vpn,
+        "protocol": format_address(binding.protocol),
+        "type": binding.kind.name.lower(),
+        **place(binding.vtep),
+        "expires_in": left(binding.expires, now),
+        "flags": [flag for flag in ("unique", "nat") if getattr(binding, flag)],
+        "interface": interface,
+    }
+
+
+class Watchers:
+    """Whoever wants to hear of every change, wherever it happens."""
+
+    log = Logger()
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Row], None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def add(self, listener: Callable[[Row], None]) -> Callable[[], None]:
+        """Call ``listener`` with each event from now on; returns how to end that."""
+        self._listeners.append(listener)
+
+        def cancel() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return cancel
+
+    def tell(self, event: Row) -> None:
+        """One watcher's failure is not another's, and never the daemon's."""
+        for listener in list(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                self.log.failure("a watcher failed")
+
+
+@implementer(ICacheListener)
+class CacheWatcher:
+    """Tells watchers of the changes of one cache."""
+
+    def __init__(self, watchers: Watchers, vpn: int, interface: str, clock: IReactorTime) -> None:
+        self._watchers = watchers
+        self._vpn = vpn
+        self._interface = interface
+        self._clock = clock
+
+    def binding_added(self, binding: Binding) -> None:
+        """A first binding."""
+        self._tell("added", binding)
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
+        """A refresh that changes nothing but its expiry is no news."""
+        if (old.kind, old.vtep) != (new.kind, new.vtep):
+            self._tell("changed", new)
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        """The reason is the event: ``expired``, ``purged``, …"""
+        self._tell(reason, binding)
+
+    def _tell(self, event: str, binding: Binding) -> None:
+        if self._watchers:
+            row = binding_row(binding, self._vpn, self._interface, self._clock.seconds())
+            self._watchers.tell({"event": event, **row})

@@ -1,0 +1,299 @@
+"""The spoke role: one VPN at one site. Layer: role.
+
+Misses of the data plane become Resolution Requests, bindings become shortcuts, and a
+registration with each hub keeps us on its flood list. Every effect on the data plane follows
+from a change of the cache, so that there is one place to look for why an entry stands:
+
+========================  ==============================================
+binding                   data plane
+========================  ==============================================
+``incomplete negative``   hold: frames go by the hub, misses are silent
+``cached``                shortcut to the binding's VTEP
+removed                   withdrawn: the next frame misses afresh
+========================  ==============================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from dmevpn.addresses import VPNID, VTEP, Path, format_address
+from dmevpn.config.model import SpeakerPlan, SpokePlan
+from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, IStation
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.packet import Packet, PurgeRequest
+from dmevpn.nhrp.registration import RegistrationClient, State
+from dmevpn.nhrp.requests import Outstanding, RequestIDs
+from dmevpn.nhrp.resolution import ResolutionClient
+from dmevpn.nhrp.speaker import Speaker
+from dmevpn.roles.rows import CacheWatcher, Watchers
+
+__all__ = ["SpokeRole", "derive_station"]
+
+#: Seconds for which renewals are gathered before the kernel is asked, once for all of them,
+#: which shortcuts are in use.
+RENEWAL_BATCH = 1.0
+
+
+def derive_station(machine_id: bytes, vpn: VPNID, vtep: VTEP) -> bytes:
+    """The station MAC of a site that was given none: stable over restarts, unlike any other.
+
+    A locally administered unicast address made of the machine, the VPN and the VTEP.
+    """
+    digest = hashlib.sha256(b"%b|%b|%b" % (machine_id, str(vpn).encode(), str(vtep).encode()))
+    octets = bytearray(digest.digest()[:6])
+    octets[0] = octets[0] & 0xFE | 0x02
+    return bytes(octets)
+
+
+@implementer(IStation, ISpokeListener, ICacheListener)
+class SpokeRole:
+    """Owns the data interface of one VPN at a site.
+
+    :param plan: what the file says; every server in it has an address.
+    :param ids: the daemon's request identifiers.
+    :param machine_id: what tells this machine from others, for the derived station MAC.
+    """
+
+    log = Logger()
+
+    packet_types = frozenset(
+        {
+            PacketType.RESOLUTION_REPLY,
+            PacketType.REGISTRATION_REPLY,
+            PacketType.PURGE_REQUEST,
+            PacketType.PURGE_REPLY,
+            PacketType.ERROR_INDICATION,
+        }
+    )
+
+    def __init__(
+        self,
+        *,
+        plan: SpokePlan,
+        speaker_plan: SpeakerPlan,
+        speaker: Speaker,
+        dataplane: ISpokeDataplane,
+        clock: IReactorTime,
+        jitter: Callable[[], float],
+        ids: RequestIDs,
+        metrics: Metrics,
+        machine_id: bytes,
+        watchers: Watchers,
+    ) -> None:
+        self.plan = plan
+        self.dataplane = dataplane
+        self.cache = Cache(clock, metrics)
+        self.cache.subscribe(CacheWatcher(watchers, plan.vpn.index, plan.interface, clock))
+        self.registrations: list[RegistrationClient] = []
+        self._speaker_plan = speaker_plan
+        self._speaker = speaker
+        self._clock = clock
+        self._jitter = jitter
+        self._metrics = metrics
+        self._machine_id = machine_id
+        self._outstanding = Outstanding(clock, jitter, ids, metrics)
+        self._due: set[bytes] = set()
+        self._due_call: Any = None
+        self._misses = metrics.counter("fdb_misses", vpn=str(plan.vpn.index))
+
+    # --- life ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bring up the devices, adopt what an earlier run left in them, and register.
+
+        :raises StartError: if the data plane cannot start.
+        """
+        plan = self.plan
+        self.dataplane.start(self)
+        vtep: VTEP = self.dataplane.local_vtep
+        self.station = plan.station or derive_station(self._machine_id, plan.vpn, vtep)
+        link = self._speaker.attach(plan.vpn, self)
+        self.resolution = ResolutionClient(
+            clock=self._clock,
+            jitter=self._jitter,
+            cache=self.cache,
+            outstanding=self._outstanding,
+            link=link,
+            station=self.station,
+            vtep=vtep,
+            mtu=self.dataplane.mtu,
+            metrics=self._metrics,
+            servers=self._server,
+            on_renewal_due=self._renewal_due,
+        )
+        self.cache.subscribe(self)
+        for mac, shortcut in self.dataplane.adopted():
+            if shortcut is None:
+                self.dataplane.withdraw(mac)
+            else:
+                self.resolution.adopt(mac, shortcut)
+        for server in plan.servers:
+            if server.register and server.address is not None:
+                client = RegistrationClient(
+                    clock=self._clock,
+                    jitter=self._jitter,
+                    outstanding=self._outstanding,
+                    link=link,
+                    path=Path(server.address, vtep.nbma, self._speaker_plan.gre_key),
+                    station=self.station,
+                    vtep=vtep,
+                    holding_time=self._speaker_plan.holding_time,
+                    mtu=self.dataplane.mtu,
+                    metrics=self._metrics,
+                    on_change=self._registration_changed,
+                )
+                self.registrations.append(client)
+        self._choose_flood()
+        for client in self.registrations:
+            client.start()
+        self.log.info(
+            "vpn {vpn}: spoke at {vtep}, station {mac}, on {ifname}",
+            vpn=plan.vpn.index,
+            vtep=str(vtep),
+            mac=format_address(self.station),
+            ifname=plan.interface,
+        )
+
+    def stop(self) -> Deferred[None]:
+        """Purge our registrations, withdraw every shortcut and take the devices down."""
+        if self._due_call is not None:
+            self._due_call.cancel()
+            self._due_call = None
+        for client in self.registrations:
+            client.stop()
+        self.resolution.close()
+        self._outstanding.close()
+        self.cache.unsubscribe(self)
+        self.cache.close()
+        self._speaker.detach(self.plan.vpn, self)
+        stopped: Deferred[None] = self.dataplane.stop()
+        return stopped
+
+    def abandon(self) -> Deferred[None]:
+        """Undo a start that failed: nothing was registered, only devices may be there."""
+        stopped: Deferred[None] = self.dataplane.stop()
+        return stopped
+
+    # --- hubs ---------------------------------------------------------------------------
+
+    def _server(self) -> Path | None:
+        """The NHS to ask: the first, in order of preference, that knows our registration."""
+        for client in self.registrations:
+            if client.usable:
+                return client.path
+        return None
+
+    def _choose_flood(self) -> None:
+        """Flood to one hub only, so that nothing arrives twice: the first that has us.
+
+        While none has, the first of the file; its switch will know us in a moment.
+        """
+        usable = {client.nhs for client in self.registrations if client.usable}
+        hubs = [server.address for server in self.plan.servers if server.flood and server.address]
+        best = next((hub for hub in hubs if hub in usable), hubs[0] if hubs else None)
+        self.dataplane.set_flood([best] if best is not None else [])
+
+    def _registration_changed(self, client: RegistrationClient, old: State, new: State) -> None:
+        self.log.info(
+            "vpn {vpn}: registration with {nbma}: {state}{reason}",
+            vpn=self.plan.vpn.index,
+            nbma=format_address(client.nhs),
+            state=new.name.lower(),
+            reason=f" ({client.last_error})" if client.last_error else "",
+        )
+        self._choose_flood()
+        if new is State.REGISTERED and old is not State.REGISTERED:
+            self.resolution.forget_negatives()
+
+    # --- data plane to protocol (ISpokeListener) ------------------------------------------
+
+    def fdb_missed(self, mac: bytes) -> None:
+        """A frame went by the hub for want of an entry: ask where its destination lives."""
+        self._misses.inc()
+        self.resolution.resolve(mac)
+
+    def mac_local(self, mac: bytes) -> None:
+        """A remote station came home: its shortcut must go before it is believed again."""
+        self.cache.remove(mac, "local")
+
+    def device_up(self) -> None:
+        """The data interface is back; the driver has restored its entries itself."""
+        self.log.info("vpn {vpn}: {ifname} is up", vpn=self.plan.vpn.index, ifname=self.interface)
+
+    def device_down(self) -> None:
+        """The data interface went away; registrations go on, frames wait for the operator."""
+        self.log.warn("vpn {vpn}: {ifname} is down", vpn=self.plan.vpn.index, ifname=self.interface)
+
+    def install_failed(self, mac: bytes, error: Exception) -> None:
+        """The kernel refused a shortcut: keep the MAC with the hub until asked again."""
+        self._metrics.counter("install_failures", vpn=str(self.plan.vpn.index)).inc()
+        self.log.warn(
+            "vpn {vpn}: no shortcut for {mac}: {reason}",
+            vpn=self.plan.vpn.index,
+            mac=format_address(mac),
+            reason=str(error),
+        )
+        self.cache.remove(mac, "refused by the kernel")
+
+    @property
+    def interface(self) -> str:
+        """Name of the data interface."""
+        return self.plan.interface
+
+    # --- cache to data plane (ICacheListener) ----------------------------------------------
+
+    def binding_added(self, binding: Binding) -> None:
+        """Hold while we ask, shortcut when we know."""
+        if binding.kind is Kind.CACHED and binding.vtep is not None:
+            self.dataplane.install(binding.protocol, binding.vtep)
+        else:
+            self.dataplane.hold(binding.protocol)
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
+        """A renewal that confirms the VTEP writes nothing to the kernel."""
+        if (old.kind, old.vtep) != (new.kind, new.vtep):
+            self.binding_added(new)
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        """Back to the hub."""
+        self._due.discard(binding.protocol)
+        self.dataplane.withdraw(binding.protocol)
+
+    # --- renewal ------------------------------------------------------------------------
+
+    def _renewal_due(self, protocol: bytes) -> None:
+        self._due.add(protocol)
+        if self._due_call is None:
+            self._due_call = self._clock.callLater(RENEWAL_BATCH, self._check_use)
+
+    def _check_use(self) -> None:
+        self._due_call = None
+        due, self._due = self._due, set()
+        reading: Deferred[dict[bytes, float]] = self.dataplane.idle_times()
+        reading.addCallback(self._renew_used, due)
+        reading.addErrback(lambda failure: self.log.failure("idle times", failure))
+
+    def _renew_used(self, idle: dict[bytes, float], due: set[bytes]) -> None:
+        """Renew the shortcuts that carried a frame in this lifetime; the others may lapse."""
+        for mac in due:
+            binding = self.cache.lookup(mac)
+            if binding is not None and idle.get(mac, float("inf")) < binding.holding_time:
+                self.resolution.renew(mac)
+
+    # --- wire (IStation) ------------------------------------------------------------------
+
+    def packet_received(self, packet: Packet, path: Path) -> bool:
+        """Replies and errors go to whoever asked, purges to the cache."""
+        if isinstance(packet, PurgeRequest):
+            return self.resolution.purge_received(packet, path)
+        return self._outstanding.reply_received(packet, path)

@@ -1,0 +1,159 @@
+"""``twistd dmevpn``: options, and the choice of every driver. Layer: top."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import time
+import uuid
+from functools import partial
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+from twisted.python import usage
+
+from dmevpn import __version__
+from dmevpn.admin.pb import AdminService
+from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.daemon import Daemon
+from dmevpn.dataplane.hub_ebpf import EBPFSwitch
+from dmevpn.dataplane.provision import provision_hub
+from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.errors import StartError
+from dmevpn.interfaces import IController, IRequestIDStore
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.authentication import CiscoAuthentication
+from dmevpn.nhrp.requests import FileRequestIDStore, TimeRequestIDStore
+from dmevpn.roles.configfile import ConfigFile
+from dmevpn.roles.node import Drivers, Node
+from dmevpn.transport.hostname import resolve_host
+from dmevpn.transport.rawgre import RawGREPort
+
+__all__ = ["Options", "makeService"]
+
+log = Logger()
+
+
+class Options(usage.Options):
+    """What may stand behind ``twistd dmevpn``."""
+
+    synopsis = "[options] --config FILE"
+    longdesc = (
+        "Stretches layer-2 networks between sites: NHRP (RFC 2332, RFC 2735) finds where a MAC"
+        " lives, VXLAN carries its frames there. FILE says whether this is a hub, a spoke or both."
+    )
+    optParameters = [  # noqa: RUF012 -- the spelling of twisted.python.usage
+        ["config", "c", None, "The configuration file (grammar: dmevpn.conf(5))."],
+        ["state-dir", "s", None, "Where state is kept; wins over the file's state-dir."],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["check", None, "Print every error and warning of FILE and exit: 0 if it has no error."],
+    ]
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"dmevpn {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Read the file: a mistake in it ends here, before anything is touched."""
+        if not self["config"]:
+            raise SystemExit("dmevpn: say which file: twistd dmevpn --config FILE")
+        self.config = ConfigFile(self["config"], self["state-dir"])
+        plan, messages = self.config.load()
+        if self["check"]:
+            for message in messages:
+                print(message)
+            raise SystemExit(0 if plan is not None else 1)
+        if plan is None:
+            more = len(messages) - 1
+            hint = f" (--check lists {more} more)" if more else ""
+            raise SystemExit(f"dmevpn: {messages[0]}{hint}")
+        self.plan: Plan = plan
+        self.warnings = messages
+
+
+def _machine_id() -> bytes:
+    """What tells this machine from others, the same after a restart."""
+    try:
+        with open("/etc/machine-id", "rb") as file:
+            return file.read().strip()
+    except OSError:
+        return b"%x" % uuid.getnode()
+
+
+def _request_ids(plan: Plan) -> IRequestIDStore:
+    """Identifiers from the state directory; without one they follow the wall clock."""
+    directory = plan.state_dir or ""
+    try:
+        os.makedirs(directory, mode=0o750, exist_ok=True)
+        return FileRequestIDStore(os.path.join(directory, "request-ids"), time.time)
+    except OSError as error:
+        log.warn(
+            "{path}: {reason}; request identifiers follow the clock instead",
+            path=directory,
+            reason=error.strerror,
+        )
+        return TimeRequestIDStore(time.time)
+
+
+def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
+    def transport(speaker: SpeakerPlan) -> RawGREPort:
+        return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key)
+
+    def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> VXLANFDB:
+        return VXLANFDB(reactor, metrics, spoke, speaker.nbma_address)
+
+    def hub_dataplane(hub: HubPlan, speaker: SpeakerPlan) -> EBPFSwitch:
+        provision = partial(provision_hub, hub, speaker.nbma_address) if hub.provision else None
+        return EBPFSwitch(reactor, metrics, hub.interface, provision=provision)
+
+    return Drivers(
+        transport=transport,
+        authenticator=CiscoAuthentication,
+        spoke_dataplane=spoke_dataplane,
+        hub_dataplane=hub_dataplane,
+        resolve_host=lambda name: resolve_host(reactor, name),
+        request_ids=_request_ids(plan),
+        jitter=random.random,
+        machine_id=_machine_id(),
+    )
+
+
+def _report_in_one_line() -> None:
+    """Make a refused start one line on standard error instead of a traceback.
+
+    A refusal after twistd's own start can only be an exception (SystemExit would hang the
+    daemonising parent), and twistd would print where it was raised.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
+        if issubclass(kind, StartError | CannotListenError):
+            print(f"dmevpn: {value}", file=sys.__stderr__)
+        else:
+            previous(kind, value, traceback)
+
+    sys.excepthook = hook
+
+
+def makeService(options: Options) -> IService:
+    """The service that twistd runs."""
+    from twisted.internet import reactor
+
+    # Twisted measures time by the wall clock; holding times must not follow its jumps.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    _report_in_one_line()
+    for warning in options.warnings:
+        log.warn("{warning}", warning=warning)
+    plan = options.plan
+    metrics = Metrics()
+    node = Node(plan=plan, clock=reactor, drivers=_drivers(reactor, metrics, plan), metrics=metrics)
+
+    def admin(endpoint: str, controller: IController) -> IService:
+        return AdminService(reactor, endpoint, controller, metrics=metrics)
+
+    return Daemon(config=options.config, plan=plan, node=node, admin=admin, reactor=reactor)
