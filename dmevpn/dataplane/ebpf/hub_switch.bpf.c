@@ -402,6 +402,14 @@ static __always_inline void learn_new(const struct mac_key *key, const struct se
 		emit(EVENT_LIMIT, sender->vpn, sender->member, NOBODY, key->mac, vtep);
 }
 
+/* A member that has not left. */
+static __always_inline struct member *present(__u32 number)
+{
+	struct member *member = bpf_map_lookup_elem(&members, &number);
+
+	return member && !(member->flags & MEMBER_LEFT) ? member : NULL;
+}
+
 static __always_inline int fresh(const struct mac_entry *entry, const struct vpn *vpn, __u64 now)
 {
 	/* Signed: another CPU may have written a time after our `now`. */
@@ -424,7 +432,11 @@ static __always_inline void learn(const struct mac_key *key, const struct sender
 		/* Only the CPU that moves it reports it. */
 		if (__sync_val_compare_and_swap(&entry->member, previous, sender->member) == previous) {
 			entry->seen = now;
-			report(EVENT_MOVED, sender, previous, key->mac, vtep, now);
+			/* With a member its MACs are forgotten; this one was not swept up yet. */
+			if (present(previous))
+				report(EVENT_MOVED, sender, previous, key->mac, vtep, now);
+			else
+				report(EVENT_LEARNED, sender, NOBODY, key->mac, vtep, now);
 		}
 		return;
 	}
@@ -527,9 +539,9 @@ int hub_switch(struct __sk_buff *skb)
 		entry = bpf_map_lookup_elem(&macs, &destination);
 		if (entry && fresh(entry, vpn, now)) {
 			number = entry->member;
-			member = bpf_map_lookup_elem(&members, &number);
+			member = present(number);
 			/* An entry of a member that has left is as good as none: flood. */
-			if (member && member->vpn == source.vpn && !(member->flags & MEMBER_LEFT)) {
+			if (member && member->vpn == source.vpn) {
 				if (number == sender->member)
 					return drop(from, DROP_REFLECTED);
 				key_flags = fill_key(&key, member);
@@ -599,10 +611,7 @@ static __always_inline int remove_mac(const struct mac_key *key)
 
 static __always_inline int refresh_mac(struct mac_entry *entry, __u64 now)
 {
-	__u32 number = entry->member;
-	struct member *member = bpf_map_lookup_elem(&members, &number);
-
-	if (!member || member->flags & MEMBER_LEFT)
+	if (!present(entry->member))
 		return 0;
 	entry->seen = now; /* the member is not written: a move at this moment is kept */
 	return 1;

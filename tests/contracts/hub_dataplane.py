@@ -1,0 +1,589 @@
+"""What every IHubDataplane does, run over each provider with real frames."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from dmevpn.addresses import VTEP
+from dmevpn.interfaces import HubListener, IHubDataplane, Registration
+
+__all__ = [
+    "BROADCAST",
+    "HUB_IPV4",
+    "HUB_IPV6",
+    "Delivery",
+    "HubDataplaneContract",
+    "Recorder",
+    "SwitchWorld",
+    "frame",
+    "ipv4",
+    "ipv6",
+    "mac",
+]
+
+BROADCAST = b"\xff" * 6
+
+
+def ipv4(number: int) -> bytes:
+    """Underlay address of a site; 1 to 20 exist."""
+    return bytes([10, 99, 0, number])
+
+
+def ipv6(number: int) -> bytes:
+    """Its IPv6 one."""
+    return bytes.fromhex("fd0000990000000000000000000000") + bytes([number])
+
+
+HUB_IPV4, HUB_IPV6 = ipv4(254), ipv6(254)
+
+
+def mac(number: int) -> bytes:
+    """MAC address of a machine at some site."""
+    return b"\x02\xaa" + number.to_bytes(4, "big")
+
+
+def frame(destination: bytes, source: bytes, payload: bytes = b"frame", tag: bytes = b"") -> bytes:
+    """An Ethernet frame of the smallest size, of an experimental type."""
+    return (destination + source + tag + b"\x88\xb5" + payload).ljust(60, b"\0")
+
+
+class Delivery(NamedTuple):
+    """A frame that the switch has sent to a site."""
+
+    local: bytes
+    """Underlay address of ours that it came from."""
+    vtep: VTEP
+    frame: bytes
+
+
+class Recorder(HubListener):
+    """Keeps the events of the VPNs that are tested."""
+
+    def __init__(self, ignored: Iterable[int] = ()) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self._ignored = set(ignored)
+
+    def _record(self, name: str, vpn: int, *arguments: Any) -> None:
+        if vpn not in self._ignored:
+            self.events.append((name, vpn, *arguments))
+
+    def mac_learned(self, vpn: int, mac: bytes, vtep: VTEP) -> None:
+        self._record("learned", vpn, mac, vtep)
+
+    def mac_moved(self, vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:
+        self._record("moved", vpn, mac, old, new)
+
+    def mac_aged(self, vpn: int, mac: bytes) -> None:
+        self._record("aged", vpn, mac)
+
+    def limit_reached(self, vpn: int) -> None:
+        self._record("limit", vpn)
+
+    def sender_refused(self, vtep: VTEP) -> None:
+        self.events.append(("refused", vtep))
+
+    def events_lost(self) -> None:
+        self.events.append(("lost",))
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """The events since the last time."""
+        events, self.events = self.events, []
+        return events
+
+
+class SwitchWorld:
+    """A hub's switch with sites round it, started; subclasses say how."""
+
+    dataplane: Any
+    listener: Recorder
+
+    def send(self, vtep: VTEP, frame: bytes) -> None:
+        """Have a site send a frame."""
+        raise NotImplementedError
+
+    def deliveries(self) -> list[Delivery]:
+        """What has arrived at the sites since the last time, once all that was sent is dealt with.
+
+        Events have been reported by then as well.
+        """
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Let the data plane do what it has put off."""
+        raise NotImplementedError
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by, for MACs too."""
+        raise NotImplementedError
+
+    def lose_events(self) -> None:
+        """Lose events that no daemon has read."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End the daemon without warning; the switch goes on."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Start a daemon after a kill."""
+        raise NotImplementedError
+
+    def seconds(self) -> float:
+        """The daemon's clock."""
+        raise NotImplementedError
+
+    def adopted(self) -> list[tuple[int, VTEP, bytes, Registration]]:
+        """What the data plane has adopted of the tested VPNs."""
+        raise NotImplementedError
+
+    # --- in terms of these --------------------------------------------------------------
+
+    def join(self, vpn: int, *vteps: VTEP) -> None:
+        """Register sites for an hour."""
+        self.dataplane.add_vpn(vpn)
+        for vtep in vteps:
+            local = HUB_IPV4 if len(vtep.nbma) == 4 else HUB_IPV6
+            registration = Registration(mac(0xFFFF), False, self.seconds() + 3600)
+            self.dataplane.add_member(vpn, vtep, local, registration)
+
+    def sent(self, vtep: VTEP, frame: bytes) -> list[VTEP]:
+        """Where one frame arrives, in order of the VTEPs, as often as it does."""
+        self.deliveries()
+        self.send(vtep, frame)
+        arrived = self.deliveries()
+        assert all(delivery.frame == frame for delivery in arrived)
+        return sorted(delivery.vtep for delivery in arrived)
+
+    def learn(self, vtep: VTEP, *macs: bytes) -> None:
+        """Have MACs behind a site speak."""
+        for source in macs:
+            self.send(vtep, frame(BROADCAST, source))
+        self.deliveries()
+        self.listener.take()
+
+
+A, B, C, D = (VTEP(ipv4(1), 100), VTEP(ipv4(2), 101), VTEP(ipv4(3), 100), VTEP(ipv6(4), 103))
+STRANGER = VTEP(ipv4(5), 100)
+
+
+class HubDataplaneContract:
+    """Subclasses provide the fixture ``world`` for ``mac_limit`` 64 and ``ageing`` 300 s."""
+
+    @pytest.fixture
+    def world(self) -> SwitchWorld:
+        raise NotImplementedError
+
+    def test_interface(self, world: SwitchWorld) -> None:
+        """The switch offers all that the hub role asks of it."""
+        assert verifyObject(IHubDataplane, world.dataplane)
+
+    def test_what_start_finds_out(self, world: SwitchWorld) -> None:
+        """The NHS learns its own MAC and the MTU from the device."""
+        assert len(world.dataplane.station_mac) == 6
+        assert world.dataplane.mtu > 1000
+        assert world.dataplane.interface
+
+    # --- forwarding ---------------------------------------------------------------------
+
+    def test_broadcast_reaches_all_others_once(self, world: SwitchWorld) -> None:
+        """ARP works: every other site gets a broadcast once, in its VNI, and its sender never."""
+        world.join(1, A, B, C, D)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B, C, D]
+        assert world.sent(D, frame(BROADCAST, mac(4))) == [A, B, C]
+
+    def test_multicast_is_flooded(self, world: SwitchWorld) -> None:
+        """IPv6 neighbour discovery works."""
+        world.join(1, A, B, C)
+        assert world.sent(A, frame(bytes.fromhex("3333ff000001"), mac(1))) == [B, C]
+
+    def test_a_lone_site(self, world: SwitchWorld) -> None:
+        """A broadcast in a VPN of one site goes nowhere and is no fault."""
+        world.join(1, A)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == []
+        assert world.dataplane.member_counters(1, A).dropped == 0
+
+    def test_known_unicast_goes_to_its_site_only(self, world: SwitchWorld) -> None:
+        """Two machines talk through the hub without anybody else hearing it."""
+        world.join(1, A, B, C, D)
+        world.learn(B, mac(2))
+        world.learn(D, mac(4))
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+        assert world.sent(B, frame(mac(1), mac(2))) == [A]
+        assert world.sent(C, frame(mac(4), mac(3))) == [D]
+        assert world.sent(D, frame(mac(3), mac(4))) == [C]
+
+    def test_unknown_unicast_is_flooded(self, world: SwitchWorld) -> None:
+        """A machine that has never spoken is still reached."""
+        world.join(1, A, B, C)
+        assert world.sent(A, frame(mac(99), mac(1))) == [B, C]
+
+    def test_frames_come_from_the_address_that_was_asked(self, world: SwitchWorld) -> None:
+        """Sites behind a stateful firewall accept what the hub sends."""
+        world.join(1, A, B, D)
+        world.send(A, frame(BROADCAST, mac(1)))
+        assert sorted((d.vtep, d.local) for d in world.deliveries()) == [
+            (B, HUB_IPV4),
+            (D, HUB_IPV6),
+        ]
+
+    def test_member_without_local_address(self, world: SwitchWorld) -> None:
+        """Where the asked address is unknown, frames are sent all the same."""
+        world.join(1, A)
+        world.dataplane.add_member(1, B, b"", Registration(mac(2), False, world.seconds() + 60))
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
+
+    def test_tags_are_kept(self, world: SwitchWorld) -> None:
+        """VLANs inside a VPN pass unchanged, flooded and known."""
+        world.join(1, A, B)
+        tagged = frame(BROADCAST, mac(1), tag=b"\x81\x00\x00\x2a")
+        assert world.sent(A, tagged) == [B]
+        assert world.sent(B, frame(mac(1), mac(2), tag=b"\x81\x00\xa0\x2b")) == [A]
+
+    def test_frames_to_their_own_site_are_dropped(self, world: SwitchWorld) -> None:
+        """The hub never reflects what a site could have delivered itself."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        assert world.sent(A, frame(mac(1), mac(5))) == []
+        assert world.dataplane.counters()["reflected"] == 1
+        assert world.dataplane.member_counters(1, A).dropped == 1
+
+    @pytest.mark.parametrize("last", [0x00, 0x02, 0x0E])
+    def test_link_local_groups_stay_at_their_site(self, world: SwitchWorld, last: int) -> None:
+        """Spanning tree and LACP of one site do not confuse another."""
+        world.join(1, A, B)
+        group = bytes([0x01, 0x80, 0xC2, 0, 0, last])
+        assert world.sent(A, frame(group, mac(1))) == []
+        assert world.dataplane.counters()["link_local"] == 1
+
+    @pytest.mark.parametrize("source", [b"\x01\xaa\0\0\0\1", bytes(6)])
+    def test_impossible_sources_are_dropped(self, world: SwitchWorld, source: bytes) -> None:
+        """No site can poison the table with a group address."""
+        world.join(1, A, B)
+        assert world.sent(A, frame(BROADCAST, source)) == []
+        assert world.dataplane.counters()["bad_source"] == 1
+        assert world.dataplane.mac_count(1) == 0
+
+    def test_one_address_with_two_vnis(self, world: SwitchWorld) -> None:
+        """Two segments of one site in one VPN hear each other, and never themselves."""
+        other = VTEP(A.nbma, 777)
+        world.join(1, A, B, other)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [other, B]
+        assert world.sent(other, frame(mac(1), mac(7))) == [A]
+
+    # --- isolation ----------------------------------------------------------------------
+
+    def test_vpns_do_not_meet(self, world: SwitchWorld) -> None:
+        """Two customers with the same VNI numbers, and even the same MACs, never mix."""
+        other = [VTEP(ipv4(1), 200), VTEP(ipv4(2), 100), VTEP(ipv4(3), 101)]
+        world.join(1, A, B, C)
+        world.join(2, *other)
+        assert world.sent(other[1], frame(BROADCAST, mac(1))) == [other[0], other[2]]
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B, C]
+        assert world.sent(B, frame(mac(1), mac(2))) == [A]
+        assert world.sent(other[2], frame(mac(1), mac(2))) == [other[1]]
+        assert world.sent(other[0], frame(mac(77), mac(3))) == [other[1], other[2]]
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.dataplane.lookup(2, mac(1)) == other[1]
+
+    def test_strangers_are_dropped_and_teach_nothing(self, world: SwitchWorld) -> None:
+        """Nobody gets into a VPN by knowing its VNI: only registered sites do."""
+        world.join(1, A, B)
+        for stranger in (STRANGER, VTEP(A.nbma, 999), VTEP(A.nbma, 101)):
+            assert world.sent(stranger, frame(BROADCAST, mac(66))) == []
+            assert ("refused", stranger) in world.listener.take()
+        assert world.dataplane.counters()["unregistered"] == 3
+        assert world.dataplane.lookup(1, mac(66)) is None
+
+    # --- learning -----------------------------------------------------------------------
+
+    def test_learning(self, world: SwitchWorld) -> None:
+        """The NHS knows where a MAC is as soon as it has spoken."""
+        world.join(1, A, B)
+        assert world.dataplane.lookup(1, mac(1)) is None
+        world.send(A, frame(BROADCAST, mac(1)))
+        world.deliveries()
+        assert world.listener.take() == [("learned", 1, mac(1), A)]
+        assert world.dataplane.lookup(1, mac(1)) == A
+        (entry,) = world.dataplane.entries(1)
+        assert (entry.mac, entry.vtep, entry.static) == (mac(1), A, False)
+        assert 0 <= entry.idle < 5
+        assert world.dataplane.mac_count(1) == 1
+        world.send(A, frame(BROADCAST, mac(1)))
+        world.deliveries()
+        assert world.listener.take() == []
+
+    @pytest.mark.parametrize("address", [b"", b"\x0a\x00\x00\x01", bytes(16), b"\x02" * 7])
+    def test_lookup_of_what_is_no_mac(self, world: SwitchWorld, address: bytes) -> None:
+        """A peer that asks for an IP address gets an answer, not a fault."""
+        world.join(1, A)
+        assert world.dataplane.lookup(1, address) is None
+
+    def test_moving(self, world: SwitchWorld) -> None:
+        """A machine that migrates is reached at its new place from its first frame on."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        world.send(B, frame(BROADCAST, mac(1)))
+        world.deliveries()
+        assert world.listener.take() == [("moved", 1, mac(1), A, B)]
+        assert world.sent(C, frame(mac(1), mac(3))) == [B]
+        assert world.dataplane.lookup(1, mac(1)) == B
+        assert world.dataplane.mac_count(1) == 2
+
+    def test_limit(self, world: SwitchWorld) -> None:
+        """A VPN keeps to its limit of MACs; what is over it is flooded, not lost."""
+        world.join(1, A, B)
+        world.join(2, VTEP(ipv4(6), 6), VTEP(ipv4(7), 7))
+        for number in range(100):
+            world.send(A, frame(BROADCAST, mac(number)))
+        world.deliveries()
+        events = world.listener.take()
+        assert [e[0] for e in events].count("learned") == 64
+        assert ("limit", 1) in events
+        assert world.dataplane.mac_count(1) == len(list(world.dataplane.entries(1))) == 64
+        assert world.dataplane.counters()["not_learned"] == 36
+        assert world.sent(B, frame(mac(99), mac(0))) == [A]
+        assert world.sent(VTEP(ipv4(6), 6), frame(BROADCAST, mac(1))) == [VTEP(ipv4(7), 7)]
+        assert world.dataplane.mac_count(2) == 1
+        world.dataplane.forget(1, mac(5))
+        world.learn(A, mac(99))
+        assert world.dataplane.lookup(1, mac(99)) == A
+        assert world.dataplane.mac_count(1) == 64
+
+    def test_forgetting(self, world: SwitchWorld) -> None:
+        """What an operator flushes is learnt anew."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1), mac(2))
+        world.dataplane.forget(1, mac(1))
+        world.dataplane.forget(1, mac(1))
+        world.dataplane.forget(7, mac(1))
+        assert world.dataplane.lookup(1, mac(1)) is None
+        assert [entry.mac for entry in world.dataplane.entries(1)] == [mac(2)]
+        assert world.dataplane.mac_count(1) == 1
+        assert world.sent(B, frame(mac(1), mac(3))) == [A, C]
+
+    # --- ageing -------------------------------------------------------------------------
+
+    def test_ageing_needs_no_daemon(self, world: SwitchWorld) -> None:
+        """A machine that left in silence is flooded for after the ageing time."""
+        world.join(1, A, B, C)
+        world.learn(B, mac(2))
+        world.pass_time(299)
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+        world.pass_time(2)
+        assert world.dataplane.lookup(1, mac(2)) is None
+        assert world.sent(A, frame(mac(2), mac(1))) == [B, C]
+        world.listener.take()
+        world.send(B, frame(BROADCAST, mac(2)))
+        world.deliveries()
+        assert world.listener.take() == [("learned", 1, mac(2), B)]
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+
+    def test_age_removes_the_silent(self, world: SwitchWorld) -> None:
+        """The table shrinks again, and whoever watches hears of each MAC."""
+        world.join(1, A, B)
+        world.join(2, C)
+        world.learn(A, mac(1), mac(2))
+        world.learn(C, mac(3))
+        world.pass_time(200)
+        world.learn(A, mac(1))
+        world.dataplane.age(100, {})
+        world.settle()
+        assert sorted(world.listener.take()) == [("aged", 1, mac(2)), ("aged", 2, mac(3))]
+        assert [entry.mac for entry in world.dataplane.entries(1)] == [mac(1)]
+        assert world.dataplane.mac_count(1) == 1
+        assert world.dataplane.mac_count(2) == 0
+
+    def test_age_refreshes_what_is_kept(self, world: SwitchWorld) -> None:
+        """A MAC whose traffic takes shortcuts stays known though the hub does not see it."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1), mac(2))
+        for _ in range(3):
+            world.pass_time(200)
+            world.dataplane.age(300, {1: [mac(1), mac(77)], 9: [mac(1)]})
+            world.settle()
+        assert ("aged", 1, mac(2)) in world.listener.take()
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.sent(B, frame(mac(1), mac(3))) == [A]
+        assert [e.mac for e in world.dataplane.entries(1) if e.idle < 100] != []
+
+    def test_age_leaves_moved_macs_at_their_new_place(self, world: SwitchWorld) -> None:
+        """Refreshing a MAC never sends its traffic back to where it was."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        world.dataplane.age(300, {1: [mac(1)]})
+        world.learn(B, mac(1))
+        world.settle()
+        assert world.dataplane.lookup(1, mac(1)) == B
+
+    # --- membership ---------------------------------------------------------------------
+
+    def test_removed_member(self, world: SwitchWorld) -> None:
+        """A site whose registration ends neither sends nor receives, and its MACs are forgotten."""
+        world.join(1, A, B, C)
+        world.learn(B, mac(2))
+        world.dataplane.remove_member(1, B)
+        assert world.dataplane.lookup(1, mac(2)) is None
+        assert list(world.dataplane.entries(1)) == []
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [C]
+        assert world.sent(A, frame(mac(2), mac(1))) == [C]
+        assert world.sent(B, frame(BROADCAST, mac(2))) == []
+        assert world.dataplane.member_counters(1, B) is None
+        world.settle()
+        assert world.dataplane.mac_count(1) == 1
+        assert "aged" not in [event[0] for event in world.listener.take()]
+        world.dataplane.remove_member(1, B)
+        world.dataplane.remove_member(2, A)
+        assert world.sent(C, frame(BROADCAST, mac(3))) == [A]
+
+    def test_mac_of_a_removed_member_elsewhere(self, world: SwitchWorld) -> None:
+        """A forgotten MAC that speaks at another site is new there."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.dataplane.remove_member(1, A)
+        world.send(B, frame(BROADCAST, mac(1)))
+        world.deliveries()
+        assert world.listener.take() == [("learned", 1, mac(1), B)]
+
+    def test_member_that_comes_back(self, world: SwitchWorld) -> None:
+        """What a site's MACs were before it left says nothing about where they are now."""
+        world.join(1, A, B, C)
+        world.learn(B, mac(2))
+        world.dataplane.remove_member(1, B)
+        world.join(1, B)
+        assert world.dataplane.lookup(1, mac(2)) is None
+        assert world.sent(A, frame(mac(2), mac(1))) == [B, C]
+        world.learn(B, mac(2))
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+
+    def test_refresh_changes_nothing_else(self, world: SwitchWorld) -> None:
+        """Renewing a registration loses no MAC and no count, and floods no frame twice."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        before = world.dataplane.member_counters(1, A)
+        assert before.rx_packets == 1
+        world.join(1, A, B)
+        assert world.dataplane.member_counters(1, A) == before
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
+
+    def test_a_vtep_belongs_to_one_vpn(self, world: SwitchWorld) -> None:
+        """What a frame of a VTEP belongs to is never ambiguous."""
+        world.join(1, A, B)
+        with pytest.raises(ValueError, match="VPN 1"):
+            world.join(2, A)
+        with pytest.raises(ValueError, match="VNI"):
+            world.join(1, VTEP(ipv4(9), None))
+        with pytest.raises(ValueError, match="VPN 8"):
+            world.dataplane.add_member(8, C, b"", Registration(mac(1), False, 1e9))
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
+
+    def test_churn(self, world: SwitchWorld) -> None:
+        """After any number of arrivals and departures a broadcast reaches exactly the members."""
+        chance = random.Random(7)
+        sites = [VTEP(ipv4(number), 100 + number) for number in range(1, 16)]
+        sender = VTEP(ipv4(20), 5)
+        world.join(1, sender)
+        members: set[VTEP] = set()
+        for _ in range(12):
+            for vtep in chance.sample(sites, 5):
+                if vtep in members:
+                    members.discard(vtep)
+                    world.dataplane.remove_member(1, vtep)
+                else:
+                    members.add(vtep)
+                    world.join(1, vtep)
+            if chance.random() < 0.3:
+                world.settle()
+            assert world.sent(sender, frame(BROADCAST, mac(1))) == sorted(members)
+
+    def test_removed_vpn(self, world: SwitchWorld) -> None:
+        """A VPN that is served no more passes nothing; served again it starts empty."""
+        world.join(1, A, B)
+        world.join(2, C, D)
+        world.learn(A, mac(1))
+        world.dataplane.remove_vpn(1)
+        world.dataplane.remove_vpn(1)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == []
+        assert world.dataplane.lookup(1, mac(1)) is None
+        assert world.sent(C, frame(BROADCAST, mac(3))) == [D]
+        world.join(1, A, B)
+        assert list(world.dataplane.entries(1)) == []
+        world.settle()
+        assert world.dataplane.mac_count(1) == 0
+        assert world.sent(B, frame(mac(1), mac(2))) == [A]
+
+    def test_counters_of_a_member(self, world: SwitchWorld) -> None:
+        """`member show` tells who sends, receives and floods how much."""
+        world.join(1, A, B)
+        for number in range(3):
+            world.send(A, frame(BROADCAST, mac(number)))
+        world.send(B, frame(mac(1), mac(9)))
+        world.deliveries()
+        counters = world.dataplane.member_counters(1, A)
+        assert counters._replace(rx_bytes=0, tx_bytes=0) == (3, 0, 1, 0, 3, 0)
+        assert counters.rx_bytes == 3 * 60
+        assert counters.tx_bytes == 60
+        assert world.dataplane.member_counters(1, C) is None
+        assert world.dataplane.member_counters(2, A) is None
+
+    # --- end and beginning --------------------------------------------------------------
+
+    def test_killed_and_started_again(self, world: SwitchWorld) -> None:
+        """A hub's daemon may die: frames go on, and its successor knows every member."""
+        world.join(1, A)
+        world.join(2, C)
+        expires = world.seconds() + 500
+        world.dataplane.add_member(1, B, HUB_IPV4, Registration(mac(2), True, expires))
+        world.dataplane.add_member(1, D, HUB_IPV6, Registration(mac(4), False, float("inf")))
+        world.learn(A, mac(1))
+        world.kill()
+        assert world.sent(B, frame(mac(1), mac(2))) == [A]
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B, D]
+        world.restart()
+        adopted = {(vpn, vtep): rest for vpn, vtep, *rest in world.adopted()}
+        assert set(adopted) == {(1, A), (1, B), (1, D), (2, C)}
+        local, registration = adopted[1, B]
+        assert (local, registration.station, registration.unique) == (HUB_IPV4, mac(2), True)
+        assert registration.expires == pytest.approx(expires, abs=5)
+        assert adopted[1, D][1].expires == float("inf")
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+        world.dataplane.add_vpn(1)
+        world.dataplane.remove_member(1, B)
+        world.join(1, VTEP(ipv4(8), 8))
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [VTEP(ipv4(8), 8), D]
+
+    def test_events_of_the_time_between(self, world: SwitchWorld) -> None:
+        """A MAC that moved while no daemon ran is reported to the next one."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.kill()
+        world.sent(B, frame(BROADCAST, mac(1)))
+        world.restart()
+        world.deliveries()
+        assert ("moved", 1, mac(1), A, B) in world.listener.take()
+
+    def test_lost_events(self, world: SwitchWorld) -> None:
+        """When more happens than can be reported, the role is told to look at the table."""
+        world.join(1, A, B)
+        world.lose_events()
+        assert ("lost",) in world.listener.take()
+        world.pass_time(5)
+        assert world.listener.take() == []
+
+    def test_stop(self, world: SwitchWorld) -> None:
+        """A clean stop ends the forwarding, and what comes after it starts empty."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.dataplane.stop()
+        world.dataplane.stop()
+        world.restart()
+        assert world.adopted() == []
+        world.join(1, B)
+        assert world.dataplane.lookup(1, mac(1)) is None
+        assert world.sent(A, frame(BROADCAST, mac(1))) == []
