@@ -28,7 +28,7 @@ def test_codes() -> None:
 
 def test_type_nine_has_two_names() -> None:
     """Cisco and RFC 2735 use the same extension number."""
-    assert ExtensionType(9) == ExtensionType.NAT_ADDRESS == ExtensionType.DEVICE_CAPABILITIES
+    assert len({ExtensionType.NAT_ADDRESS, ExtensionType.DEVICE_CAPABILITIES}) == 1
 
 
 def test_flags_are_tested_without_making_objects() -> None:
