@@ -8,6 +8,7 @@ import socket
 import stat
 from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 
 from dmevpn.errors import StartError
 
-__all__ = ["listen", "unix_path"]
+__all__ = ["listen", "stop_listening", "unix_path"]
 
 log = Logger()
 
@@ -57,20 +58,27 @@ def listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListen
     """
     try:
         endpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
+        path = unix_path(description)
+        if path == "":
+            raise ValueError("no path")
     except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise StartError(
             f"admin {description}: no endpoint ({error});"
             " write for example unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1"
         ) from None
-    path = unix_path(description)
     if path is None:
         return _listening(endpoint, factory, description)
     made = _make_directory(path)
+    _remove_stale(path)
+    lock = f"{path}.lock"
+    locked = os.path.lexists(lock)
     try:
-        _remove_stale(path)
         return _listening(endpoint, factory, path)
     except StartError:
-        _remove_own_lock(path)
+        # Twisted takes the lock before it binds, and leaves it behind when it cannot bind.
+        if not locked:
+            with contextlib.suppress(OSError):
+                os.unlink(lock)
         if made:
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.dirname(path))
@@ -148,9 +156,19 @@ def _remove_stale(path: str) -> None:
     raise StartError(f"cannot listen on {path}: another daemon does; stop it first")
 
 
-def _remove_own_lock(path: str) -> None:
-    """Twisted takes the lock before it binds, and leaves it behind when it cannot bind."""
-    lock = f"{path}.lock"
-    with contextlib.suppress(OSError):
-        if os.readlink(lock) == str(os.getpid()):
-            os.unlink(lock)
+def stop_listening(port: Any, description: str) -> Deferred[None]:
+    """Close what :func:`listen` opened; removes the socket and its lock.
+
+    Twisted's port neither closes nor reports if someone has removed them meanwhile, so what is
+    missing is put back for it to remove.
+    """
+    path = unix_path(description)
+    if path:
+        names = [path] if getattr(port, "lockFile", None) is None else [path, f"{path}.lock"]
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            for name in names:
+                if not os.path.lexists(name):
+                    os.symlink(str(os.getpid()), name)
+    stopping: Deferred[None] = maybeDeferred(port.stopListening)
+    return stopping

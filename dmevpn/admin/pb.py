@@ -21,7 +21,7 @@ from twisted.spread import pb
 from zope.interface import implementer
 
 from dmevpn.admin.commands import COMMANDS, Context, Match, Row, find_command, selects
-from dmevpn.admin.listening import listen
+from dmevpn.admin.listening import listen, stop_listening
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
 from dmevpn.admin.parameters import UsageError
 from dmevpn.errors import CommandError, DmevpnError
@@ -377,5 +377,5 @@ class AdminService(Service):
         if port is None:
             return None
         return DeferredList(
-            [maybeDeferred(port.stopListening), self._factory.close_all()], consumeErrors=True
+            [stop_listening(port, self.description), self._factory.close_all()], consumeErrors=True
         )
