@@ -1,0 +1,170 @@
+"""The neighbours of the protocol machines, as logs of what they were told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from dmevpn.addresses import VPNID, VTEP, Path, parse_ip, parse_mac
+from dmevpn.interfaces import (
+    ICacheListener,
+    IDatagramReceiver,
+    IDatagramTransport,
+    ILink,
+    IRegistrationPolicy,
+    IRequestIDStore,
+    IStation,
+)
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.cache import Binding, Kind
+from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.packet import Packet
+from dmevpn.nhrp.requests import Outstanding, RequestIDs
+
+HUB = parse_ip("192.0.2.1")
+HUB_MAC = parse_mac("02:00:00:00:00:01")
+SITE_A = parse_ip("192.0.2.10")
+SITE_B = parse_ip("192.0.2.20")
+STATION_A = parse_mac("02:00:00:00:00:0a")
+STATION_B = parse_mac("02:00:00:00:00:0b")
+HOST = parse_mac("52:54:00:12:34:56")
+OTHER_HOST = parse_mac("52:54:00:ab:cd:ef")
+VTEP_A = VTEP(SITE_A, 100)
+VTEP_B = VTEP(SITE_B, 200)
+#: From a client to the hub, and from the hub to the clients.
+TO_HUB = Path(HUB, SITE_A)
+TO_A = Path(SITE_A, HUB)
+TO_B = Path(SITE_B, HUB)
+VPN7 = VPNID(b"\x02\x00\x00", 7)
+
+
+def no_jitter() -> float:
+    """The middle of what chance may bring."""
+    return 0.5
+
+
+@implementer(IRequestIDStore)
+class IDStore:
+    """Starts at a number, and logs what is reserved."""
+
+    def __init__(self, first: int = 1000) -> None:
+        self.next = first
+        self.reserved: list[int] = []
+
+    def reserve(self, count: int) -> int:
+        first = self.next
+        self.reserved.append(first)
+        self.next = (first + count) % 2**32
+        return first
+
+
+@implementer(ILink)
+class Link:
+    """Logs what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Packet, Path]] = []
+
+    def send(self, packet: Packet, path: Path) -> None:
+        self.sent.append((packet, path))
+
+    def take(self) -> list[Any]:
+        """The packets sent since the last time."""
+        packets = [packet for packet, _ in self.sent]
+        self.sent.clear()
+        return packets
+
+
+@implementer(ICacheListener)
+class CacheLog:
+    """Logs changes of a cache, as (event, protocol address, kind or reason)."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, bytes, str]] = []
+
+    def binding_added(self, binding: Binding) -> None:
+        self.events.append(("added", binding.protocol, binding.kind.name.lower()))
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
+        kinds = f"{old.kind.name.lower()} to {new.kind.name.lower()}"
+        self.events.append(("changed", new.protocol, kinds))
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        self.events.append(("removed", binding.protocol, reason))
+
+    def take(self) -> list[tuple[str, bytes, str]]:
+        """The events since the last time."""
+        events, self.events = self.events, []
+        return events
+
+
+@implementer(IRegistrationPolicy)
+class Policy:
+    """Answers with a code, and logs what it is asked."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.asked: list[tuple[int, bytes, VTEP]] = []
+
+    def decide(self, vpn: int, station: bytes, vtep: VTEP) -> int:
+        self.asked.append((vpn, station, vtep))
+        return self.code
+
+
+@implementer(IDatagramTransport)
+class Transport:
+    """Logs what is sent; ``receiver`` takes what the test has arrive."""
+
+    receiver: IDatagramReceiver
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, Path]] = []
+        self.calls: list[str] = []
+
+    def start(self, receiver: IDatagramReceiver) -> None:
+        self.receiver = receiver
+        self.calls.append("start")
+
+    def send(self, data: bytes, path: Path) -> None:
+        self.sent.append((data, path))
+
+    def stop(self) -> Deferred[None]:
+        self.calls.append("stop")
+        return succeed(None)
+
+
+@implementer(IStation)
+class Station:
+    """Logs what it gets, and says whether that was for it."""
+
+    def __init__(self, *packet_types: PacketType, station: bytes = STATION_A) -> None:
+        self.packet_types = frozenset(packet_types)
+        self.station = station
+        self.wants = True
+        self.raises: Exception | None = None
+        self.received: list[tuple[Packet, Path]] = []
+
+    def packet_received(self, packet: Packet, path: Path) -> bool:
+        self.received.append((packet, path))
+        if self.raises is not None:
+            raise self.raises
+        return self.wants
+
+
+def outstanding(clock: Clock, metrics: Metrics, limit: int = 100) -> Outstanding:
+    """Requests whose identifiers start at 1000."""
+    return Outstanding(clock, no_jitter, RequestIDs(IDStore()), metrics, limit)
+
+
+def binding(
+    protocol: bytes = HOST,
+    vtep: VTEP | None = VTEP_B,
+    kind: Kind = Kind.CACHED,
+    expires: float | None = 100.0,
+    **more: Any,
+) -> Binding:
+    """A binding, as most tests need it."""
+    return Binding(protocol, vtep, kind, 100, expires, **more)
