@@ -418,9 +418,9 @@ def decode(
         raise MalformedPacket("bad_checksum")
     packet, rest = _decode_header(fields, raw)
     nbma_length = len(packet.source_nbma)
-    extensions = fields[6] and fields[6] - counted
+    extensions = fields[6] - counted
     try:
-        if not extensions:
+        if not fields[6]:
             packet._decode_rest(fields[13], fields[14], rest, size, nbma_length)
             packet.bare_end = False
         elif rest <= extensions <= size:
@@ -429,11 +429,8 @@ def decode(
             if not packet.extensions:
                 packet.bare_end = True
         else:
-            raise MalformedPacket(
-                "bad_extension_offset",
-                code=ErrorCode.PROTOCOL_ERROR,
-                offset=EXTENSIONS_OFFSET,
-            )
+            code = ErrorCode.PROTOCOL_ERROR
+            raise MalformedPacket("bad_extension_offset", code=code, offset=EXTENSIONS_OFFSET)
     except MalformedPacket as error:
         error.packet = packet
         raise
@@ -488,12 +485,8 @@ def _decode_header(fields: tuple[Any, ...], raw: bytes) -> tuple[Packet, int]:
     )
     width = protocol_length(fields[1], fields[2])
     if width is None:
-        raise MalformedPacket(
-            "bad_protocol_type",
-            code=ErrorCode.PROTOCOL_ERROR,
-            offset=PROTOCOL_TYPE,
-            packet=packet,
-        )
+        code = ErrorCode.PROTOCOL_ERROR
+        raise MalformedPacket("bad_protocol_type", code=code, offset=PROTOCOL_TYPE, packet=packet)
     if len(source) != width or len(destination) != width:
         # Who reports an error may not know the one or the other address (RFC 2332 §5.2.7).
         lengths = (0, width) if packet_class is ErrorIndication else (width,)

@@ -170,6 +170,17 @@ def test_cut(vector: Vector) -> None:
         assert read(vector.octets[:end]) is None
 
 
+@pytest.mark.parametrize("offset", [1, 31, 32, 32 + 43, 0xFFFF])
+def test_extensions_offset_of_the_legacy_form(offset: int) -> None:
+    """An offset into the headers is as wrong as one beyond the packet."""
+    octets = bytearray(VECTORS["L02"].octets)
+    octets[32 + 14 : 32 + 16] = offset.to_bytes(2, "big")
+    with pytest.raises(MalformedPacket) as caught:
+        decode_payload(sealed(bytes(octets)))
+    error = caught.value
+    assert (error.counter, error.code, error.offset) == ("bad_extension_offset", 7, 14)
+
+
 @given(st.binary(max_size=200))
 @example(b"")
 def test_any_octets(octets: bytes) -> None:
