@@ -285,9 +285,13 @@ class SpokeRole:
 
     def _renew_used(self, idle: dict[bytes, float], due: set[bytes]) -> None:
         """Renew the shortcuts that carried a frame in this lifetime; the others may lapse."""
+        now = self._clock.seconds()
         for mac in due:
             binding = self.cache.lookup(mac)
-            if binding is not None and idle.get(mac, float("inf")) < binding.holding_time:
+            if binding is None or binding.expires is None:
+                continue
+            lived = binding.holding_time - (binding.expires - now)
+            if idle.get(mac, float("inf")) < lived:
                 self.resolution.renew(mac)
 
     # --- wire (IStation) ------------------------------------------------------------------

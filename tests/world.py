@@ -1,0 +1,248 @@
+"""Whole nodes on one clock: hubs, spokes and their stations, with wire and kernels in memory.
+
+Frames travel as they would: from a station to its site's tables, from there to a VTEP or the hub,
+from the hub's switch to members, each hop in its own VNI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip, parse_mac
+from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
+from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.authentication import CiscoAuthentication
+from dmevpn.nhrp.requests import TimeRequestIDStore
+from dmevpn.roles.node import Drivers, Node
+from dmevpn.transport.memory import MemoryNetwork, MemoryTransport
+
+__all__ = ["Machine", "Site", "World", "mac"]
+
+BROADCAST = b"\xff" * 6
+
+
+def mac(number: int) -> bytes:
+    """A station's address, told by its last octet."""
+    return parse_mac(f"02:00:00:00:00:{number:02x}")
+
+
+@implementer(IReactorTime)
+class ProcessClock:
+    """The world's clock as one process uses it, whose timers die with it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._calls: list[IDelayedCall] = []
+
+    def seconds(self) -> float:
+        """The world's time."""
+        return self._clock.seconds()
+
+    def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> IDelayedCall:
+        """A timer of this process."""
+        self._calls = self.getDelayedCalls()
+        call = self._clock.callLater(delay, callable, *args, **kw)
+        self._calls.append(call)
+        return call
+
+    def getDelayedCalls(self) -> list[IDelayedCall]:
+        """The timers of this process that have not fired."""
+        return [call for call in self._calls if call.active()]
+
+    def kill(self) -> None:
+        """The process ends without a word."""
+        for call in self.getDelayedCalls():
+            call.cancel()
+
+
+@dataclass
+class Machine:
+    """A host of the underlay that may run a node."""
+
+    address: bytes
+    clock: ProcessClock
+    node: Node | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    dataplanes: list[MemoryHubDataplane | MemorySpokeDataplane] = field(default_factory=list)
+
+
+@dataclass
+class Site:
+    """One VPN at one machine."""
+
+    machine: Machine
+    vtep: VTEP
+    kernel: MemorySite
+    stations: set[bytes] = field(default_factory=set)
+    received: list[bytes] = field(default_factory=list)
+    """Frames that reached the stations of the site."""
+
+
+class World:
+    """An underlay with one hub and any number of sites.
+
+    :param vpns: ranges that the hub serves.
+    :param secret: of all nodes.
+    :param jitter: decides what the underlay loses.
+    """
+
+    def __init__(
+        self,
+        *,
+        vpns: tuple[tuple[int, int], ...] = ((1, 1),),
+        hub: str = "10.0.0.1",
+        holding_time: int = 7200,
+        secret: bytes | None = None,
+        jitter: Callable[[], float] = lambda: 0.5,
+    ) -> None:
+        self.clock = Clock()
+        self.network = MemoryNetwork(self.clock, jitter)
+        self.sites: dict[VTEP, Site] = {}
+        self.machines: dict[bytes, Machine] = {}
+        self.speaker = SpeakerPlan(interface="nhrp", holding_time=holding_time, secret=secret)
+        self.hub = Machine(parse_ip(hub), ProcessClock(self.clock))
+        self.machines[self.hub.address] = self.hub
+        self.switch = MemorySwitch(self.clock, self._from_hub)
+        self.hub_plan = Plan(
+            speakers=(self.speaker,),
+            hubs=(HubPlan(interface="vx0", controller="nhrp", vpns=vpns),),
+        )
+        self.names: dict[str, Callable[[], Deferred[bytes]]] = {}
+
+    # --- making it ------------------------------------------------------------------------
+
+    def start_hub(self) -> Node:
+        """Start the hub's daemon (again)."""
+        return self._start(self.hub, self.hub_plan)
+
+    def add_site(
+        self, address: str, vni: int, *, vpn: int = 1, register: bool = True, start: bool = True
+    ) -> Site:
+        """Add a machine with a spoke for one VPN, or another VPN to a machine that has no node."""
+        octets = parse_ip(address)
+        machine = self.machines.setdefault(octets, Machine(octets, ProcessClock(self.clock)))
+        vtep = VTEP(octets, vni)
+        site = self.sites[vtep] = Site(machine, vtep, MemorySite(self.clock))
+        if start:
+            self.start_site(site, vpn=vpn, register=register)
+        return site
+
+    def start_site(self, site: Site, *, vpn: int = 1, register: bool = True) -> Node:
+        """Start the daemon of a site's machine (again)."""
+        return self._start(site.machine, self.spoke_plan(site, vpn=vpn, register=register))
+
+    def spoke_plan(self, site: Site, *, vpn: int = 1, register: bool = True) -> Plan:
+        """What a site's daemon is configured for."""
+        server = NHSPlan(host="hub", address=self.hub.address, register=register, flood=True)
+        spoke = SpokePlan(
+            interface=f"vx{vpn}",
+            controller="nhrp",
+            vpn=VPNID(DEFAULT_OUI, vpn),
+            vni=site.vtep.vni or 0,
+            servers=(server,),
+            bridge="br1",
+        )
+        return Plan(speakers=(self.speaker,), spokes=(spoke,))
+
+    def make_node(self, machine: Machine, plan: Plan) -> Node:
+        """A node that is not started."""
+        machine.metrics = Metrics()
+        machine.clock = ProcessClock(self.clock)
+        machine.dataplanes.clear()
+
+        def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> MemorySpokeDataplane:
+            vtep = VTEP(machine.address, spoke.vni)
+            dataplane = MemorySpokeDataplane(
+                machine.clock, machine.metrics, self.sites[vtep].kernel, local_vtep=vtep
+            )
+            machine.dataplanes.append(dataplane)
+            return dataplane
+
+        def hub_dataplane(hub: HubPlan, speaker: SpeakerPlan) -> MemoryHubDataplane:
+            dataplane = MemoryHubDataplane(machine.clock, self.switch)
+            machine.dataplanes.append(dataplane)
+            return dataplane
+
+        return Node(
+            plan=plan,
+            clock=machine.clock,
+            metrics=machine.metrics,
+            drivers=Drivers(
+                transport=lambda speaker: MemoryTransport(
+                    self.network, machine.metrics, [machine.address], speaker.gre_key
+                ),
+                authenticator=CiscoAuthentication,
+                spoke_dataplane=spoke_dataplane,
+                hub_dataplane=hub_dataplane,
+                resolve_host=lambda name: self.names[name](),
+                request_ids=TimeRequestIDStore(self.clock.seconds),
+                jitter=lambda: 0.5,
+                machine_id=b"test",
+            ),
+        )
+
+    def _start(self, machine: Machine, plan: Plan) -> Node:
+        machine.node = self.make_node(machine, plan)
+        machine.node.privilegedStartService()
+        machine.node.startService()
+        return machine.node
+
+    def kill(self, machine: Machine) -> None:
+        """Let a daemon vanish as ``kill -9`` does: kernels go on, timers and sockets are gone."""
+        assert machine.node is not None
+        for speaker in machine.node.speakers.values():
+            speaker.stop()
+        for dataplane in machine.dataplanes:
+            dataplane.kill()
+        machine.node = None
+        machine.clock.kill()
+
+    # --- living in it -----------------------------------------------------------------------
+
+    def run(self, seconds: float, step: float = 0.05) -> None:
+        """Let time pass."""
+        for _ in range(round(seconds / step)):
+            self.clock.advance(step)
+
+    def speak(self, site: Site, source: bytes, destination: bytes = BROADCAST) -> None:
+        """A station of a site sends a frame."""
+        site.stations.add(source)
+        site.kernel.speak(source)
+        frame = destination + source
+        target = site.kernel.send(destination)
+        if isinstance(target, VTEP):
+            self._arrive(target, frame)
+        elif target == self.hub.address:
+            self.switch.receive(site.vtep, frame)
+
+    def exchange(self, one: Site, a: bytes, other: Site, b: bytes) -> None:
+        """Two stations speak as hosts do: a question to all, an answer, then more of both."""
+        self.speak(one, a)
+        self.speak(other, b, a)
+        self.run(0.2)
+        self.speak(one, a, b)
+        self.run(0.2)
+        self.speak(other, b, a)
+        self.run(0.2)
+
+    def path(self, site: Site, destination: bytes) -> VTEP | bytes | None:
+        """Where a frame for a station would go now, without sending one."""
+        row = site.kernel.rows.get(destination)
+        return self.hub.address if row is None or row.vtep is None else row.vtep
+
+    def _from_hub(self, local: bytes, vtep: VTEP, frame: bytes) -> None:
+        self._arrive(vtep, frame)
+
+    def _arrive(self, vtep: VTEP, frame: bytes) -> None:
+        site = self.sites.get(vtep)
+        if site is not None:
+            site.received.append(frame)
