@@ -90,7 +90,9 @@ def send_frame(namespace: Namespace, frame: bytes, device: str = "eth0") -> None
 class Capture:
     """Everything that arrives at a device, from the start until it is closed. A context manager.
 
-    :param outgoing: also what the machine itself sends.
+    :param ethertype: of the frames; any by default.
+    :param outgoing: also what the machine itself sends, which the kernel shows only to those who
+        ask for any EtherType.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from tests.system.network import Network, Site, flush, shortcut, wait_for_shortc
 pytestmark = pytest.mark.system
 
 #: EtherTypes of the underlay's packets.
-UNDERLAY_TYPE = {4: 0x0800, 6: 0x86DD}
+UNDERLAY_TYPE = {4: b"\x08\x00", 6: b"\x86\xdd"}
 ETHERNET_SIZE = 14
 GRE_PROTOCOL = 47
 
@@ -65,10 +65,15 @@ def test_nothing_is_lost_when_the_path_changes(network: Network, turn: int) -> N
             source=one.vm.mac,
             destination=two.vm.mac,
             rate=5000,
-            count=5000,
+            count=50_000,
         ).start()
-        eventually("first shortcut", lambda: watch.first("new", two.vm.mac, two.address))
-        flush(one)
+        try:
+            eventually("first shortcut", lambda: watch.first("new", two.vm.mac, two.address))
+            flush(one)
+            eventually("second shortcut", lambda: shortcut(one, two.vm))
+            eventually("5,000 frames", lambda: flow.sent >= 5000)
+        finally:
+            flow.stop()
         (report,) = flow.finish()
         kinds = [
             (event.kind, event.destination) for event in watch.events if event.mac == two.vm.mac
@@ -87,9 +92,7 @@ def test_nothing_is_lost_when_the_path_changes(network: Network, turn: int) -> N
 def test_own_packets_decode(network: Network) -> None:
     """What the daemons say to each other on the wire reads back as what was meant."""
     one, two = two_sites(network)
-    with Capture(
-        network.hub.namespace, "ul0", ethertype=UNDERLAY_TYPE[network.family], outgoing=True
-    ) as capture:
+    with Capture(network.hub.namespace, "ul0", outgoing=True) as capture:
         flush(one)
         one.daemon.ctl.text("registration", "renew")
         one.daemon.ctl.text("cache", "resolve", two.vm.mac)
@@ -118,6 +121,8 @@ def gre_payloads(family: int, frames: list[bytes]) -> list[bytes]:
     found = []
     for frame in frames:
         packet = frame[ETHERNET_SIZE:]
+        if frame[ETHERNET_SIZE - 2 : ETHERNET_SIZE] != UNDERLAY_TYPE[family]:
+            continue
         protocol, header = (packet[9], (packet[0] & 15) * 4) if family == 4 else (packet[6], 40)
         if protocol == GRE_PROTOCOL:
             payload, _key = gre.decode(packet[header:], {None})
