@@ -65,8 +65,10 @@ class _Run:
         self.closers: list[Callable[[], None]] = []
         self.adopted: list[tuple[bytes, VTEP | None]] = []
         self.up = True
+        self.present = True
+        """Whether the devices are there and where they belong."""
         self.attached = True
-        """Whether the table's belief is about the devices that are there now."""
+        """Whether the table's belief was read from them, so that it may be acted upon."""
         self.reading: Reading | None = None
         self.reading_is_stale = False
         """Whether it is about devices that are no longer ours."""
@@ -355,7 +357,8 @@ class VXLANFDB:
             run.reading = None
             self._begin_reading()
             return
-        run.attached = True
+        # The dump of a device that is gone is empty, and no error.
+        run.attached = run.present
         repairs = run.table.apply(run.reading)
         if repairs:
             self.log.info(
@@ -421,6 +424,7 @@ class VXLANFDB:
             self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
             self._later("links", READ_PAUSE, self._check_links)
             return
+        run.present = state.layout is not None
         if state.layout is None:
             run.attached = False
             if run.devices.provisioned:

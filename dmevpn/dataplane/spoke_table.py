@@ -296,6 +296,8 @@ class EntryTable:
     def _refused(self, step: Step, code: int) -> None:
         """Correct the belief after an error, and choose what should be instead."""
         mac = step.mac
+        if code == errno.ENODEV:
+            return  # The device is gone; what should be stays noted for its successor.
         if step.action is Action.ADD_TO_BRIDGE:
             self._not_bridged(mac, code)
         elif step.action is Action.SET:
@@ -321,8 +323,6 @@ class EntryTable:
             self._report(mac, DataplaneError(code, f"shortcut to {vtep}"))
 
     def _not_set(self, mac: bytes, code: int) -> None:
-        if code == errno.ENODEV:
-            return  # The device is gone; what should be stays noted for its successor.
         bridged = self._believed.get(mac, NOTHING).bridged
         if self._believe_found(mac, bridged=bridged) and code == errno.EEXIST:
             return  # Ours, of which we knew nothing: it is replaced in the next turn.

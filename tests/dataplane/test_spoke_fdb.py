@@ -1,0 +1,381 @@
+"""The spoke's data plane on the kernel: the contract in each layout, and what a kernel adds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dmevpn.addresses import VTEP, format_address, parse_ip
+from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.errors import StartError
+from dmevpn.metrics import Metrics
+from tests.contracts.spoke_dataplane import Recorder, SpokeDataplaneContract, station
+from tests.dataplane.site import HUB4, HUB6, Site, spoke_plan
+from tests.dataplane.turns import Turns
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+IPV4_VTEPS = (VTEP(parse_ip("10.0.0.2"), 101), VTEP(parse_ip("10.0.0.3"), 102))
+IPV6_VTEPS = (VTEP(parse_ip("fd00::2"), 101), VTEP(parse_ip("fd00::3"), 102))
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Site]:
+    """One namespace for all tests; each leaves it as it was."""
+    site = Site()
+    site.create()
+    yield site
+    site.remove()
+
+
+@pytest.fixture
+def site(namespace: Site) -> Iterator[Site]:
+    """The site, and afterwards a look at what was left in it."""
+    with namespace.cleared():
+        yield namespace
+
+
+class KernelContract(SpokeDataplaneContract):
+    """The contract on a namespace, with real sockets and a reactor that is turned by hand."""
+
+    hub, other_hub = HUB4, parse_ip("10.0.0.253")
+    near_family = IPV4_VTEPS
+    far_family = IPV6_VTEPS[0]
+    device = "vx1-s"
+    flood = ("vx1", "00:00:00:00:00:00")
+    untouched = True
+    """Whether nobody but us has changed entries."""
+
+    @pytest.fixture(autouse=True)
+    def _site(self, site: Site) -> Iterator[None]:
+        self.site = site
+        self.reactor = Turns()
+        self.prepare()
+        yield
+        assert self.reactor.getReaders() == []
+        assert self.reactor.getDelayedCalls() == []
+
+    def prepare(self) -> None:
+        """Make what an operator has made beforehand: a bridge with a station."""
+        self.site.namespace.ip("link", "add", "br1", "type", "bridge", "mcast_snooping", "0")
+        self.site.namespace.ip("link", "set", "br1", "up")
+        self.site.add_station("br1")
+
+    def plan(self) -> Any:
+        return spoke_plan(self.hub)
+
+    def make(self, metrics: Metrics) -> Any:
+        return VXLANFDB(self.reactor, metrics, self.plan())
+
+    def start(self, dataplane: Any, listener: Any) -> None:
+        with self.site.namespace.entered():
+            dataplane.start(listener)
+
+    def kill(self, dataplane: Any) -> None:
+        run = dataplane._active
+        dataplane._active = None
+        dataplane._close(run)
+        run.requests.close()
+
+    def until(self, what: str, check: Callable[[], Any]) -> Any:
+        return self.reactor.until(what, check)
+
+    def settle(self) -> None:
+        self.reactor.settle()
+
+    def frame(self, mac: bytes) -> None:
+        self.site.send("vm0", mac, station(0xFFFF))
+
+    def speak(self, mac: bytes) -> None:
+        self.site.send("vm0", b"\xff" * 6, mac)
+        self.reactor.until("learning", lambda: self.site.bridge_port(mac) == "port0")
+
+    def shown(self, mac: bytes) -> VTEP | str | None:
+        vtep = self.site.entry(self.device, mac)
+        bridged = self.site.bridge_port(mac) == self.device
+        if vtep is None:
+            assert not (bridged and self.untouched), "the bridge sends frames to nowhere"
+            return None
+        if not any(vtep.nbma):
+            assert not bridged, "the bridge sends frames into a black hole"
+            return "hold"
+        if self.site.bridge_port(mac) is None:
+            return None  # half-way: the bridge still floods
+        return vtep
+
+    def shown_flood(self) -> set[bytes]:
+        if self.flood[0] not in self.site.namespace.devices():
+            return set()
+        return self.site.destinations(*self.flood)
+
+    def operator_adds(self, mac: bytes, vtep: VTEP) -> None:
+        text, dst = format_address(mac), format_address(vtep.nbma)
+        self.site.namespace.bridge(
+            *("fdb", "add", text, "dev", self.device, "dst", dst, "vni", str(vtep.vni)),
+            *("self", "static"),
+        )
+
+    def remove_entry(self, mac: bytes) -> None:
+        self.untouched = False
+        self.site.namespace.bridge("fdb", "del", format_address(mac), "dev", self.device, "self")
+
+    def set_link(self, up: bool) -> None:
+        self.site.namespace.ip("link", "set", "vx1", "up" if up else "down")
+
+
+class TestTwoPlanes(KernelContract):
+    """Both planes, over IPv4."""
+
+    def operator_adds(self, mac: bytes, vtep: VTEP) -> None:
+        super().operator_adds(mac, vtep)
+        self.site.namespace.bridge(
+            "fdb", "add", format_address(mac), "dev", self.device, "master", "static"
+        )
+
+    def shown(self, mac: bytes) -> VTEP | str | None:
+        return super().shown(mac) if self.device in self.site.namespace.devices() else None
+
+    def test_operators_entry(self, metrics: Metrics) -> None:
+        """There are no operators' entries on a plane that is ours."""
+
+    def test_everything_is_gone(self, metrics: Metrics) -> None:
+        """A clean stop removes what we made and leaves the operator's bridge."""
+        before = self.site.namespace.devices()
+        dataplane, _ = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.settle()
+        assert self.site.namespace.devices() - before == {"vx1", "vx1-s"}
+        dataplane.stop()
+        assert self.site.namespace.devices() == before
+        assert self.site.bridge_port(station(1)) is None
+
+    def test_every_entry_names_the_port_on_the_wire(self, metrics: Metrics) -> None:
+        """The shortcut plane has a port of its own; the wire sees the configured one only."""
+        dataplane, _ = self.run(metrics)
+        dataplane.hold(station(1))
+        dataplane.install(station(2), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(2)) == self.near_family[0])
+        rows = [row for row in self.site.namespace.fdb("vx1-s") if "dst" in row]
+        assert [row["port"] for row in rows] == [4789, 4789]
+        assert all("extern_learn" in row["flags"] for row in rows)
+        dataplane.stop()
+
+    def test_devices_removed_by_somebody(self, metrics: Metrics) -> None:
+        """Planes that somebody deletes are reported, made again and filled again."""
+        dataplane, recorder = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.site.namespace.ip("link", "del", "vx1-s")
+        self.until("report", lambda: recorder.links == ["down"])
+        dataplane.hold(station(2))
+        self.until("report", lambda: recorder.links == ["down", "up"])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.until("hold", lambda: self.shown(station(2)) == "hold")
+        self.site.namespace.ip("link", "del", "vx1")
+        self.until("second report", lambda: recorder.links == ["down", "up"] * 2)
+        self.until("flood entry", lambda: self.shown_flood() == {self.hub})
+        self.frame(station(3))
+        self.until("miss", lambda: recorder.missed == [station(3)])
+        dataplane.stop()
+
+    def test_bridge_entry_removed_by_somebody(self, metrics: Metrics) -> None:
+        """The half of a shortcut that the bridge has is put back as well."""
+        dataplane, _ = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        text = format_address(station(1))
+        self.site.namespace.bridge("fdb", "del", text, "dev", "vx1-s", "master")
+        assert self.site.bridge_port(station(1)) is None
+        self.until("repair", lambda: self.shown(station(1)) == self.near_family[0])
+        assert self.total(metrics, "fdb_repairs") == 1
+        dataplane.stop()
+
+    def test_flood_entry_removed_by_somebody(self, metrics: Metrics) -> None:
+        """The default entry is put back."""
+        dataplane, _ = self.run(metrics)
+        dst = format_address(self.hub)
+        self.site.namespace.bridge("fdb", "del", "00:00:00:00:00:00", "dev", "vx1", "dst", dst)
+        self.until("repair", lambda: self.shown_flood() == {self.hub})
+        dataplane.stop()
+
+    def test_left_half_way(self, metrics: Metrics) -> None:
+        """A daemon killed between two steps leaves no black hole to its successor."""
+        killed, _ = self.run(metrics)
+        killed.hold(station(1))
+        killed.install(station(2), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(2)) == self.near_family[0])
+        self.kill(killed)
+        bridge = self.site.namespace.bridge
+        bridge("fdb", "add", format_address(station(1)), "dev", "vx1-s", "master", "static")
+        bridge("fdb", "add", format_address(station(3)), "dev", "vx1-s", "master", "static")
+        bridge("fdb", "del", format_address(station(2)), "dev", "vx1-s", "master")
+        dataplane, recorder = self.make(metrics), Recorder()
+        self.start(dataplane, recorder)
+        self.until("no black hole", lambda: self.site.bridge_port(station(1)) is None)
+        self.until("removal", lambda: self.site.bridge_port(station(3)) is None)
+        self.until("shortcut", lambda: self.shown(station(2)) == self.near_family[0])
+        assert self.shown(station(1)) == "hold"
+        dataplane.stop()
+
+    def test_station_moves_while_it_is_asked_for(self, metrics: Metrics) -> None:
+        """What the bridge has learnt at a local port beats the answer, and is still learnt."""
+        dataplane, recorder = self.run(metrics)
+        dataplane.hold(station(1))
+        self.until("hold", lambda: self.shown(station(1)) == "hold")
+        self.speak(station(1))
+        dataplane.install(station(1), self.near_family[0])
+        self.until("report", lambda: recorder.local == [station(1)])
+        assert self.site.bridge_port(station(1)) == "port0"
+        assert self.total(metrics, "fdb_refused") == 1
+        dataplane.stop()
+
+    def test_home_coming_is_learnt_anew(self, metrics: Metrics) -> None:
+        """The bridge's entry of a station that came home ages like that of any local one."""
+        dataplane, recorder = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.site.send("vm0", b"\xff" * 6, station(1))
+        self.until("report", lambda: recorder.local == [station(1)])
+        self.until("removal", lambda: self.site.bridge_port(station(1)) is None)
+        self.speak(station(1))
+        rows = self.site.namespace.fdb("port0")
+        (row,) = [row for row in rows if row["mac"] == format_address(station(1))]
+        assert row["state"] == ""
+        dataplane.stop()
+
+    def test_flood_of_misses(self, metrics: Metrics) -> None:
+        """Thousands of frames to one MAC are one question; the entry ends the reports."""
+        dataplane, recorder = self.run(metrics)
+        for _ in range(300):
+            self.frame(station(1))
+        self.reactor.turn(0.5)
+        assert 1 <= len(recorder.missed) <= 2
+        dataplane.hold(station(1))
+        self.settle()
+        assert len(recorder.missed) <= 2
+        dataplane.stop()
+
+    def test_ten_thousand_shortcuts(self, metrics: Metrics) -> None:
+        """A large table is written and read in bounded turns, and nothing is found to repair."""
+        dataplane, _ = self.run(metrics)
+        for number in range(10_000):
+            dataplane.install(station(number), self.near_family[0])
+        last = station(9_999)
+        self.until("last", lambda: self.shown(last) == self.near_family[0])
+        ages = self.reactor.result(dataplane.idle_times())
+        assert len(ages) == 10_000
+        assert self.total(metrics, "fdb_repairs") == 0
+        assert self.total(metrics, "fdb_refused") == 0
+        dataplane.stop()
+
+    def test_flushed_by_somebody(self, metrics: Metrics) -> None:
+        """More removals than the receive buffer holds are noticed all the same, and repaired."""
+        dataplane, _ = self.run(metrics)
+        for number in range(6_000):
+            dataplane.install(station(number), self.near_family[0])
+        last = station(5_999)
+        self.until("last", lambda: self.shown(last) == self.near_family[0])
+        self.untouched = False
+        self.site.namespace.bridge("fdb", "flush", "dev", "vx1-s", "self", "extern_learn")
+        self.until("repair", lambda: self.total(metrics, "fdb_repairs") == 6_000)
+        self.until("last", lambda: self.shown(last) == self.near_family[0])
+        assert self.total(metrics, "fdb_changes_lost") >= 1
+        dataplane.stop()
+
+    def test_start_that_fails_late(self, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the sockets cannot be had, the devices are gone again and one line says why."""
+        dataplane = self.make(metrics)
+
+        def refuse(run: Any, layout: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+        before = self.site.namespace.devices()
+        dataplane._open_sockets = refuse
+        with pytest.raises(StartError, match=r"interface vx1: .*Too many open files"):
+            self.start(dataplane, Recorder())
+        assert self.site.namespace.devices() == before
+
+
+class TestTwoPlanesIPv6(TestTwoPlanes):
+    """Both planes, over IPv6."""
+
+    hub, other_hub = HUB6, parse_ip("fd00::fd")
+    near_family = IPV6_VTEPS
+    far_family = IPV4_VTEPS[0]
+
+
+class TestSingleDevice(KernelContract):
+    """The device of the original README, made by hand, over IPv4."""
+
+    device = "vx1"
+    flood = ("vx1", "ff:ff:ff:ff:ff:ff")
+    sees_home_coming = False
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.site.add_single()
+        self.site.namespace.ip("link", "set", "vx1", "master", "br1")
+
+    def plan(self) -> Any:
+        return spoke_plan(self.hub, bridge=None)
+
+    def shown(self, mac: bytes) -> VTEP | str | None:
+        vtep = self.site.entry("vx1", mac)
+        return "hold" if vtep in (VTEP(self.hub, 100), VTEP(self.other_hub, 100)) else vtep
+
+    def test_nothing_of_the_operators_is_touched(self, metrics: Metrics) -> None:
+        """Broadcast entry, static stations and the device are the operator's, and stay."""
+        bridge = self.site.namespace.bridge
+        bridge("fdb", "append", "ff:ff:ff:ff:ff:ff", "dev", "vx1", "dst", "10.0.0.77")
+        bridge("fdb", "append", "02:bb:00:00:00:01", "dev", "vx1", "dst", "10.0.0.78")
+        before = self.site.namespace.fdb("vx1")
+        dataplane, recorder = self.run(metrics)
+        assert self.shown_flood() == {parse_ip("10.0.0.77")}
+        dataplane.hold(station(1))
+        self.until("hold", lambda: self.shown(station(1)) == "hold")
+        dataplane.install(station(2), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(2)) == self.near_family[0])
+        rows = [row for row in self.site.namespace.fdb("vx1") if "dst" in row]
+        assert not any("port" in row for row in rows)
+        assert self.site.bridge_port(station(2)) is None
+        dataplane.stop()
+        assert self.site.namespace.fdb("vx1") == before
+        assert "vx1" in self.site.namespace.devices()
+        assert recorder.failed == []
+
+    def test_holds_follow_the_hub(self, metrics: Metrics) -> None:
+        """Held stations go by another hub when the first is left."""
+        dataplane, _ = self.run(metrics)
+        dataplane.hold(station(1))
+        self.until("hold", lambda: self.site.entry("vx1", station(1)) == VTEP(self.hub, 100))
+        dataplane.set_flood([self.other_hub])
+        other = VTEP(self.other_hub, 100)
+        self.until("other hub", lambda: self.site.entry("vx1", station(1)) == other)
+        dataplane.stop()
+
+    def test_device_made_anew(self, metrics: Metrics) -> None:
+        """A device that its operator deletes and makes again is taken up again."""
+        dataplane, recorder = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.site.namespace.ip("link", "del", "vx1")
+        self.until("report", lambda: recorder.links == ["down"])
+        self.site.add_single()
+        self.until("report", lambda: recorder.links == ["down", "up"])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.until("flood entry", lambda: self.shown_flood() == {self.hub})
+        self.site.namespace.ip("link", "set", "vx1", "master", "br1")
+        self.frame(station(3))
+        self.until("miss", lambda: recorder.missed == [station(3)])
+        dataplane.stop()
+
+    def test_down_at_the_start(self, metrics: Metrics) -> None:
+        """A device that is down when the daemon comes is reported, not touched."""
+        self.set_link(False)
+        dataplane, recorder = self.make(metrics), Recorder()
+        self.start(dataplane, recorder)
+        self.until("report", lambda: recorder.links == ["down"])
+        dataplane.stop()
