@@ -1,17 +1,27 @@
 """The device that a hub's switch runs on: what it must be, and the switch's place on it.
 
-Layer: edge. Sources: Linux ``uapi/linux/rtnetlink.h`` (``struct tcmsg``), ``net/sched/cls_api.c``.
+Layer: edge. Sources: Linux ``uapi/linux/rtnetlink.h`` (``struct tcmsg``), ``net/sched/cls_api.c``,
+``net/sched/cls_bpf.c``.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from collections.abc import Collection
 
-from dmevpn.dataplane.ebpf import libbpf
+from dmevpn.dataplane.ebpf.libbpf import Program
 from dmevpn.dataplane.links import Link, LinkTable
-from dmevpn.dataplane.netlink import Message, NetlinkRequests
+from dmevpn.dataplane.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    NetlinkRequests,
+    attribute,
+    nested,
+    parse_attributes,
+)
 from dmevpn.errors import DataplaneError, StartError
 
 __all__ = ["HANDLE", "PRIORITY", "Attachment", "find_device"]
@@ -21,13 +31,29 @@ __all__ = ["HANDLE", "PRIORITY", "Attachment", "find_device"]
 PRIORITY = 4789
 HANDLE = 1
 
+_RTM_NEWQDISC = 36
+_RTM_DELQDISC = 37
 _RTM_NEWTFILTER = 44
+_RTM_DELTFILTER = 45
 _RTM_GETTFILTER = 46
-_CLSACT_INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)
-_CLSACT_EGRESS = 0xFFFFFFF3
+_CLSACT_HANDLE = 0xFFFF0000
+_CLSACT = 0xFFFFFFF1  # TC_H_CLSACT
+_INGRESS = 0xFFFFFFF2  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)
+_EGRESS = 0xFFFFFFF3
+_ETH_P_ALL = 3
 # struct tcmsg: family, index, handle, parent, info.
 _TCMSG = struct.Struct("=B3xiIII")
-_MESSAGE_LENGTH_AND_TYPE = struct.Struct("=IH")
+_HEADER = struct.Struct("=IHHII")
+
+_TCA_KIND = 1
+_TCA_OPTIONS = 2
+_TCA_BPF_FD = 6
+_TCA_BPF_NAME = 7
+_TCA_BPF_FLAGS = 8
+_TCA_BPF_ID = 11
+#: What the kernel says where there is no such filter, qdisc or device.
+_GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
+_DIRECT_ACTION = 1  # TCA_BPF_FLAG_ACT_DIRECT: the program's return value is the verdict
 
 
 def find_device(interface: str) -> Link:
@@ -57,34 +83,65 @@ def find_device(interface: str) -> Link:
 
 
 class Attachment:
-    """The switch's program on the ingress of its device."""
+    """The switch's program on the ingress of its device.
+
+    Made in the network namespace of the device, and from then on usable in any.
+    """
 
     def __init__(self, interface: str, ifindex: int, *, made_clsact: bool) -> None:
-        """Name it; nothing is changed yet.
+        """Open a socket; nothing is changed yet.
 
         :param made_clsact: whether an earlier run of ours made the clsact qdisc.
         """
         self.made_clsact = made_clsact
         self._interface = interface
         self._ifindex = ifindex
+        self._requests = NetlinkRequests()
+
+    def close(self) -> None:
+        """Close the socket and leave things as they are."""
+        self._requests.close()
 
     def prepare(self, ours: Collection[int]) -> None:
         """See to the clsact qdisc, and that our place is free.
 
         :param ours: numbers of the programs of earlier runs.
         :raises StartError: if somebody else's program is there.
+        :raises DataplaneError: if the kernel refuses.
         """
-        self.made_clsact = libbpf.make_clsact(self._ifindex) or self.made_clsact
-        present = libbpf.query(self._ifindex, HANDLE, PRIORITY)
+        qdisc = self._tcmsg(_CLSACT_HANDLE, _CLSACT, 0) + attribute(_TCA_KIND, b"clsact\0")
+        try:
+            self._requests.request(
+                Message(_RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, qdisc), "making the clsact qdisc"
+            )
+            self.made_clsact = True
+        except DataplaneError as error:
+            if error.errno != errno.EEXIST:
+                raise
+        present = self._present()
         if present is not None and present not in ours:
             raise StartError(
                 f"interface {self._interface}: another program is at priority {PRIORITY}:"
                 f" tc filter del dev {self._interface} ingress pref {PRIORITY}"
             )
 
-    def attach(self, program: libbpf.Program) -> None:
-        """Put the program in place, instead of an earlier one without a gap."""
-        libbpf.attach(self._ifindex, program, HANDLE, PRIORITY)
+    def attach(self, program: Program) -> None:
+        """Put the program in place, instead of an earlier one without a gap.
+
+        :raises DataplaneError: if the kernel refuses.
+        """
+        body = self._place()
+        body += attribute(_TCA_KIND, b"bpf\0")
+        body += nested(
+            _TCA_OPTIONS,
+            attribute(_TCA_BPF_FD, struct.pack("=I", program.fd)),
+            attribute(_TCA_BPF_NAME, program.name.encode() + b"\0"),
+            attribute(_TCA_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION)),
+        )
+        # Without NLM_F_EXCL the kernel replaces the program that is there.
+        self._requests.request(
+            Message(_RTM_NEWTFILTER, NLM_F_CREATE, body), f"attaching {program.name}"
+        )
 
     def remove(self, ours: Collection[int]) -> None:
         """Take our program away; the qdisc too if it is ours and nobody else uses it.
@@ -94,29 +151,51 @@ class Attachment:
         :raises DataplaneError: if the kernel refuses.
         """
         try:
-            if libbpf.query(self._ifindex, HANDLE, PRIORITY) in ours:
-                libbpf.detach(self._ifindex, HANDLE, PRIORITY)
+            if self._present() in ours:
+                self._requests.request(
+                    Message(_RTM_DELTFILTER, 0, self._place() + attribute(_TCA_KIND, b"bpf\0")),
+                    "detaching the switch",
+                )
                 self.release()
         except DataplaneError as error:
-            if error.errno not in (errno.ENODEV, errno.ENOENT, errno.EINVAL):
+            if error.errno not in _GONE:
                 raise
 
     def release(self) -> None:
         """Remove the clsact qdisc if it is ours and nobody uses it."""
         if self.made_clsact and not self._in_use():
-            libbpf.remove_clsact(self._ifindex)
+            self._requests.request(
+                Message(_RTM_DELQDISC, 0, self._tcmsg(_CLSACT_HANDLE, _CLSACT, 0)),
+                "removing the clsact qdisc",
+            )
+
+    def _tcmsg(self, handle: int, parent: int, info: int) -> bytes:
+        return _TCMSG.pack(0, self._ifindex, handle, parent, info)
+
+    def _place(self) -> bytes:
+        return self._tcmsg(HANDLE, _INGRESS, PRIORITY << 16 | socket.htons(_ETH_P_ALL))
+
+    def _present(self) -> int | None:
+        """The number of the program that is at our place; 0 for a filter of another kind."""
+        try:
+            body = self._place() + attribute(_TCA_KIND, b"bpf\0")
+            data = self._requests.get(Message(_RTM_GETTFILTER, 0, body))
+        except DataplaneError as error:
+            if error.errno in _GONE:
+                return None  # no such filter, or no qdisc any more
+            raise
+        if data is None:
+            return None
+        options = parse_attributes(
+            parse_attributes(data, _HEADER.size + _TCMSG.size).get(_TCA_OPTIONS, b"")
+        )
+        number = options.get(_TCA_BPF_ID, bytes(4))
+        return int(struct.unpack("=I", number)[0])
 
     def _in_use(self) -> bool:
-        requests = NetlinkRequests()
-        try:
-            return any(
-                _MESSAGE_LENGTH_AND_TYPE.unpack_from(data)[1] == _RTM_NEWTFILTER
-                for parent in (_CLSACT_INGRESS, _CLSACT_EGRESS)
-                for data in list(
-                    requests.dump(
-                        Message(_RTM_GETTFILTER, 0, _TCMSG.pack(0, self._ifindex, 0, parent, 0))
-                    )
-                )
-            )
-        finally:
-            requests.close()
+        for parent in (_INGRESS, _EGRESS):
+            dump = self._requests.dump(Message(_RTM_GETTFILTER, 0, self._tcmsg(0, parent, 0)))
+            # To its end: the socket has to be free for the next request.
+            if any([_HEADER.unpack_from(data)[1] == _RTM_NEWTFILTER for data in dump]):
+                return True
+        return False

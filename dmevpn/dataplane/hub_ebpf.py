@@ -76,7 +76,7 @@ class ProvisionedDevice(Protocol):
 class EBPFSwitch:
     """The learning switch on one external vxlan device.
 
-    Start and stop it in the network namespace of the device.
+    Start it in the network namespace of the device.
 
     :param reactor: provides IReactorTime and IReactorFDSet.
     :param interface: name of the device.
@@ -246,6 +246,7 @@ class EBPFSwitch:
             self._pins.unpin(name)
             if not made_clsact:
                 self._attachment.release()
+            self._attachment.close()
             raise
         for other in earlier.values():
             self._pins.unpin(other)
@@ -268,6 +269,7 @@ class EBPFSwitch:
                 self._attachment.remove({self._programs[_PROGRAM].id})
             except DataplaneError as error:
                 self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._attachment.close()
             self._close()
             self._pins.remove()
             self._remove_device()

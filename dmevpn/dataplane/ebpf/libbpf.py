@@ -1,4 +1,4 @@
-"""libbpf.so.1 by ctypes: objects, maps, programs, pins and tc hooks. Layer: edge.
+"""libbpf.so.1 by ctypes: objects, maps, programs and pins. Layer: edge.
 
 Only calls that libbpf 1.0 has and later releases keep (``LIBBPF_1.0.0`` and older in its
 ``libbpf.map``). Handles own their file descriptors: :meth:`close` gives them back, and an object
@@ -26,22 +26,15 @@ __all__ = [
     "MapShape",
     "Object",
     "Program",
-    "attach",
-    "detach",
-    "make_clsact",
     "open_pinned",
     "pin",
     "pinned_map_shape",
     "pinned_program_id",
-    "query",
-    "remove_clsact",
 ]
 
 #: Flags of :meth:`Map.update` (linux/bpf.h): make or replace; make only.
 ANY, NO_EXIST = 0, 1
 
-_TC_INGRESS, _TC_EGRESS = 1, 2  # enum bpf_tc_attach_point
-_TC_REPLACE = 1  # BPF_TC_F_REPLACE
 #: Kernels before this one lack ``bpf_loop`` with the clean-ups of its verifier, and the local
 #: address in the tunnel key.
 _OLDEST_KERNEL = (6, 1)
@@ -66,25 +59,6 @@ class _ObjectOpenOptions(ctypes.Structure):
         ("kernel_log_buf", _pointer),
         ("kernel_log_size", _size),
         ("kernel_log_level", _u32),
-    )
-
-
-class _TCHook(ctypes.Structure):
-    """``struct bpf_tc_hook``."""
-
-    _fields_ = (("sz", _size), ("ifindex", _int), ("attach_point", _int), ("parent", _u32))
-
-
-class _TCOptions(ctypes.Structure):
-    """``struct bpf_tc_opts``."""
-
-    _fields_ = (
-        ("sz", _size),
-        ("prog_fd", _int),
-        ("flags", _u32),
-        ("prog_id", _u32),
-        ("handle", _u32),
-        ("priority", _u32),
     )
 
 
@@ -156,11 +130,6 @@ _PROTOTYPES: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("bpf_obj_get", _int, (_string,)),
     ("bpf_obj_get_info_by_fd", _int, (_int, _pointer, _pointer)),
     ("bpf_prog_test_run_opts", _int, (_int, _pointer)),
-    ("bpf_tc_hook_create", _int, (_pointer,)),
-    ("bpf_tc_hook_destroy", _int, (_pointer,)),
-    ("bpf_tc_attach", _int, (_pointer, _pointer)),
-    ("bpf_tc_detach", _int, (_pointer, _pointer)),
-    ("bpf_tc_query", _int, (_pointer, _pointer)),
     ("libbpf_num_possible_cpus", _int, ()),
     ("libbpf_set_print", _pointer, (_pointer,)),
 )
@@ -482,56 +451,3 @@ def _info(fd: int, info: Any) -> Any:
     result = library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
     _check(result, "reading what is pinned")
     return info
-
-
-# --- tc ---------------------------------------------------------------------------------------
-
-
-def _hook(ifindex: int, attach_point: int = _TC_INGRESS) -> _TCHook:
-    return _TCHook(sz=ctypes.sizeof(_TCHook), ifindex=ifindex, attach_point=attach_point)
-
-
-def _options(handle: int, priority: int) -> _TCOptions:
-    return _TCOptions(sz=ctypes.sizeof(_TCOptions), handle=handle, priority=priority)
-
-
-def make_clsact(ifindex: int) -> bool:
-    """Give a device its clsact qdisc; False if it had one."""
-    result = library().bpf_tc_hook_create(ctypes.byref(_hook(ifindex)))
-    if result == -errno.EEXIST:
-        return False
-    _check(result, "making the clsact qdisc")
-    return True
-
-
-def remove_clsact(ifindex: int) -> None:
-    """Remove the clsact qdisc of a device with everything on it."""
-    hook = _hook(ifindex, _TC_INGRESS | _TC_EGRESS)
-    _check(library().bpf_tc_hook_destroy(ctypes.byref(hook)), "removing the clsact qdisc")
-
-
-def attach(ifindex: int, program: Program, handle: int, priority: int) -> None:
-    """Attach a program to the ingress, in place of what is at that handle: atomically."""
-    options = _options(handle, priority)
-    options.prog_fd = program.fd
-    options.flags = _TC_REPLACE
-    result = library().bpf_tc_attach(ctypes.byref(_hook(ifindex)), ctypes.byref(options))
-    _check(result, f"attaching {program.name}")
-
-
-def query(ifindex: int, handle: int, priority: int) -> int | None:
-    """The number of the program at a handle of the ingress, or None."""
-    options = _options(handle, priority)
-    result = library().bpf_tc_query(ctypes.byref(_hook(ifindex)), ctypes.byref(options))
-    if result in (-errno.ENOENT, -errno.EINVAL, -errno.ENODEV):
-        return None  # no such filter, no clsact, no device
-    _check(result, "reading the tc filters")
-    number: int = options.prog_id
-    return number
-
-
-def detach(ifindex: int, handle: int, priority: int) -> None:
-    """Take the program at a handle off the ingress."""
-    options = _options(handle, priority)
-    result = library().bpf_tc_detach(ctypes.byref(_hook(ifindex)), ctypes.byref(options))
-    _check(result, "detaching the switch")

@@ -38,18 +38,22 @@ class PinDirectory:
         :param root: a directory on a bpffs, made when needed.
         """
         self._root = root
-        # A bpffs refuses names with a dot (kernel/bpf/inode.c), interface names may have them.
-        device = interface.replace("%", "%25").replace(".", "%2e")
-        self._name = f"{_namespace_cookie():x}-{device}"
         self._interface = interface
+        self._name = ""
         self._lock = -1
-        self.path = os.path.join(root, f"v{LAYOUT}", self._name)
+        self.path = ""
 
     def open(self) -> None:
         """Mount a bpffs if there is none, make the directory, lock it.
 
+        Call it in the network namespace of the device; the rest works in any.
+
         :raises StartError: with the cure, or if another daemon has the lock.
         """
+        # A bpffs refuses names with a dot (kernel/bpf/inode.c), interface names may have them.
+        device = self._interface.replace("%", "%25").replace(".", "%2e")
+        self._name = f"{_namespace_cookie():x}-{device}"
+        self.path = os.path.join(self._root, f"v{LAYOUT}", self._name)
         self._mount()
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
