@@ -13,6 +13,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.spread import pb
 
+from dmevpn.admin.broker import CarefulBroker
 from dmevpn.admin.parameters import UsageError
 from dmevpn.errors import CommandError, DmevpnError
 
@@ -38,11 +39,10 @@ class Result(NamedTuple):
     """Why it did not do what was asked, or empty."""
 
 
-class ClientBroker(pb.Broker):
+class ClientBroker(CarefulBroker):
     """Tells the factory when the connection ends, which PB does not do over endpoints."""
 
     factory: ClientFactory  # type: ignore[assignment]
-    transport: Any
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The daemon, or we, closed."""

@@ -20,6 +20,7 @@ from twisted.logger import Logger, LogLevelFilterPredicate
 from twisted.spread import pb
 from zope.interface import implementer
 
+from dmevpn.admin.broker import CarefulBroker
 from dmevpn.admin.commands import COMMANDS, Context, Match, Row, find_command, selects
 from dmevpn.admin.listening import listen, stop_listening
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
@@ -247,11 +248,10 @@ class AdminRoot(Remote):
         return command, command.check({} if arguments is None else arguments)
 
 
-class AdminBroker(pb.Broker):
+class AdminBroker(CarefulBroker):
     """A connection that is known to the service and can be closed for good."""
 
     factory: AdminFactory  # type: ignore[assignment]
-    transport: Any
     root: AdminRoot
     _abort: Any = None
 

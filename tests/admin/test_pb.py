@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -212,6 +213,30 @@ async def test_bug(served: Served, logged_failures: list[LogEvent]) -> None:
         await ask(served, "cache show")
     assert len(logged_failures) == 1
     logged_failures.clear()
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    "octets", [b"\xff" * 100, b"GET / HTTP/1.1\r\n\r\n", b"\x04\x82none\x00\x80"]
+)
+async def test_client_of_another_protocol(served: Served, octets: bytes) -> None:
+    """Garbage from a client closes its connection with a line in the log, and no more."""
+
+    def closed() -> bool:
+        try:
+            return not stranger.recv(4096)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(str(served.path))
+        stranger.setblocking(False)
+        stranger.sendall(octets)
+        stranger.shutdown(socket.SHUT_WR)
+        await until(closed)
+    assert (await ask(served, "version"))[0]["version"]
 
 
 # --- long listings ------------------------------------------------------------------------
