@@ -340,6 +340,9 @@ class IController(Interface):
 
     ``match`` is a dict of filters, each optional: ``vpn`` (int), ``mac`` (bytes),
     ``nbma`` (bytes), ``vni`` (int), ``type`` (str), ``interface`` (str).
+
+    An iterator of rows may be read over many reactor turns, and left unfinished: it must stand
+    changes of the tables underneath.
     """
 
     def vpns(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -388,7 +391,11 @@ class IController(Interface):
         """Rows of ``metrics show``: ``name``, ``labels`` (dict), ``kind``, ``value``."""
 
     def subscribe(listener: Any) -> Any:
-        """Call ``listener(event: dict)`` for every change in any cache; returns a cancel()."""
+        """Call ``listener(event: dict)`` for every change in any cache; returns a cancel().
+
+        An event is a row of ``cache show`` with ``event``: ``added``, ``changed``, or the reason
+        why the binding went.
+        """
 
 
 # --- listeners that ignore everything -----------------------------------------------------------

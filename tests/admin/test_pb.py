@@ -20,6 +20,7 @@ from twisted.spread import pb
 from dmevpn.admin import pb as admin
 from dmevpn.admin.client import NoDaemon, Result, run, watch
 from dmevpn.admin.commands import COMMANDS
+from dmevpn.admin.help import reference
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS
 from dmevpn.admin.parameters import UsageError
 from dmevpn.errors import CommandError, DataplaneError
@@ -144,6 +145,12 @@ async def test_table_is_told(served: Served) -> None:
         told = await connection.call(connection.root, "commands")
     assert [command["name"] for command in told] == list(COMMANDS)
     assert told[0]["columns"] == ["vpn", "roles", "members", "macs", "shortcuts", "pending"]
+
+
+def test_documented_limits() -> None:
+    """docs/admin.md names the limits that hold."""
+    for limit in (admin.MAX_CLIENTS, admin.WATCH_QUEUE, PAGE_ROWS, PAGE_OCTETS // 1024):
+        assert f" {limit:,} " in reference()
 
 
 # --- errors -------------------------------------------------------------------------------
