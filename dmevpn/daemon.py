@@ -14,11 +14,11 @@ from twisted.logger import Logger
 
 from dmevpn.config.diff import diff
 from dmevpn.config.model import Plan
-from dmevpn.errors import DmevpnError
+from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import IController
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
-from dmevpn.roles.node import Node
+from dmevpn.roles.node import STOP_LIMIT, Node
 
 __all__ = ["Daemon", "notify_systemd"]
 
@@ -71,23 +71,29 @@ class Daemon(Service):
 
         :raises StartError: in one line, what is missing and the cure.
         """
-        self.node.privilegedStartService()
-        started: list[IService] = []
         try:
+            self.node.privilegedStartService()
             for service in self._admin:
                 service.privilegedStartService()  # type: ignore[no-untyped-call]
-                started.append(service)
-                service.startService()  # type: ignore[no-untyped-call]
-        except BaseException:
-            for service in started:
-                service.stopService()  # type: ignore[no-untyped-call]
-            self.node.stopService()
+        except BaseException as error:
+            if isinstance(error, StartError):
+                self.log.error("not started: {reason}", reason=str(error))
+            self._unwind()
             raise
+
+    def _unwind(self) -> None:
+        """Undo half a start. The reactor, which will never run now, gets the turns it takes."""
+        stopping = self.stopService()
+        deadline = self._reactor.seconds() + STOP_LIMIT
+        while not stopping.called and self._reactor.seconds() < deadline:
+            self._reactor.iterate(0.01)
 
     def startService(self) -> None:
         """Everything runs: hear SIGHUP, and tell the service manager."""
         super().startService()  # type: ignore[no-untyped-call]
         self.node.startService()
+        for service in self._admin:
+            service.startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         notify_systemd("READY=1")
 

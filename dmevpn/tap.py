@@ -8,10 +8,9 @@ import sys
 import time
 import uuid
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 from twisted.application.service import IService
-from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python import usage
 
@@ -123,21 +122,44 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
     )
 
 
+class _WaitingParent:
+    """Standard error of the process that waits for its daemon to start.
+
+    Twisted prints the first hundred octets of what went wrong there, as Python would write them,
+    in two lines. The daemon has said it whole by then.
+    """
+
+    def __init__(self, stderr: TextIO) -> None:
+        self._stderr = stderr
+
+    def write(self, text: str) -> int:
+        """Let everything pass but that."""
+        said = text.startswith("An error has occurred: b'dmevpn.errors.StartError")
+        return len(text) if said else self._stderr.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stderr, name)
+
+
 def _report_in_one_line() -> None:
     """Make a refused start one line on standard error instead of a traceback.
 
     A refusal after twistd's own start can only be an exception (SystemExit would hang the
-    daemonising parent), and twistd would print where it was raised.
+    daemonising parent), and twistd would print where it was raised. By then a daemon has no
+    standard error any more, so we keep the one that the user sees.
     """
     previous = sys.excepthook
+    terminal = os.fdopen(os.dup(2), "w", buffering=1)
 
     def hook(kind: type[BaseException], value: BaseException, traceback: Any) -> None:
-        if issubclass(kind, StartError | CannotListenError):
-            print(f"dmevpn: {value}", file=sys.__stderr__)
+        if issubclass(kind, StartError):
+            print(f"dmevpn: {value}", file=terminal)
         else:
             previous(kind, value, traceback)
 
     sys.excepthook = hook
+    if sys.__stderr__ is not None:
+        sys.__stderr__ = _WaitingParent(sys.__stderr__)  # type: ignore[assignment,misc]
 
 
 def makeService(options: Options) -> IService:

@@ -35,7 +35,7 @@ from dmevpn.roles.lookup import NameLookup
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.spoke import SpokeRole
 
-__all__ = ["Drivers", "Node"]
+__all__ = ["STOP_LIMIT", "Drivers", "Node"]
 
 #: Seconds that an orderly stop may take before the daemon ends all the same.
 STOP_LIMIT = 2.0
@@ -88,16 +88,13 @@ class Node(Service):
     # --- service ------------------------------------------------------------------------
 
     def privilegedStartService(self) -> None:
-        """Start everything, or nothing.
+        """Start everything.
 
-        :raises StartError: naming what is missing and the cure.
+        :raises StartError: naming what is missing and the cure; ``stopService`` undoes what had
+            been started by then.
         """
-        try:
-            self._start_roles(diff(Plan(), self._wanted), self._wanted)
-        except BaseException:
-            self._stop_roles(diff(self._wanted, Plan()))
-            raise
         self.plan = self._wanted
+        self._start_roles(diff(Plan(), self.plan), self.plan)
 
     def startService(self) -> None:
         """Nothing is left to do: sockets and devices want the privileges of the phase before."""

@@ -51,7 +51,7 @@ class PinDirectory:
         :raises StartError: with the cure, or if another daemon has the lock.
         """
         # A bpffs refuses names with a dot (kernel/bpf/inode.c), interface names may have them.
-        device = self._interface.replace("%", "%25").replace(".", "%2e")
+        device = self._interface.replace(".", "%2e")
         self._name = f"{_namespace_cookie():x}-{device}"
         self.path = os.path.join(self._root, f"v{LAYOUT}", self._name)
         self._mount()
