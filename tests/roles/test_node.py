@@ -1,0 +1,197 @@
+"""The node: start, reload and stop as one operation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import DNSLookupError
+
+from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP
+from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.dataplane.memory_hub import MemoryHubDataplane
+from dmevpn.errors import StartError
+from dmevpn.nhrp.registration import State
+from dmevpn.roles.lookup import RETRY
+from dmevpn.roles.spoke import derive_station
+from tests.world import Site, World, mac
+
+
+@pytest.fixture
+def world() -> World:
+    """A hub for VPNs 1 to 3."""
+    world = World(vpns=((1, 3),))
+    world.start_hub()
+    return world
+
+
+def two_vpns(world: World, one: Site, two: Site) -> Plan:
+    """A plan with a spoke each for VPN 1 and VPN 2 on one machine."""
+    plan = world.spoke_plan(one, vpn=1)
+    return replace(plan, spokes=(*plan.spokes, *world.spoke_plan(two, vpn=2).spokes))
+
+
+def test_an_unchanged_vpn_is_not_touched(world: World) -> None:
+    """A reload that adds and removes a neighbour VPN leaves registrations and shortcuts alone."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    two = world.add_site("10.0.0.2", 200, start=False)
+    far = world.add_site("10.0.0.3", 101)
+    node = world.start_site(one)
+    world.run(1)
+    world.exchange(one, mac(1), far, mac(2))
+    before = node.spokes["vx1"]
+    sent = len(world.network.transmissions)
+    node.apply(two_vpns(world, one, two))
+    world.run(1)
+    assert node.spokes["vx1"] is before
+    assert world.path(one, mac(2)) == far.vtep
+    assert {two.vtep, one.vtep} <= set(world.switch.members)
+    node.apply(world.spoke_plan(one))
+    world.run(1)
+    assert node.spokes == {"vx1": before}
+    assert world.path(one, mac(2)) == far.vtep
+    assert two.vtep not in world.switch.members
+    assert len(world.network.transmissions) - sent <= 4, "one registration, its reply, one purge"
+
+
+def test_a_changed_vpn_is_restarted(world: World) -> None:
+    """Another VNI takes effect by a restart of that role only."""
+    one = world.add_site("10.0.0.2", 100)
+    world.sites[VTEP(one.vtep.nbma, 150)] = Site(one.machine, VTEP(one.vtep.nbma, 150), one.kernel)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    plan = world.spoke_plan(one)
+    node.apply(replace(plan, spokes=(replace(plan.spokes[0], vni=150),)))
+    world.run(3)
+    assert set(world.switch.members) == {VTEP(one.vtep.nbma, 150)}
+
+
+def test_a_role_that_cannot_start_is_left_out_of_a_reload(world: World) -> None:
+    """The others go on, the reload reports it, and the next one tries again."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    plan = world.spoke_plan(one)
+    hub = HubPlan(interface="vx9", controller="nhrp", vpns=((9, 9),))
+    broken = MemoryHubDataplane(world.clock, world.switch, start_error="no such device")
+    node._drivers = replace(node._drivers, hub_dataplane=lambda hub, speaker: broken)
+    failures: list[object] = []
+    node.apply(replace(plan, hubs=(hub,))).addErrback(failures.append)
+    world.run(1)
+    assert len(failures) == 1 and "no such device" in str(failures[0])
+    assert node.spokes["vx1"].registrations[0].state is State.REGISTERED
+    assert node.plan.hubs == ()
+
+
+def test_a_failed_start_is_undone(world: World) -> None:
+    """What had been started before the fault is stopped again."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    plan = world.spoke_plan(one)
+    hub = HubPlan(interface="vx9", controller="nhrp", vpns=((9, 9),))
+    node = world.make_node(one.machine, replace(plan, hubs=(hub,)))
+    broken = MemoryHubDataplane(world.clock, world.switch, start_error="no such device")
+    node._drivers = replace(node._drivers, hub_dataplane=lambda hub, speaker: broken)
+    with pytest.raises(StartError, match="no such device"):
+        node.privilegedStartService()
+    node.stopService()
+    world.run(3)
+    assert node.speakers == {} and node.spokes == {} and node.hubs == {}
+    assert one.machine.clock.getDelayedCalls() == []
+
+
+def test_a_hub_that_has_a_name(world: World) -> None:
+    """The spoke starts when the name is known, and asks again while it is not."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    plan = world.spoke_plan(one)
+    server = replace(plan.spokes[0].servers[0], host="hub.example", address=None)
+    plan = replace(plan, spokes=(replace(plan.spokes[0], servers=(server,)),))
+    world.names["hub.example"] = lambda: fail(DNSLookupError("no such host"))
+    node = world._start(one.machine, plan)
+    world.run(1)
+    assert node.spokes == {}
+    world.names["hub.example"] = lambda: succeed(world.hub.address)
+    world.run(RETRY)
+    assert one.vtep in world.switch.members
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_look_up_is_given_up_when_stopped(world: World, answered: bool) -> None:
+    """A daemon that is stopped before its hub has an address starts nothing any more."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    plan = world.spoke_plan(one)
+    server = replace(plan.spokes[0].servers[0], host="hub.example", address=None)
+    plan = replace(plan, spokes=(replace(plan.spokes[0], servers=(server,)),))
+    if answered:
+        world.names["hub.example"] = lambda: fail(DNSLookupError("no such host"))
+    else:
+        world.names["hub.example"] = lambda: Deferred()
+    node = world._start(one.machine, plan)
+    node.stopService()
+    world.run(RETRY + 1)
+    assert node.spokes == {}
+    assert one.machine.clock.getDelayedCalls() == []
+
+
+def test_a_stop_ends_whatever_happens(world: World) -> None:
+    """A driver that does not stop holds the daemon up for two seconds at most."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    node.spokes["vx1"].dataplane.stop = lambda: Deferred()
+    done: list[object] = []
+    node.stopService().addCallback(done.append)
+    world.run(2.5)
+    assert done == [None]
+
+
+def test_two_speakers_keep_their_vpns_apart() -> None:
+    """A VPN on demand is made for the control interface that its hub interface names."""
+    world = World()
+    plan = Plan(
+        speakers=(SpeakerPlan(interface="a", gre_key=1), SpeakerPlan(interface="b", gre_key=2)),
+        hubs=(HubPlan(interface="vx0", controller="b", vpns=((1, 5000),)),),
+    )
+    hub = world._start(world.hub, plan)
+    world.speaker = SpeakerPlan(interface="nhrp", gre_key=1)
+    one = world.add_site("10.0.0.2", 100)
+    world.speaker = SpeakerPlan(interface="nhrp", gre_key=2)
+    two = world.add_site("10.0.0.3", 100)
+    world.run(1)
+    assert set(world.switch.members) == {two.vtep}
+    assert one.machine.node is not None
+    assert one.machine.node.spokes["vx1"].registrations[0].state is State.REFUSED
+    assert set(hub.hubs["vx0"].vpns) == {1}
+
+
+def test_derived_stations() -> None:
+    """A site keeps its station MAC over restarts; no two VPNs, VTEPs or machines share one."""
+    vpn, vtep = VPNID(DEFAULT_OUI, 1), VTEP(b"\x0a\0\0\2", 100)
+    station = derive_station(b"m", vpn, vtep)
+    assert station == derive_station(b"m", vpn, vtep)
+    others = {
+        derive_station(b"n", vpn, vtep),
+        derive_station(b"m", VPNID(DEFAULT_OUI, 2), vtep),
+        derive_station(b"m", vpn, VTEP(b"\x0a\0\0\2", 101)),
+        derive_station(b"m", vpn, VTEP(b"\x0a\0\0\3", 100)),
+    }
+    assert station not in others and len(others) == 4
+    assert station[0] & 3 == 2, "locally administered, for one station"
+
+
+def test_flooding_prefers_the_first_registered_hub() -> None:
+    """Of two hubs only one carries what is not known, and a later one takes over in order."""
+    world = World()
+    world.start_hub()
+    one = world.add_site("10.0.0.2", 100, start=False)
+    plan = world.spoke_plan(one)
+    spoke: SpokePlan = plan.spokes[0]
+    absent = replace(spoke.servers[0], address=b"\x0a\0\0\xfe")
+    plan = replace(plan, spokes=(replace(spoke, servers=(absent, *spoke.servers)),))
+    world._start(one.machine, plan)
+    assert one.kernel.flood == (absent.address,), "nobody has us yet: the first of the file"
+    world.run(1)
+    assert one.kernel.flood == (world.hub.address,)
