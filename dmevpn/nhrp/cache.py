@@ -217,11 +217,10 @@ class Cache:
         return True
 
     def _due(self, protocol: bytes) -> float | None:
-        binding = self._bindings.get(protocol)
-        if binding is None or binding.expires is None:
-            return None
-        if binding.expires > self.clock.seconds():
-            return binding.expires
+        expires = self._bindings[protocol].expires
+        assert expires is not None, "what never expires has no deadline"
+        if expires > self.clock.seconds():
+            return expires
         self._expired.inc()
         self.remove(protocol, "expired")
         return None

@@ -8,7 +8,7 @@ docs/state-machines.md draws the states.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -68,8 +68,9 @@ _ADOPTION_SPREAD: Final = 10.0
 class _Question:
     """An address that is being asked for."""
 
-    request_id: int | None = None
-    done: list[Callable[[Binding], None]] = field(default_factory=list)
+    request_id: int
+    done: list[Callable[[Binding], None]]
+    """Whoever waits for the outcome."""
 
 
 @implementer(ICacheListener)
@@ -145,12 +146,12 @@ class ResolutionClient:
         binding = self._cache.lookup(protocol)
         if binding is not None:
             self._not_asked[binding.kind].inc()
-            if on_done is not None:
-                question = self._questions.get(protocol)
-                if binding.kind is Kind.INCOMPLETE and question is not None:
-                    question.done.append(on_done)
-                else:
-                    on_done(binding)
+            if on_done is None:
+                pass
+            elif binding.kind is Kind.INCOMPLETE:
+                self._questions[protocol].done.append(on_done)
+            else:
+                on_done(binding)
             return False
         if len(protocol) == 6 and not is_station_mac(protocol):
             self._group.inc()
@@ -166,10 +167,7 @@ class ResolutionClient:
             return self._unasked(protocol, on_done)
         if not self._cache.put(Binding(protocol, None, Kind.INCOMPLETE, 0, None)):
             return self._unasked(protocol, on_done)
-        question = _Question()
-        if on_done is not None:
-            question.done.append(on_done)
-        self._ask(protocol, question, path)
+        self._ask(protocol, [] if on_done is None else [on_done], path)
         return True
 
     def renew(self, protocol: bytes) -> None:
@@ -186,7 +184,7 @@ class ResolutionClient:
         if len(self._questions) >= self._limit or self._outstanding.full:
             self._full.inc()
             return
-        self._ask(protocol, _Question(), path)
+        self._ask(protocol, [], path)
 
     def adopt(self, protocol: bytes, vtep: VTEP) -> None:
         """Take up a shortcut of an earlier run: as if cached, and soon due for renewal."""
@@ -203,8 +201,7 @@ class ResolutionClient:
         """Ask no more; whoever waits for an outcome is not called."""
         self._cache.unsubscribe(self)
         for question in self._questions.values():
-            if question.request_id is not None:
-                self._outstanding.cancel(question.request_id)
+            self._outstanding.cancel(question.request_id)
         self._questions.clear()
         self._renewals.close()
         self._due.clear()
@@ -214,10 +211,9 @@ class ResolutionClient:
             on_done(self._negative(protocol, _PAUSE))
         return False
 
-    def _ask(self, protocol: bytes, question: _Question, path: Path) -> None:
-        self._questions[protocol] = question
+    def _ask(self, protocol: bytes, done: list[Callable[[Binding], None]], path: Path) -> None:
         self._asked.inc()
-        question.request_id = self._outstanding.send(
+        request_id = self._outstanding.send(
             lambda request_id: self._make_request(protocol, request_id),
             self._link,
             path,
@@ -226,6 +222,8 @@ class ResolutionClient:
             on_error=lambda code, path: self._failed(protocol, code),
             on_timeout=lambda: self._timed_out(protocol),
         )
+        assert request_id is not None, "the caller has looked for room"
+        self._questions[protocol] = _Question(request_id, done)
 
     def _make_request(self, protocol: bytes, request_id: int) -> ResolutionRequest:
         """Authoritative answers only, so that no server that knows nothing of VPNs answers from
@@ -307,13 +305,13 @@ class ResolutionClient:
         binding = self._cache.lookup(protocol)
         if binding is not None and binding.kind is Kind.CACHED:
             # A renewal: what we have is true until it expires.
-            self._questions.pop(protocol, None)
+            del self._questions[protocol]
             return
         self._settle(self._negative(protocol, _PAUSE))
 
     def _settle(self, outcome: Binding) -> None:
         """The question has an answer."""
-        question = self._questions.pop(outcome.protocol, None)
+        question = self._questions.pop(outcome.protocol)
         self._cache.put(outcome, overrule=self._is_ours(outcome.protocol))
         self.log.debug(
             "{mac} is {kind} at {vtep} for {holding_time} s",
@@ -322,9 +320,8 @@ class ResolutionClient:
             vtep=str(outcome.vtep),
             holding_time=outcome.holding_time,
         )
-        if question is not None:
-            for on_done in question.done:
-                on_done(outcome)
+        for on_done in question.done:
+            on_done(outcome)
 
     def _is_ours(self, protocol: bytes) -> bool:
         """Whether what is cached came from a server, so that its newer word replaces it."""
@@ -361,12 +358,11 @@ class ResolutionClient:
 
     def _ask_afresh(self, protocol: bytes) -> None:
         """An answer that is on its way may be the one that was taken back: do not wait for it."""
-        question = self._questions.get(protocol)
         path = self._servers()
-        if question is None or question.request_id is None or path is None:
-            return
-        self._outstanding.cancel(question.request_id)
-        self._ask(protocol, question, path)
+        if path is not None:
+            question = self._questions[protocol]
+            self._outstanding.cancel(question.request_id)
+            self._ask(protocol, question.done, path)
 
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 
@@ -394,16 +390,14 @@ class ResolutionClient:
         """Nobody needs an answer any more."""
         question = self._questions.pop(protocol, None)
         if question is not None:
-            if question.request_id is not None:
-                self._outstanding.cancel(question.request_id)
+            self._outstanding.cancel(question.request_id)
             for on_done in question.done:
                 on_done(outcome)
 
     def _renewal_due(self, protocol: bytes) -> float | None:
         due = self._due.get(protocol)
-        if due is not None and due > self._clock.seconds():
+        if due is None or due > self._clock.seconds():
             return due
-        if due is not None:
-            del self._due[protocol]
-            self._on_renewal_due(protocol)
+        del self._due[protocol]
+        self._on_renewal_due(protocol)
         return None

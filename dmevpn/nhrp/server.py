@@ -174,7 +174,8 @@ class NextHopServer:
         check_extensions(packet)
         if isinstance(packet, RegistrationRequest):
             self._register(packet, path)
-        elif isinstance(packet, PurgeRequest):
+        else:
+            assert isinstance(packet, PurgeRequest)
             self._purge(packet, path)
         return True
 

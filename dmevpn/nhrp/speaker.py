@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, Path, format_address
-from dmevpn.errors import MalformedPacket, NHRPError
+from dmevpn.errors import NHRPError
 from dmevpn.interfaces import (
     IAuthenticator,
     IDatagramReceiver,
@@ -187,9 +187,9 @@ class Speaker:
         packet = None
         try:
             encapsulation = decapsulate(data, self._oui)
-            if encapsulation.form in _LEGACY:
-                raise MalformedPacket("legacy_form")
             packet = decode(data, encapsulation)
+            if encapsulation.form in _LEGACY:
+                raise NHRPError("legacy_form")
             self._dispatch(packet, encapsulation, path)
         except NHRPError as error:
             self._metrics.dropped(error.counter).inc()

@@ -419,6 +419,18 @@ def test_the_shortcut_stays_while_it_is_renewed(cached: World) -> None:
     cached.close()
 
 
+def test_an_early_renewal_moves_the_next(cached: World) -> None:
+    """Two thirds count from the latest answer."""
+    cached.clock.advance(100)
+    cached.client.renew(HOST)
+    cached.answer_with(VTEP_B, 300)
+    cached.clock.pump([1] * 199)
+    assert cached.due == []
+    cached.clock.advance(1)
+    assert cached.due == [(300, HOST)]
+    cached.close()
+
+
 def test_a_renewal_that_is_refused(cached: World) -> None:
     """The hub says no: the shortcut goes at once."""
     cached.client.renew(HOST)
