@@ -140,6 +140,15 @@ class Network:
 
         eventually("registration of every site", registered)
 
+    def await_departure(self, site: Site, gone: Site) -> None:
+        """Wait until the hub and another site have forgotten a site."""
+
+        def members() -> set[str]:
+            return {row["nbma"] for row in self.hub.ctl.rows("member", "show")}
+
+        eventually(f"departure of {gone.daemon.name}", lambda: gone.address not in members())
+        eventually("withdrawal of the shortcut to it", lambda: shortcut(site, gone.vm) is None)
+
     def traffic(self) -> dict[tuple[int, str], tuple[int, int]]:
         """Frames that the hub took from each member and gave to it, by VPN and address."""
         return {

@@ -11,7 +11,7 @@ from dmevpn.transport import gre
 from lab.fdbwatch import FDBWatch
 from lab.traffic import BROADCAST, Capture, Flow, Ping, ethernet, send_frame
 from lab.wait import eventually
-from tests.system.network import Network, Site, flush, shortcut, wait_for_shortcut
+from tests.system.network import Network, Site, flush, reaches, shortcut, wait_for_shortcut
 
 pytestmark = pytest.mark.system
 
@@ -92,6 +92,7 @@ def test_nothing_is_lost_when_the_path_changes(network: Network, turn: int) -> N
 def test_own_packets_decode(network: Network) -> None:
     """What the daemons say to each other on the wire reads back as what was meant."""
     one, two = two_sites(network)
+    assert reaches(one.vm, two.vm)
     with Capture(network.hub.namespace, "ul0", outgoing=True) as capture:
         flush(one)
         one.daemon.ctl.text("registration", "renew")
@@ -137,7 +138,7 @@ def test_strangers_are_not_forwarded(network: Network) -> None:
     source = "02:00:00:00:00:99"
     frame = ethernet(BROADCAST, source, 0x88B6, b"from a stranger")
     address = stranger.address if network.family == 4 else stranger.address6
-    dropped = network.metric(network.hub, "dmevpn_switch_dropped", reason="unregistered")
+    dropped = network.metric(network.hub, "dmevpn_switch_drops_total", reason="unregistered")
     with Capture(one.vm.namespace) as first, Capture(two.vm.namespace) as second:
         for machine, local, vni in ((stranger, address, 100), (one.machine, one.address, 999)):
             machine.namespace.ip(
@@ -151,7 +152,7 @@ def test_strangers_are_not_forwarded(network: Network) -> None:
         eventually(
             "count of the dropped frames",
             lambda: (
-                network.metric(network.hub, "dmevpn_switch_dropped", reason="unregistered")
+                network.metric(network.hub, "dmevpn_switch_drops_total", reason="unregistered")
                 >= dropped + 10
             ),
         )

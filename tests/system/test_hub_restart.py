@@ -1,0 +1,81 @@
+"""A hub's daemon that dies leaves its switch at work, and its successor takes it over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.traffic import Flow, Ping, ping
+from lab.wait import eventually
+from tests.system.network import Network, shortcut, wait_for_shortcut
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture(scope="module", params=[4, 6], ids=["IPv4", "IPv6"])
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    with Network(family=request.param) as network:
+        network.add_hub(1)
+        for number, vni in ((2, 100), (3, 101), (4, 100)):
+            network.add_site(number, {1: vni})
+        network.await_members()
+        yield network
+
+
+def test_killed_and_started_under_traffic(network: Network) -> None:
+    """Killed with -9 and started again, the hub costs no ping, by the shortcut or by the hub."""
+    one, two, three = network.sites
+    assert two.vm.address is not None
+    assert three.vm.address is not None
+    assert ping(one.vm.namespace, two.vm.address).lost == 0
+    wait_for_shortcut(one, two)
+    wait_for_shortcut(two, one)
+    members = network.traffic()
+    by_shortcut = Ping(one.vm.namespace, two.vm.address, count=1000, interval=0.01)
+    network.hub.kill()
+    # Nobody has asked for the third before, and nobody answers now: these can only go by the hub.
+    by_hub = Ping(one.vm.namespace, three.vm.address, count=1000, interval=0.01)
+    restart_at_ease(network)
+    assert by_hub.running
+    assert by_shortcut.running
+    for report in (by_shortcut.finish(), by_hub.finish()):
+        assert report.sent == 1000
+        assert report.lost == 0
+        assert report.duplicated <= 1
+    assert network.traffic().keys() == members.keys()
+
+
+def restart_at_ease(network: Network) -> None:
+    """Start the hub again after its sites have had to do without it for a while."""
+    one, _, three = network.sites
+    flow = Flow(
+        one.vm.namespace,
+        [three.vm.namespace],
+        source=one.vm.mac,
+        destination=three.vm.mac,
+        rate=1000,
+        count=2000,
+    ).start()
+    eventually("half of the frames", lambda: flow.sent >= 1000)
+    assert shortcut(one, three.vm) is None
+    network.hub.start()
+    (report,) = flow.finish()
+    assert not report.lost, report
+    assert report.reordered == 0, report
+    assert report.duplicated <= 1, report
+
+
+def test_the_successor_answers(network: Network) -> None:
+    """The hub that took over knows its members and MACs, so that new shortcuts come at once."""
+    one, two, three = network.sites
+    for source, target in ((one, three), (three, two), (two, three)):
+        assert target.vm.address is not None
+        assert ping(source.vm.namespace, target.vm.address, count=20, interval=0.01).lost == 0
+        wait_for_shortcut(source, target)
+    states = [
+        row["state"]
+        for site in network.sites
+        for row in site.daemon.ctl.rows("registration", "show")
+    ]
+    assert states == ["registered"] * 3
