@@ -13,7 +13,7 @@ from dmevpn.errors import CommandError
 from dmevpn.interfaces import FDBEntry, IController, LearnedMAC
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.roles.configfile import ConfigFile
-from dmevpn.roles.hub import AGEING_TIME, HubVPN
+from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, binding_row, left, place
 from dmevpn.roles.spoke import SpokeRole
@@ -69,7 +69,7 @@ class Controller:
             counts = row(spoke.plan.vpn.index, "spoke")
             counts["shortcuts"] += spoke.cache.count(Kind.CACHED)
             counts["pending"] += spoke.cache.count(Kind.INCOMPLETE)
-        for hub in self._node.hubs.values():
+        for hub in self._hubs():
             for vpn in hub.vpns.values():
                 counts = row(vpn.vpn_id.index, "hub")
                 counts["members"] += len(vpn.members)
@@ -111,10 +111,9 @@ class Controller:
     def members(self, match: Match) -> Iterator[Row]:
         """Registered sites with the switch's counters."""
         now = self._node.clock.seconds()
-        for hub in self._node.hubs.values():
-            for vpn in hub.vpns.values():
-                index = vpn.vpn_id.index
-                for vtep, stations in vpn.members.items():
+        for hub in self._hubs():
+            for index, vpn in sorted(hub.vpns.items()):
+                for vtep, stations in list(vpn.members.items()):
                     counters = hub.dataplane.member_counters(index, vtep)
                     for station in sorted(stations):
                         binding = vpn.cache.lookup(station)
@@ -193,10 +192,10 @@ class Controller:
                     **place(spoke.dataplane.local_vtep),
                 )
             )
-        for name, hub in self._node.hubs.items():
+        for hub in self._hubs():
             rows.append(
                 self._interface_row(
-                    name,
+                    hub.plan.interface,
                     "hub",
                     controller=hub.plan.controller,
                     vpns=_ranges(hub.plan.vpns),
@@ -241,9 +240,13 @@ class Controller:
         return list(self._node.spokes.values())
 
     def _hub_vpns(self) -> Iterator[tuple[str, HubVPN, Iterator[LearnedMAC]]]:
-        for interface, hub in self._node.hubs.items():
-            for index in sorted(hub.vpns):
-                yield interface, hub.vpns[index], hub.dataplane.entries(index)
+        # Copies, since the reader of a long listing comes back after many turns of the reactor.
+        for hub in self._hubs():
+            for index, vpn in sorted(hub.vpns.items()):
+                yield hub.plan.interface, vpn, hub.dataplane.entries(index)
+
+    def _hubs(self) -> list[HubRole]:
+        return list(self._node.hubs.values())
 
     # --- actions ------------------------------------------------------------------------
 
@@ -268,9 +271,9 @@ class Controller:
         for spoke in self._spokes():
             wanted = selects(spoke.plan.vpn.index, spoke.interface)
             removed += spoke.cache.remove_if(wanted, reason)
-        for interface, hub in self._node.hubs.items():
-            for vpn in hub.vpns.values():
-                index = vpn.vpn_id.index
+        for hub in self._hubs():
+            interface = hub.plan.interface
+            for index, vpn in hub.vpns.items():
                 removed += vpn.cache.remove_if(selects(index, interface), reason)
                 learned = [
                     entry.mac
@@ -293,7 +296,7 @@ class Controller:
         return removed
 
     def resolve(self, match: Match) -> Deferred[Row]:
-        """Ask now, also for what is cached already."""
+        """Ask now, also for what was refused a moment ago; what is cached is the answer."""
         mac = match["mac"]
         spokes = [
             spoke for spoke in self._spokes() if match.get("vpn") in (None, spoke.plan.vpn.index)
@@ -305,6 +308,8 @@ class Controller:
                 else "several VPNs are here: say which, as in `vpn 1`"
             )
         spoke = spokes[0]
+        if spoke.server() is None:
+            raise CommandError("no hub can be asked: see `dmevpnctl registration show`")
         done: Deferred[Row] = Deferred()
 
         def answered(binding: Binding) -> None:
@@ -317,13 +322,9 @@ class Controller:
                 done.errback(CommandError(f"{format_address(mac)}: no hub knows where it is"))
 
         existing = spoke.cache.lookup(mac)
-        if existing is not None and existing.kind is Kind.CACHED:
-            answered(existing)
-            return done
         if existing is not None and existing.kind is Kind.NEGATIVE:
             spoke.cache.remove(mac, "asked again")
-        if not spoke.resolution.resolve(mac, answered):
-            raise CommandError("no hub can be asked: see `dmevpnctl registration show`")
+        spoke.resolution.resolve(mac, answered)
         return done
 
     def renew(self, match: Match) -> int:
@@ -362,11 +363,11 @@ class Controller:
                 "kind": sample.kind,
                 "value": sample.value,
             }
-        for interface, hub in self._node.hubs.items():
+        for hub in self._hubs():
             for reason, value in hub.dataplane.counters().items():
                 yield {
                     "name": "dmevpn_switch_drops_total",
-                    "labels": {"interface": interface, "reason": reason},
+                    "labels": {"interface": hub.plan.interface, "reason": reason},
                     "kind": "counter",
                     "value": value,
                 }

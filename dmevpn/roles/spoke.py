@@ -128,7 +128,7 @@ class SpokeRole:
             vtep=vtep,
             mtu=self.dataplane.mtu,
             metrics=self._metrics,
-            servers=self._server,
+            servers=self.server,
             on_renewal_due=self._renewal_due,
         )
         self.cache.subscribe(self)
@@ -186,7 +186,7 @@ class SpokeRole:
 
     # --- hubs ---------------------------------------------------------------------------
 
-    def _server(self) -> Path | None:
+    def server(self) -> Path | None:
         """The NHS to ask: the first, in order of preference, that knows our registration."""
         for client in self.registrations:
             if client.usable:
