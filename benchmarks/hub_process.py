@@ -1,0 +1,142 @@
+"""A hub in a process of its own, which tells its CPU time when asked on standard input.
+
+Started by :mod:`benchmarks.hub` in the hub's namespace. It is the whole of a hub's daemon but its
+admin interface: node, speaker, raw GRE sockets, next hop servers, and one of the two switches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import time
+from typing import Any
+
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+
+from benchmarks.load import VPNS, client
+from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.config.model import HubPlan, Plan, SpeakerPlan
+from dmevpn.dataplane.hub_ebpf import EBPFSwitch
+from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
+from dmevpn.interfaces import IHubDataplane
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.authentication import CiscoAuthentication
+from dmevpn.nhrp.requests import TimeRequestIDStore
+from dmevpn.roles.node import Drivers, Node
+from dmevpn.transport.rawgre import RawGREPort
+
+reactor: Any = installed_reactor
+
+
+class Questions(LineReceiver):
+    """One word a line; the answer is one line of JSON."""
+
+    delimiter = b"\n"
+
+    def __init__(self, node: Node, metrics: Metrics, switch: MemorySwitch) -> None:
+        self._node = node
+        self._metrics = metrics
+        self._switch = switch
+
+    def connectionMade(self) -> None:
+        """The node runs."""
+        self._answer({"ready": True})
+
+    def lineReceived(self, line: bytes) -> None:
+        """Answer ``usage`` or obey ``learn FIRST END`` (the switch in memory only)."""
+        word, *arguments = line.decode().split()
+        if word == "usage":
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            self._answer(
+                {
+                    "cpu": usage.ru_utime + usage.ru_stime,
+                    "kilobytes": usage.ru_maxrss,
+                    "overruns": sum(
+                        sample.value
+                        for sample in self._metrics.snapshot()
+                        if sample.name == "dmevpn_datagram_overruns"
+                    ),
+                }
+            )
+        elif word == "learn":
+            first, end = map(int, arguments)
+            for number in range(first, end):
+                who = client(number)
+                frame = client(number % VPNS).vm + who.vm + bytes(48)
+                self._switch.receive(VTEP(who.nbma, who.vni), frame)
+            self._answer({"learned": end - first})
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Whoever asked is gone, or has had enough: stop in order."""
+        done: Deferred[Any] = self._node.stopService()
+        done.addBoth(lambda _: reactor.stop())
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self.sendLine(json.dumps(answer).encode())  # type: ignore[no-untyped-call]
+
+
+def main() -> None:
+    """Run until standard input ends."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--interface", required=True)
+    parser.add_argument("--switch", choices=("memory", "ebpf"), required=True)
+    parser.add_argument("--log", type=argparse.FileType("w"), required=True)
+    options = parser.parse_args()
+    # The log is written as twistd writes it, since that is part of what a registration costs.
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(options.log)], redirectStandardIO=False)
+    reactor.seconds = time.monotonic
+    metrics = Metrics()
+    plan = Plan(
+        speakers=(SpeakerPlan(interface="nhrp", nbma_address=parse_ip(options.address)),),
+        hubs=(
+            HubPlan(
+                interface=options.interface,
+                controller="nhrp",
+                vpns=((1, VPNS),),
+            ),
+        ),
+    )
+    switch = MemorySwitch(reactor, transmit=lambda *_: None)
+    dataplane: IHubDataplane = (
+        EBPFSwitch(reactor, metrics, options.interface)
+        if options.switch == "ebpf"
+        else MemoryHubDataplane(reactor, switch)
+    )
+
+    def no_spokes(*_: Any) -> Any:
+        raise AssertionError("this plan has no spoke")
+
+    node = Node(
+        plan=plan,
+        clock=reactor,
+        drivers=Drivers(
+            transport=lambda speaker: RawGREPort(
+                reactor, metrics, speaker.nbma_address, speaker.gre_key
+            ),
+            authenticator=CiscoAuthentication,
+            spoke_dataplane=no_spokes,
+            hub_dataplane=lambda *_: dataplane,
+            resolve_host=no_spokes,
+            request_ids=TimeRequestIDStore(time.time),
+            jitter=random.random,
+            machine_id=b"benchmark",
+        ),
+        metrics=metrics,
+    )
+    node.privilegedStartService()
+    node.startService()
+    StandardIO(Questions(node, metrics, switch))  # type: ignore[no-untyped-call]
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()
