@@ -213,13 +213,12 @@ class NetlinkRequests:
         sequence = self._send([message], NLM_F_DUMP)
         for data in self._receive():
             for type_, flags, number, body in _messages(data):
-                if number != sequence:
-                    break
-                if type_ in (_NLMSG_DONE, _NLMSG_ERROR):
+                if number == sequence and type_ in (_NLMSG_DONE, _NLMSG_ERROR):
                     _check(flags, body, "reading from the kernel")
+                    # Objects may stand before the end in one datagram, some kinds' always do.
+                    yield data
                     return
-            else:
-                yield data
+            yield data
         raise DataplaneError(errno.ENOBUFS, "reading from the kernel")
 
     def _send(self, messages: Iterable[Message], last_flags: int) -> int:

@@ -47,12 +47,16 @@ def hub_address(plan: SpokePlan) -> bytes:
 
 
 class SpokeDevices:
-    """Finds or makes the devices, and looks at them again when something happened to them."""
+    """Finds or makes the devices, and looks at them again when something happened to them.
+
+    :param hub: underlay address of the hub, whose address family the devices have.
+    :param nbma_address: our underlay address as configured, or None.
+    """
 
     log = Logger()
 
     def __init__(
-        self, requests: NetlinkRequests, plan: SpokePlan, nbma_address: bytes | None
+        self, requests: NetlinkRequests, plan: SpokePlan, hub: bytes, nbma_address: bytes | None
     ) -> None:
         self.provisioned = plan.bridge is not None
         self.local = b""
@@ -62,7 +66,7 @@ class SpokeDevices:
         self._nbma_address = nbma_address
         self._links = LinkTable(requests)
         self._provisioner = Provisioner(requests, plan.interface)
-        self._hub = hub_address(plan)
+        self._hub = hub
         self._underlay = Underlay(b"", 0)
 
     @property

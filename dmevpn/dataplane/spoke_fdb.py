@@ -29,7 +29,7 @@ from dmevpn.dataplane.neighbours import (
     parse_miss,
 )
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
-from dmevpn.dataplane.spoke_devices import SpokeDevices
+from dmevpn.dataplane.spoke_devices import SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.spoke_table import EntryTable, Reading
 from dmevpn.errors import DataplaneError, StartError
@@ -124,11 +124,12 @@ class VXLANFDB:
         """Make or check the devices, adopt our entries, and report misses from now on."""
         assert self._active is None, "started already"
         self._listener = listener
+        hub = hub_address(self._plan)
         try:
             requests = NetlinkRequests()
         except OSError as error:
             raise StartError(f"interface {self.interface}: netlink: {error.strerror}") from None
-        run = _Run(SpokeDevices(requests, self._plan, self._nbma_address), requests)
+        run = _Run(SpokeDevices(requests, self._plan, hub, self._nbma_address), requests)
         try:
             state = run.devices.open()
             if state.layout is None:

@@ -78,11 +78,12 @@ class Site:
         )
         self.namespace.ip("link", "set", "vx1", "up")
 
-    def send(self, device: str, destination: bytes, source: bytes) -> None:
-        """Send a frame out of a device of the namespace."""
+    def send(self, device: str, destination: bytes, source: bytes, count: int = 1) -> None:
+        """Send a frame, or many alike, out of a device of the namespace."""
         with self.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
             sock.bind((device, 0))
-            sock.send((destination + source + b"\x88\xb5").ljust(60, b"\0"))
+            for _ in range(count):
+                sock.send((destination + source + b"\x88\xb5").ljust(60, b"\0"))
 
     def entry(self, device: str, mac: bytes, vni: int = 100) -> VTEP | None:
         """The destination of a MAC on a vxlan device, if it has one."""

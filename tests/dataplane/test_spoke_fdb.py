@@ -126,8 +126,8 @@ class KernelContract(SpokeDataplaneContract):
         self.site.namespace.ip("link", "set", "vx1", "up" if up else "down")
 
 
-class TestTwoPlanes(KernelContract):
-    """Both planes, over IPv4."""
+class TwoPlanes(KernelContract):
+    """Both planes."""
 
     def operator_adds(self, mac: bytes, vtep: VTEP) -> None:
         super().operator_adds(mac, vtep)
@@ -249,14 +249,30 @@ class TestTwoPlanes(KernelContract):
     def test_flood_of_misses(self, metrics: Metrics) -> None:
         """Thousands of frames to one MAC are one question; the entry ends the reports."""
         dataplane, recorder = self.run(metrics)
-        for _ in range(300):
-            self.frame(station(1))
+        self.site.send("vm0", station(1), station(0xFFFF), count=300)
         self.reactor.turn(0.5)
         assert 1 <= len(recorder.missed) <= 2
         dataplane.hold(station(1))
         self.settle()
         assert len(recorder.missed) <= 2
         dataplane.stop()
+
+    def test_start_that_fails_late(self, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If the sockets cannot be had, the devices are gone again and one line says why."""
+        dataplane = self.make(metrics)
+
+        def refuse(run: Any, layout: Any) -> None:
+            raise OSError(24, "Too many open files")
+
+        before = self.site.namespace.devices()
+        dataplane._open_sockets = refuse
+        with pytest.raises(StartError, match=r"interface vx1: .*Too many open files"):
+            self.start(dataplane, Recorder())
+        assert self.site.namespace.devices() == before
+
+
+class TestTwoPlanes(TwoPlanes):
+    """Both planes, over IPv4; and large tables."""
 
     def test_ten_thousand_shortcuts(self, metrics: Metrics) -> None:
         """A large table is written and read in bounded turns, and nothing is found to repair."""
@@ -285,21 +301,8 @@ class TestTwoPlanes(KernelContract):
         assert self.total(metrics, "fdb_changes_lost") >= 1
         dataplane.stop()
 
-    def test_start_that_fails_late(self, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
-        """If the sockets cannot be had, the devices are gone again and one line says why."""
-        dataplane = self.make(metrics)
 
-        def refuse(run: Any, layout: Any) -> None:
-            raise OSError(24, "Too many open files")
-
-        before = self.site.namespace.devices()
-        dataplane._open_sockets = refuse
-        with pytest.raises(StartError, match=r"interface vx1: .*Too many open files"):
-            self.start(dataplane, Recorder())
-        assert self.site.namespace.devices() == before
-
-
-class TestTwoPlanesIPv6(TestTwoPlanes):
+class TestTwoPlanesIPv6(TwoPlanes):
     """Both planes, over IPv6."""
 
     hub, other_hub = HUB6, parse_ip("fd00::fd")

@@ -1,0 +1,425 @@
+"""Devices that are made, taken up, refused and removed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+
+from dmevpn.addresses import parse_ip
+from dmevpn.config.model import HubPlan, SpokePlan
+from dmevpn.dataplane.links import LinkTable
+from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.provision import HubDevice, Provisioner, find_underlay, provision_hub
+from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.errors import StartError
+from dmevpn.interfaces import SpokeListener
+from dmevpn.metrics import Metrics
+from tests.dataplane.site import HUB4, HUB6, UNDERLAY, Site, spoke_plan
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Site]:
+    """One namespace for all tests; each leaves it as it was."""
+    site = Site()
+    site.create()
+    yield site
+    site.remove()
+
+
+@pytest.fixture
+def site(namespace: Site) -> Iterator[Site]:
+    """The site, cleared after each test."""
+    with namespace.cleared():
+        yield namespace
+
+
+@pytest.fixture
+def requests(site: Site) -> Iterator[NetlinkRequests]:
+    """A request socket in the namespace."""
+    with site.namespace.entered():
+        requests = NetlinkRequests()
+    yield requests
+    requests.close()
+
+
+def start(site: Site, plan: SpokePlan, nbma_address: bytes | None = None) -> VXLANFDB:
+    """A data plane that was started in the namespace."""
+    dataplane = VXLANFDB(MemoryReactorClock(), Metrics(), plan, nbma_address)
+    with site.namespace.entered():
+        dataplane.start(SpokeListener())
+    return dataplane
+
+
+def refusal(site: Site, plan: SpokePlan, nbma_address: bytes | None = None) -> str:
+    """The one line with which a start is refused; nothing of it is left behind."""
+    before = site.namespace.devices()
+    with pytest.raises(StartError) as caught:
+        start(site, plan, nbma_address)
+    assert site.namespace.devices() == before
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def shown(site: Site, name: str) -> dict[str, Any]:
+    """What `ip -details link show` says about a device."""
+    (row,) = site.namespace.ip_json("link", "show", "dev", name)
+    return row
+
+
+# --- spoke ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hub", "mtu"), [(HUB4, 1500), (HUB6, 1480)])
+def test_planes(site: Site, hub: bytes, mtu: int) -> None:
+    """Bridge and planes are as documented, and gone after the stop."""
+    dataplane = start(site, spoke_plan(hub))
+    assert dataplane.mtu == mtu
+    hub_plane, shortcut, bridge = (shown(site, name) for name in ("vx1", "vx1-s", "br1"))
+    for plane, port, learns_misses in ((hub_plane, 4789, False), (shortcut, 4788, True)):
+        data = plane["linkinfo"]["info_data"]
+        assert data["id"] == 100
+        assert data["port"] == port
+        assert data["learning"] is False
+        assert bool(data.get("l2miss")) is learns_misses
+        assert parse_ip(data.get("local", data.get("local6"))) == parse_ip(
+            "10.0.0.1" if len(hub) == 4 else "fd00::1"
+        )
+        assert plane["mtu"] == mtu
+        assert plane["master"] == "br1"
+        assert "UP" in plane["flags"]
+        settings = plane["linkinfo"]["info_slave_data"]
+        assert (settings["learning"], settings["isolated"], settings["flood"]) == (
+            False,
+            True,
+            True,
+        )
+        assert settings["mcast_flood"] is settings["bcast_flood"] is (not learns_misses)
+        assert plane["ifalias"].startswith("dmevpn ")
+        assert plane["inet6_addr_gen_mode"] == "none"
+    remote = hub_plane["linkinfo"]["info_data"]
+    assert parse_ip(remote.get("remote", remote.get("remote6"))) == hub
+    assert bridge["linkinfo"]["info_data"]["mcast_snooping"] == 0
+    assert "UP" in bridge["flags"]
+    for name in ("vx1", "vx1-s", "br1"):
+        addresses = site.namespace.ip_json("address", "show", "dev", name)
+        assert addresses[0]["addr_info"] == []
+    dataplane.stop()
+    assert site.namespace.devices() == UNDERLAY
+
+
+def test_bridge_of_the_operator(site: Site) -> None:
+    """A bridge that is there already is used, and stays."""
+    site.namespace.ip("link", "add", "br1", "type", "bridge")
+    dataplane = start(site, spoke_plan())
+    assert shown(site, "vx1")["master"] == "br1"
+    assert "UP" not in shown(site, "br1")["flags"]
+    dataplane.stop()
+    assert site.namespace.devices() == {*UNDERLAY, "br1"}
+
+
+def test_bridge_of_two_vpns(site: Site) -> None:
+    """A bridge of ours is removed with the last planes in it."""
+    first = start(site, spoke_plan())
+    second = start(site, replace(spoke_plan(), interface="vx2", vni=200))
+    first.stop()
+    assert site.namespace.devices() == {*UNDERLAY, "br1", "vx2", "vx2-s"}
+    second.stop()
+    assert site.namespace.devices() == UNDERLAY
+
+
+def test_taken_up(site: Site, requests: NetlinkRequests) -> None:
+    """What a killed daemon left is taken up as it stands, default entry and bridge included."""
+    links, plan = LinkTable(requests), spoke_plan()
+    with site.namespace.entered():
+        underlay = find_underlay(links, "vx1", HUB4, None)
+        first = Provisioner(requests, "vx1").make_spoke(plan, HUB4, underlay)
+        site.namespace.bridge(
+            "fdb", "append", "02:00:00:00:00:09", "dev", "vx1-s", "dst", "10.0.0.9"
+        )
+        again = Provisioner(requests, "vx1").make_spoke(plan, parse_ip("10.0.0.253"), underlay)
+    assert [link.ifindex for link in again] == [link.ifindex for link in first]
+    assert site.destinations("vx1-s", "02:00:00:00:00:09") == {parse_ip("10.0.0.9")}
+    assert site.destinations("vx1", "00:00:00:00:00:00") == {HUB4}
+
+
+@pytest.mark.parametrize("change", [{"vni": 101}, {"port": 8472}])
+def test_made_anew(site: Site, requests: NetlinkRequests, change: dict[str, Any]) -> None:
+    """Left-over devices that no longer fit the configuration are made anew."""
+    with site.namespace.entered():
+        underlay = find_underlay(LinkTable(requests), "vx1", HUB4, None)
+        first = Provisioner(requests, "vx1").make_spoke(spoke_plan(), HUB4, underlay)
+    dataplane = start(site, replace(spoke_plan(), **change))
+    data = shown(site, "vx1")["linkinfo"]["info_data"]
+    assert data["id"] == change.get("vni", 100)
+    assert data["port"] == change.get("port", 4789)
+    assert shown(site, "vx1")["ifindex"] != first.hub.ifindex
+    assert shown(site, "br1")["ifindex"] == first.bridge.ifindex
+    dataplane.stop()
+
+
+@pytest.mark.parametrize("name", ["vx1", "vx1-s"])
+def test_name_taken(site: Site, name: str) -> None:
+    """A device of the name that somebody else made is refused by name, with the cure."""
+    site.namespace.ip("link", "add", name, "type", "bridge")
+    text = refusal(site, spoke_plan())
+    assert text.startswith(f"interface {name}: a device of that name exists")
+    assert f"ip link delete {name}" in text
+
+
+def test_bridge_that_is_none(site: Site) -> None:
+    """`provision` names a device that is no bridge."""
+    assert refusal(site, replace(spoke_plan(), bridge="ul0")) == (
+        "interface vx1: ul0 exists and is no bridge"
+    )
+
+
+def test_names_too_long(site: Site) -> None:
+    """Names that the kernel cannot have are named before anything is made."""
+    assert "13 characters" in refusal(site, replace(spoke_plan(), interface="vxlan-of-site1"))
+    assert "15 characters" in refusal(site, replace(spoke_plan(), bridge="a-bridge-too-far"))
+
+
+def test_port_in_use_by_a_socket(site: Site) -> None:
+    """A program that has the UDP port is the reason, and the port is named."""
+    with site.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 4788))
+        text = refusal(site, spoke_plan())
+    assert text.startswith("interface vx1: UDP port 4788 is in use")
+    assert "vxlan-port" in text
+
+
+def test_port_in_use_by_a_hub(site: Site) -> None:
+    """A hub's device on the same port is refused like any other owner of it."""
+    with site.namespace.entered():
+        hub = provision_hub(HubPlan(interface="vx0", controller="nhrp", vpns=((1, 1),)))
+    assert "UDP port 4789 is in use" in refusal(site, spoke_plan())
+    hub.remove()
+
+
+def test_vni_in_use(site: Site) -> None:
+    """Another vxlan device with the VNI on the port is the reason, and both are named."""
+    site.namespace.ip("link", "add", "vx7", "type", "vxlan", "id", "100", "dstport", "4788")
+    text = refusal(site, spoke_plan())
+    assert "another vxlan device has VNI 100 on UDP port 4788" in text
+
+
+def test_nbma_address(site: Site) -> None:
+    """The configured address is used, and refused if it is not ours or cannot reach the hub."""
+    site.namespace.ip("address", "add", "10.0.0.11/24", "dev", "ul0")
+    dataplane = start(site, spoke_plan(), parse_ip("10.0.0.11"))
+    assert dataplane.local_vtep.nbma == parse_ip("10.0.0.11")
+    dataplane.stop()
+    site.namespace.ip("address", "del", "10.0.0.11/24", "dev", "ul0")
+    text = refusal(site, spoke_plan(), parse_ip("10.0.0.11"))
+    assert text == "interface vx1: nbma-address 10.0.0.11 is no address of this machine"
+    assert "different address families" in refusal(site, spoke_plan(), parse_ip("fd00::1"))
+
+
+def test_no_way_to_the_hub(site: Site) -> None:
+    """Without a route to the hub the start says so."""
+    text = refusal(site, spoke_plan(parse_ip("192.0.2.1")))
+    assert text.startswith("interface vx1: no way to hub 192.0.2.1: Network is unreachable")
+
+
+def test_hub_without_address(site: Site) -> None:
+    """A plan whose hubs are unknown cannot start."""
+    plan = replace(spoke_plan(), servers=(replace(spoke_plan().servers[0], address=None),))
+    assert "no hub" in refusal(site, plan)
+
+
+# --- made by hand ---------------------------------------------------------------------------
+
+
+def hand_made(hub: bytes = HUB4) -> SpokePlan:
+    """The plan for a device without `provision`."""
+    return spoke_plan(hub, bridge=None)
+
+
+def test_no_device(site: Site) -> None:
+    """A missing device is named, and both ways to get one."""
+    assert refusal(site, hand_made()) == (
+        "interface vx1: no such device; make it, or have it made with `provision BRIDGE`"
+    )
+
+
+def test_wrong_devices(site: Site) -> None:
+    """A device that cannot serve is refused with the reason."""
+    site.namespace.ip("link", "add", "vx1", "type", "bridge")
+    assert "a vxlan device is needed, this is bridge" in refusal(site, hand_made())
+    site.namespace.ip("link", "del", "vx1")
+    site.namespace.ip("link", "add", "vx1", "type", "vxlan", "external", "dstport", "4789")
+    assert "an external vxlan device is a hub's" in refusal(site, hand_made())
+    site.namespace.ip("link", "del", "vx1")
+    site.add_single()
+    text = refusal(site, replace(hand_made(), vni=200))
+    assert text == "interface vx1: the device has VNI 100, the configuration 200"
+    assert "different address families" in refusal(site, hand_made(HUB6))
+
+
+def test_local_address(site: Site) -> None:
+    """A device without `local` has the kernel's choice towards the hub."""
+    site.namespace.ip("link", "add", "vx1", "type", "vxlan", "id", "100", "dstport", "8472")
+    dataplane = start(site, hand_made())
+    assert dataplane.local_vtep.nbma == parse_ip("10.0.0.1")
+    dataplane.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "warning"),
+    [
+        (
+            ("nolearning",),
+            "ip link del vx1; ip link add vx1 type vxlan id 100 local 10.0.0.1 dstport 8472",
+        ),
+        (("l2miss",), "ip link set dev vx1 type vxlan id 100 nolearning"),
+        (
+            ("l2miss", "nolearning", "remote", "10.0.0.254"),
+            "bridge fdb del 00:00:00:00:00:00 dev vx1 dst 10.0.0.254",
+        ),
+    ],
+)
+def test_advice(site: Site, options: tuple[str, ...], warning: str) -> None:
+    """A device that would never get a shortcut draws a warning whose command cures it."""
+    site.add_single(*options)
+    dataplane = VXLANFDB(MemoryReactorClock(), Metrics(), hand_made())
+    with site.namespace.entered(), warnings_of() as texts:
+        dataplane.start(SpokeListener())
+    dataplane.stop()
+    assert [text for text in texts if warning in text] == texts
+    assert len(texts) == 1
+    for command in texts[0][texts[0].index(warning) :].split(";"):
+        site.namespace.run(*command.split())
+
+
+@contextmanager
+def warnings_of() -> Iterator[list[str]]:
+    """The warnings that are logged inside a ``with``, as text."""
+    texts: list[str] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event.get("log_level") is LogLevel.warn:
+            texts.append(formatEvent(event))
+
+    observer = cast("ILogObserver", observe)
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield texts
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+# --- privileges -----------------------------------------------------------------------------
+
+UNPRIVILEGED = """
+import sys
+from twisted.internet.testing import MemoryReactorClock
+from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.provision import provision_hub
+from dmevpn.config.model import HubPlan
+from dmevpn.errors import StartError
+from dmevpn.interfaces import SpokeListener
+from dmevpn.metrics import Metrics
+from tests.dataplane.site import spoke_plan
+for bridge in ("br1", None):
+    try:
+        VXLANFDB(MemoryReactorClock(), Metrics(), spoke_plan(bridge=bridge)).start(SpokeListener())
+    except StartError as error:
+        print(error)
+try:
+    provision_hub(HubPlan(interface="vx0", controller="nhrp", vpns=((1, 1),)))
+except StartError as error:
+    print(error)
+"""
+
+
+def test_no_privileges(site: Site) -> None:
+    """Without CAP_NET_ADMIN each start is one line that names it, and nothing is made."""
+    site.add_single()
+    done = site.namespace.run(
+        "setpriv", "--bounding-set=-net_admin", sys.executable, "-c", UNPRIVILEGED
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "interface vx1",
+        "interface vx1",
+        "interface vx0",
+    ]
+    assert all("CAP_NET_ADMIN is missing" in line for line in lines)
+    assert site.namespace.devices() == {*UNDERLAY, "vx1"}
+
+
+# --- hub ------------------------------------------------------------------------------------
+
+
+def hub_plan(**changes: Any) -> HubPlan:
+    """A hub on vx0."""
+    return HubPlan(interface="vx0", controller="nhrp", vpns=((1, 3),), provision=True, **changes)
+
+
+def make_hub(site: Site, plan: HubPlan, nbma_address: bytes | None = None) -> HubDevice:
+    """A hub's device in the namespace."""
+    with site.namespace.entered():
+        return provision_hub(plan, nbma_address)
+
+
+@pytest.mark.parametrize(("address", "mtu"), [(None, 1500), ("10.0.0.1", 1500), ("fd00::1", 1480)])
+def test_hub(site: Site, address: str | None, mtu: int) -> None:
+    """A hub's device is external, fits the underlay, and is gone after the stop."""
+    device = make_hub(site, hub_plan(), parse_ip(address) if address else None)
+    row = shown(site, "vx0")
+    assert row["linkinfo"]["info_data"]["external"] is True
+    assert row["linkinfo"]["info_data"]["port"] == 4789
+    assert row["mtu"] == device.link.mtu == mtu
+    assert "UP" in row["flags"]
+    assert row["ifalias"] == "dmevpn hub"
+    assert device.link.up
+    device.remove()
+    assert site.namespace.devices() == UNDERLAY
+
+
+def test_hub_taken_up(site: Site) -> None:
+    """The switch of a killed daemon goes on, on the same device; another port makes it anew."""
+    first = make_hub(site, hub_plan())
+    first.close()
+    second = make_hub(site, hub_plan())
+    assert second.link.ifindex == first.link.ifindex
+    second.close()
+    third = make_hub(site, hub_plan(port=8472))
+    assert third.link.ifindex != first.link.ifindex
+    third.remove()
+
+
+def test_hub_refused(site: Site) -> None:
+    """A foreign device of the name, a taken port and a foreign address are named."""
+    site.namespace.ip("link", "add", "vx0", "type", "bridge")
+    with pytest.raises(StartError, match="interface vx0: a device of that name exists"):
+        make_hub(site, hub_plan())
+    site.namespace.ip("link", "del", "vx0")
+    with site.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 4789))
+        with pytest.raises(StartError, match="UDP port 4789 is in use"):
+            make_hub(site, hub_plan())
+    with pytest.raises(StartError, match=r"nbma-address 10\.9\.9\.9 is no address"):
+        make_hub(site, hub_plan(), parse_ip("10.9.9.9"))
+    assert site.namespace.devices() == UNDERLAY
+
+
+def test_hub_device_changed_hands(site: Site) -> None:
+    """A device that somebody put in the place of ours is not removed."""
+    device = make_hub(site, hub_plan())
+    site.namespace.ip("link", "del", "vx0")
+    site.namespace.ip("link", "add", "vx0", "type", "vxlan", "external", "dstport", "4789")
+    device.remove()
+    assert "vx0" in site.namespace.devices()
