@@ -1,0 +1,154 @@
+"""One daemon: what starts and stops with the node, reload, and word to the service manager."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.testing import MemoryReactorClock
+
+from dmevpn.config.model import Plan
+from dmevpn.daemon import Daemon, notify_systemd
+from dmevpn.errors import StartError
+from dmevpn.roles.configfile import ConfigFile
+from tests.world import World
+
+GOOD = "interface nhrp\ninterface vx0\n controller nhrp\n vpn-id 1\n provision\n l2learnonly\n"
+
+
+class Admin(Service):
+    """An admin interface that notes its life, and may refuse it."""
+
+    def __init__(self, calls: list[str], refuses: bool = False) -> None:
+        self.calls = calls
+        self.refuses = refuses
+
+    def privilegedStartService(self) -> None:
+        self.calls.append("open")
+        if self.refuses:
+            raise StartError("no place for a socket")
+
+    def startService(self) -> None:
+        self.calls.append("start")
+
+    def stopService(self) -> Deferred[None]:
+        self.calls.append("stop")
+        return succeed(None)
+
+
+class Reactor(MemoryReactorClock):
+    """Has turns to give before it runs."""
+
+    def iterate(self, delay: float = 0) -> None:
+        self.advance(delay)
+
+    def callFromThread(self, callable: Any, *args: Any, **kw: Any) -> None:
+        callable(*args, **kw)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The configuration file of a hub."""
+    path = tmp_path / "hub.conf"
+    path.write_text(GOOD)
+    return path
+
+
+def make(file: Path, calls: list[str], *, endpoints: int = 1, refuses: bool = False) -> Daemon:
+    """A daemon on a node in memory."""
+    world = World()
+    config = ConfigFile(str(file), state_dir="/nowhere")
+    plan, _ = config.load()
+    assert plan is not None
+    node = world.make_node(world.hub, plan)
+    admins = iter([Admin(calls) for _ in range(endpoints - 1)] + [Admin(calls, refuses)])
+    plan = Plan(**{**_fields(plan), "admin": ("unix:/a",) * endpoints})
+    return Daemon(
+        config=config,
+        plan=plan,
+        node=node,
+        admin=lambda endpoint, controller: next(admins),
+        reactor=Reactor(),
+    )
+
+
+def _fields(plan: Plan) -> dict[str, Any]:
+    return {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+
+
+def test_admin_closes_before_the_node(file: Path) -> None:
+    """An operator never talks to a half-stopped node."""
+    calls: list[str] = []
+    daemon = make(file, calls)
+    daemon.privilegedStartService()
+    daemon.startService()
+    assert calls == ["open", "start"] and daemon.node.hubs
+    daemon.stopService()
+    assert calls == ["open", "start", "stop"] and not daemon.node.hubs
+
+
+def test_a_refused_admin_socket_undoes_the_start(file: Path) -> None:
+    """With one of two endpoints impossible, nothing of the daemon stays."""
+    calls: list[str] = []
+    daemon = make(file, calls, endpoints=2, refuses=True)
+    with pytest.raises(StartError, match="no place"):
+        daemon.privilegedStartService()
+    assert calls == ["open", "open", "stop", "stop"]
+    assert not daemon.node.hubs and not daemon.node.speakers
+
+
+def reload(daemon: Daemon) -> dict[str, Any]:
+    """The report of a reload."""
+    reports: list[dict[str, Any]] = []
+    daemon.reload().addCallback(reports.append)
+    [report] = reports
+    return report
+
+
+def test_reload(file: Path) -> None:
+    """The file is read again; a mistake in it changes nothing and is reported with its line."""
+    daemon = make(file, [])
+    daemon.privilegedStartService()
+    daemon.startService()
+    before = daemon.node.hubs["vx0"]
+    file.write_text(GOOD + " no-such-word\n")
+    report = reload(daemon)
+    assert not report["ok"] and f"{file}:7: unknown word near 'no-such-word'" in report["messages"]
+    assert daemon.node.hubs["vx0"] is before
+    file.write_text(GOOD.replace("vpn-id 1", "vpn-id 1-2"))
+    report = reload(daemon)
+    assert report["ok"]
+    assert set(daemon.node.hubs["vx0"].vpns) == {1, 2}
+    daemon.stopService()
+
+
+def test_reload_that_waits(file: Path) -> None:
+    """Another admin socket needs a restart, and the report says so."""
+    daemon = make(file, [])
+    daemon.privilegedStartService()
+    file.write_text(GOOD + "admin unix:/elsewhere\n")
+    assert any("`admin`" in message for message in reload(daemon)["messages"])
+    daemon.stopService()
+
+
+def test_notification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service manager is told when it wants to be, and its absence harms nobody."""
+    path = str(tmp_path / "notify")
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify_systemd("READY=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    notify_systemd("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        notify_systemd("READY=1")
+        assert manager.recv(100) == b"READY=1"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        name = f"dmevpn-test-{tmp_path.name}"
+        manager.bind(f"\0{name}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        notify_systemd("STOPPING=1")
+        assert manager.recv(100) == b"STOPPING=1"
