@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
-from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
+from dmevpn.addresses import VTEP, Path, is_station_mac
 from dmevpn.interfaces import ICacheListener, ILink
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
@@ -86,8 +85,6 @@ class ResolutionClient:
         :meth:`renew` it if it is in use, else it will expire.
     :param limit: addresses being asked for at most.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -313,13 +310,6 @@ class ResolutionClient:
         """The question has an answer."""
         question = self._questions.pop(outcome.protocol)
         self._cache.put(outcome, overrule=self._is_ours(outcome.protocol))
-        self.log.debug(
-            "{mac} is {kind} at {vtep} for {holding_time} s",
-            mac=format_address(outcome.protocol),
-            kind=outcome.kind.name.lower(),
-            vtep=str(outcome.vtep),
-            holding_time=outcome.holding_time,
-        )
         for on_done in question.done:
             on_done(outcome)
 
