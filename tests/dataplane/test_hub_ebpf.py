@@ -38,6 +38,8 @@ from tests.contracts.hub_dataplane import (
 )
 from tests.dataplane.hub_lab import DEVICE, PIN_ROOT, HubLab, KernelWorld, pinned_to_one_cpu
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
 HANDMADE = "ip link add vx0 type vxlan external dstport 4789"
 
 #: A filter as an operator may have added one.

@@ -351,7 +351,7 @@ class Object:
         lib = self._library
         result = lib.bpf_object__load(self._object)
         if result < 0:
-            raise StartError(_load_failure(-result, self._log.value))
+            raise StartError(_load_failure(-result, self._log.value, os.uname().release))
         shapes = self.shapes()
         maps: dict[str, Map] = {}
         programs: dict[str, Program] = {}
@@ -385,13 +385,12 @@ class Object:
 _PER_CPU_TYPES = (5, 6)  # BPF_MAP_TYPE_PERCPU_HASH, _ARRAY
 
 
-def _load_failure(error: int, log: bytes) -> str:
+def _load_failure(error: int, log: bytes, release: str) -> str:
     if error == errno.EPERM:
         return (
             "loading the switch is not permitted: run as root, "
             "or with the capabilities CAP_BPF and CAP_NET_ADMIN"
         )
-    release = os.uname().release
     if _version(release) < _OLDEST_KERNEL:
         return f"the hub's switch needs Linux 6.1 or newer (bpf_loop): this is {release}"
     lines = [line for line in log.decode("ascii", "replace").splitlines() if line.strip()]
