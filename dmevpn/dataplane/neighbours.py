@@ -270,7 +270,7 @@ def parse_miss(data: bytes) -> bytes | None:
         size, kind = _ATTRIBUTE.unpack_from(data, at)
         if kind == _NDA_DST or size < 4:
             return None
-        if kind == _NDA_LLADDR and size == 10:
+        if kind == _NDA_LLADDR and size == 10 and at + size <= end:
             mac = data[at + 4 : at + 10]
         at += (size + 3) & ~3
     return mac
