@@ -10,12 +10,12 @@ from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.logger import Logger
 
 from dmevpn.config.diff import diff
 from dmevpn.config.model import Plan
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import IController
+from dmevpn.log import Logger
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import STOP_LIMIT, Node

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TextIO
 
 from twisted.application.service import IService
-from twisted.logger import Logger
 from twisted.python import usage
 
 from dmevpn import __version__
@@ -23,6 +22,7 @@ from dmevpn.dataplane.provision import provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.errors import StartError
 from dmevpn.interfaces import IController, IRequestIDStore
+from dmevpn.log import LEVELS, Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.requests import FileRequestIDStore, TimeRequestIDStore
@@ -176,6 +176,6 @@ def makeService(options: Options) -> IService:
     node = Node(plan=plan, clock=reactor, drivers=_drivers(reactor, metrics, plan), metrics=metrics)
 
     def admin(endpoint: str, controller: IController) -> IService:
-        return AdminService(reactor, endpoint, controller, metrics=metrics)
+        return AdminService(reactor, endpoint, controller, metrics=metrics, log_levels=LEVELS)
 
     return Daemon(config=options.config, plan=plan, node=node, admin=admin, reactor=reactor)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.logger import Logger
 from twisted.spread import pb
+
+from dmevpn.log import Logger
 
 __all__ = ["CarefulBroker"]
 

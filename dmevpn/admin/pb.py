@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger, LogLevelFilterPredicate
+from twisted.logger import LogLevelFilterPredicate
 from twisted.spread import pb
 from zope.interface import implementer
 
@@ -27,6 +27,7 @@ from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
 from dmevpn.admin.parameters import UsageError
 from dmevpn.errors import CommandError, DmevpnError
 from dmevpn.interfaces import IController
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 
 __all__ = ["AdminService", "CommandRefused", "WrongUsage"]

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
@@ -33,6 +32,7 @@ from dmevpn.interfaces import (
     MemberCounters,
     Registration,
 )
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 
 __all__ = [

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dmevpn.errors import DataplaneError
+from dmevpn.log import Logger
 from dmevpn.sockfilter import Instruction, attach
 
 __all__ = [

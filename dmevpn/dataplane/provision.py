@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from twisted.logger import Logger
-
 from dmevpn.addresses import format_address
 from dmevpn.config.model import HubPlan, SpokePlan
 from dmevpn.dataplane.links import (
@@ -35,6 +33,7 @@ from dmevpn.dataplane.links import (
 )
 from dmevpn.dataplane.netlink import Message, NetlinkRequests
 from dmevpn.errors import DataplaneError, StartError
+from dmevpn.log import Logger
 
 __all__ = [
     "HubDevice",

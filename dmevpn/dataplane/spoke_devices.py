@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from twisted.logger import Logger
-
 from dmevpn.addresses import format_address
 from dmevpn.config.model import SpokePlan
 from dmevpn.dataplane.links import Link, LinkTable
@@ -21,6 +19,7 @@ from dmevpn.dataplane.provision import (
 )
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.errors import StartError
+from dmevpn.log import Logger
 
 __all__ = ["DeviceState", "SpokeDevices", "hub_address"]
 

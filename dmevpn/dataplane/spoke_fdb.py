@@ -14,7 +14,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address, is_station_mac
@@ -34,6 +33,7 @@ from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.spoke_table import EntryTable, Reading
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener
+from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.sockfilter import neighbour_messages
 

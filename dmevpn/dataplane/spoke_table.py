@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from twisted.logger import Logger
-
 from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.dataplane.neighbours import (
     Entry,
@@ -30,6 +28,7 @@ from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.spoke_layout import NOTHING, Action, Layout, State, Step
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import FDBEntry, ISpokeListener
+from dmevpn.log import Logger
 from dmevpn.metrics import Counter
 
 __all__ = ["MAX_HOLDS", "EntryTable", "Reading"]

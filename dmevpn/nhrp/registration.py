@@ -11,10 +11,10 @@ from enum import Enum
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 
 from dmevpn.addresses import VTEP, Path, format_address
 from dmevpn.interfaces import ILink
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import (
     EXACT_PREFIX,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import Path
 from dmevpn.interfaces import ILink, IRequestIDStore
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import ErrorCode, PacketType, ProtocolType
 from dmevpn.nhrp.indication import embedded

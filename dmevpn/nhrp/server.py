@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
 from dmevpn.errors import NHRPError
 from dmevpn.interfaces import ICacheListener, ILink, IRegistrationPolicy, IStation
+from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.answered import ANSWERED_LIMIT, Answered
 from dmevpn.nhrp.cache import Binding, Cache, Kind

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, Path, format_address
@@ -23,6 +22,7 @@ from dmevpn.interfaces import (
     ILink,
     IStation,
 )
+from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType

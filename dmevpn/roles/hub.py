@@ -11,7 +11,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
@@ -23,8 +22,10 @@ from dmevpn.interfaces import (
     IRegistrationPolicy,
     Registration,
 )
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.requests import Outstanding, RequestIDs
 from dmevpn.nhrp.server import NextHopServer
@@ -282,6 +283,7 @@ class HubRole:
         self._watchers = watchers
         self._amnesia_ends = 0.0
         self._ageing: Any = None
+        self._complaints = Complaints(clock)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
         self._aged = metrics.counter("macs_aged", interface=plan.interface)
@@ -415,11 +417,12 @@ class HubRole:
     def sender_refused(self, vtep: VTEP) -> None:
         """Somebody who is not registered sends us frames."""
         self._refused.inc()
-        self.log.warn(
-            "{ifname}: frames of {vtep} dropped: it has not registered",
-            ifname=self.plan.interface,
-            vtep=str(vtep),
-        )
+        if self._complaints.due(vtep.nbma):
+            self.log.warn(
+                "{ifname}: frames of {vtep} dropped: it has not registered",
+                ifname=self.plan.interface,
+                vtep=str(vtep),
+            )
 
     def events_lost(self) -> None:
         """The table is the truth: compare what we have answered with it."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
+
+from dmevpn.log import Logger
 
 __all__ = ["NameLookup"]
 

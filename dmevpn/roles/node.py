@@ -13,7 +13,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.config.diff import Changes, diff
@@ -26,6 +25,7 @@ from dmevpn.interfaces import (
     IRequestIDStore,
     ISpokeDataplane,
 )
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.requests import RequestIDs

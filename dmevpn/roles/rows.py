@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
 from dmevpn.interfaces import ICacheListener
+from dmevpn.log import Logger
 from dmevpn.nhrp.cache import Binding
 
 __all__ = ["CacheWatcher", "Row", "Watchers", "binding_row", "left", "place"]

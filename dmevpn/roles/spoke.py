@@ -21,12 +21,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import SpeakerPlan, SpokePlan
 from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, IStation
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import PacketType

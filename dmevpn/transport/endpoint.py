@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from twisted.logger import Logger
-
 from dmevpn.addresses import Path
 from dmevpn.errors import MalformedPacket
 from dmevpn.interfaces import IDatagramReceiver
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 

@@ -13,10 +13,9 @@ import fcntl
 import os
 import socket
 
-from twisted.logger import Logger
-
 from dmevpn.dataplane.ebpf.layout import LAYOUT
 from dmevpn.errors import StartError
+from dmevpn.log import Logger
 
 __all__ = ["BPFFS", "PinDirectory"]
 

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from dmevpn.log import Logger
 
 __all__ = ["RECORDS_PER_WAKEUP", "RingBuffer"]
 
