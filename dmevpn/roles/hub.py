@@ -6,11 +6,13 @@ is registered), and tells clients that were given an answer when the answer is n
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import CooperativeTask, Cooperator, TaskFinished
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
@@ -232,13 +234,12 @@ class HubVPN:
         """
         self.server.invalidate(mac, "moved", self._stations() if everyone else ())
 
-    def reconcile(self) -> None:
-        """Purge every answer that the switch's table no longer bears out (events were lost)."""
-        stale = [
-            mac for mac, vtep in self.server.answered() if self._find_mac(mac) not in (vtep, None)
-        ]
-        for mac in stale:
-            self.server.invalidate(mac, "moved")
+    def reconcile(self) -> Iterator[None]:
+        """Purge every answer that the switch's table no longer bears out, one at each step."""
+        for mac, vtep in self.server.answered():
+            if self._find_mac(mac) not in (vtep, None):
+                self.server.invalidate(mac, "moved")
+            yield
 
     def _stations(self) -> Iterator[tuple[bytes, Path]]:
         for stations in self.members.values():
@@ -283,6 +284,8 @@ class HubRole:
         self._watchers = watchers
         self._amnesia_ends = 0.0
         self._ageing: Any = None
+        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+        self._comparison: CooperativeTask[Any] | None = None
         self._complaints = Complaints(clock)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
@@ -325,6 +328,7 @@ class HubRole:
         if self._ageing is not None:
             self._ageing.cancel()
             self._ageing = None
+        self._cooperator.stop()
         for vpn in self.vpns.values():
             vpn.close(remove=False)
         self.vpns.clear()
@@ -366,8 +370,15 @@ class HubRole:
             index: [mac for mac, _ in vpn.server.answered()] for index, vpn in self.vpns.items()
         }
         self.dataplane.age(AGEING_TIME, {index: macs for index, macs in answered.items() if macs})
-        for vpn in self.vpns.values():
-            vpn.reconcile()
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        """Compare all answers with the switch's table, in slices that leave the reactor free."""
+        with contextlib.suppress(TaskFinished):
+            if self._comparison is not None:
+                self._comparison.stop()
+        steps = (step for vpn in list(self.vpns.values()) for step in vpn.reconcile())
+        self._comparison = self._cooperator.cooperate(steps)
 
     # --- events of the switch (IHubListener) --------------------------------------------------
 
@@ -383,12 +394,13 @@ class HubRole:
         hub_vpn = self.vpns.get(vpn)
         if hub_vpn is not None:
             hub_vpn.moved(mac, everyone=self._clock.seconds() < self._amnesia_ends)
-            self.log.info(
-                "vpn {vpn}: {mac} moved to {vtep}",
-                vpn=vpn,
-                mac=format_address(mac),
-                vtep=str(new),
-            )
+            if self._complaints.due(mac):
+                self.log.info(
+                    "vpn {vpn}: {mac} moved to {vtep}",
+                    vpn=vpn,
+                    mac=format_address(mac),
+                    vtep=str(new),
+                )
 
     def _tell(self, event: str, vpn: int, mac: bytes, vtep: VTEP) -> None:
         if self._watchers:
@@ -427,5 +439,4 @@ class HubRole:
     def events_lost(self) -> None:
         """The table is the truth: compare what we have answered with it."""
         self._lost.inc()
-        for vpn in self.vpns.values():
-            vpn.reconcile()
+        self._reconcile()
