@@ -20,7 +20,6 @@ __all__ = [
     "MAX_INSTRUCTIONS",
     "Instruction",
     "attach",
-    "detach",
     "gre_protocol",
     "neighbour_messages",
 ]
@@ -35,7 +34,6 @@ _RETURN = 0x06  # BPF_RET | BPF_K: keep the first k octets, 0 drops
 
 #: asm-generic/socket.h; the socket module of CPython does not name them.
 _SO_ATTACH_FILTER = 26
-_SO_DETACH_FILTER = 27
 
 #: BPF_MAXINSNS: longer programs are refused by the kernel.
 MAX_INSTRUCTIONS = 4096
@@ -75,14 +73,6 @@ def attach(sock: socket.socket, program: Sequence[Instruction]) -> None:
     buffer = ctypes.create_string_buffer(code, len(code))
     fprog = struct.pack("HP", len(program), ctypes.addressof(buffer))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
-
-
-def detach(sock: socket.socket) -> None:
-    """Remove a socket's filter.
-
-    :raises OSError: with ``ENOENT`` if there is none.
-    """
-    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def gre_protocol(protocol: int, *, ipv4_header: bool) -> list[Instruction]:
