@@ -76,8 +76,8 @@ def test_ping_by_shortcut(network: Network) -> None:
             [target.namespace],
             source=source.mac,
             destination=target.mac,
-            rate=500,
-            count=500,
+            rate=200,
+            count=200,
         )
         (report,) = flow.start().finish()
         assert len(report.lost) <= LOST_AT_FIRST, report
