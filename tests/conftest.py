@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor, task
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import provider
 
 #: Turns that a closing connection may need after its test to leave the reactor.
 TURNS = 20
@@ -21,6 +22,7 @@ TURNS = 20
 _failures: list[LogEvent] = []
 
 
+@provider(ILogObserver)
 def _observe(event: LogEvent) -> None:
     if "log_failure" in event:
         _failures.append(event)
@@ -36,7 +38,7 @@ def pytest_unconfigure() -> None:
 
 def _in_reactor() -> set[Any]:
     real: Any = reactor
-    readers = set(real.getReaders()) - real._internalReaders
+    readers: set[Any] = set(real.getReaders()) - real._internalReaders
     return readers | set(real.getWriters()) | set(real.getDelayedCalls())
 
 

@@ -27,8 +27,10 @@ class Layer:
 
 
 BASE = ("addresses", "errors", "interfaces", "metrics", "sockfilter", "log")
-WIRE = ("nhrp.constants", "nhrp.encapsulation", "nhrp.extensions", "nhrp.header")
-WIRE = (*WIRE, "nhrp.packet", "nhrp.records", "nhrp.wire")
+WIRE = tuple(
+    f"nhrp.{name}"
+    for name in ("constants", "encapsulation", "extensions", "header", "packet", "records", "wire")
+)
 
 #: The first row that names a module (or a package above it) governs it.
 LAYERS = (
@@ -79,7 +81,7 @@ def module_name(path: Path) -> str:
 
 def imports(source: str) -> set[str]:
     """The full names that a module imports, wherever in it; of ``from`` imports both parts."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
