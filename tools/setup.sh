@@ -80,7 +80,12 @@ fi
 # --- the kernel --------------------------------------------------------------------------------
 
 probe=dmprobe-$$
-ip netns add "$probe" 2>"$log" || die "this kernel or container allows no network namespaces: $(head -n 1 "$log")"
+closed="this kernel or container allows no network namespaces"
+ip netns add "$probe" 2>"$log" || die "$closed: $(head -n 1 "$log")"
+if ! ip -n "$probe" link set lo up 2>"$log"; then
+    ip netns del "$probe"
+    die "$closed: $(head -n 1 "$log")"
+fi
 kernel() { ip -n "$probe" link add "$@" 2>"$log"; }
 refusal=
 kernel vx0 type vxlan external dstport 4789 || refusal=vxlan
