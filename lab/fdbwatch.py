@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import socket
 import struct
@@ -58,6 +60,9 @@ class FDBWatch:
         self._thread.start()
 
     def _run(self) -> None:
+        # The time of reading stands for the time of the event, so nothing may keep us from reading.
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
         while True:
             ready, _, _ = select.select([self._sock, self._wake], [], [])
             if self._wake in ready:
