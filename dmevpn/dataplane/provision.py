@@ -177,7 +177,8 @@ class Provisioner:
         self._requests = requests
         self._links = LinkTable(requests)
         self._interface = interface
-        self._made: list[str] = []
+        # Devices that the last call made, by index: a name may change hands.
+        self._made: list[int] = []
 
     # --- spoke --------------------------------------------------------------------------
 
@@ -272,6 +273,7 @@ class Provisioner:
     # --- steps --------------------------------------------------------------------------
 
     def _all_or_nothing(self, make: Callable[[], T]) -> T:
+        self._made.clear()
         try:
             return make()
         except BaseException:
@@ -279,12 +281,10 @@ class Provisioner:
             raise
 
     def undo(self) -> None:
-        """Remove what was made, not what was taken up: its traffic goes on."""
-        for name in reversed(self._made):
+        """Remove what the last call made, not what it took up: that carries traffic."""
+        for ifindex in reversed(self._made):
             with contextlib.suppress(DataplaneError):
-                link = self._links.named(name)
-                if link is not None:
-                    self._requests.request(delete_link(link.ifindex), f"removing {name}")
+                self._requests.request(delete_link(ifindex), "removing a device")
         self._made.clear()
 
     def _vxlan(self, name: str, alias: str, wanted: VXLANParameters, mtu: int) -> Link:
@@ -300,13 +300,13 @@ class Provisioner:
                 self._do(delete_link(link.ifindex), "removing the device of an earlier run", name)
                 link = None
         if link is None:
-            self._create(create_vxlan(name, wanted, mtu), name, wanted)
-            link = self._mark(name, alias)
+            link = self._create(create_vxlan(name, wanted, mtu), name, wanted)
+            self._mark(link, alias)
         else:
             self._do(set_link(link.ifindex, mtu=mtu), f"setting MTU {mtu}", name)
         return link
 
-    def _create(self, message: Message, name: str, wanted: VXLANParameters | None) -> None:
+    def _create(self, message: Message, name: str, wanted: VXLANParameters | None) -> Link:
         try:
             self._requests.request(message, f"making {name}")
         except DataplaneError as error:
@@ -322,12 +322,14 @@ class Provisioner:
                 kind = "bridge" if wanted is None else "vxlan"
                 cure = f"the kernel has no {kind} devices (`modprobe {kind}`)"
             raise StartError(f"interface {self._interface}: cannot make {name}: {cure}") from None
-        self._made.append(name)
-
-    def _mark(self, name: str, alias: str) -> Link:
         link = self._named(name)
         if link is None:
             raise StartError(f"interface {name}: removed by somebody while it was being made")
+        self._made.append(link.ifindex)
+        return link
+
+    def _mark(self, link: Link, alias: str) -> None:
+        name = link.name
         self._do(set_link(link.ifindex, alias=alias), "marking it as ours", name)
         # The planes are no hosts of the LAN: no addresses, no router solicitations. The kernel
         # may have no IPv6 at all, and /proc/sys may be read-only: either way alone is enough.
@@ -335,7 +337,6 @@ class Provisioner:
             self._requests.request(set_link(link.ifindex, addresses=False), "IPv6 off")
         with contextlib.suppress(OSError):
             Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6").write_text("1")
-        return link
 
     def _bridge(self, name: str) -> Link:
         link = self._named(name)
@@ -345,11 +346,11 @@ class Provisioner:
                     f"interface {self._interface}: bridge {name}: a device name has at most"
                     f" {IFNAME_MAX} characters"
                 )
-            self._create(create_bridge(name), name, None)
-            link = self._mark(name, BRIDGE_ALIAS)
+            link = self._create(create_bridge(name), name, None)
+            self._mark(link, BRIDGE_ALIAS)
         elif link.kind != "bridge":
             raise StartError(f"interface {self._interface}: {name} exists and is no bridge")
-        if link.alias == BRIDGE_ALIAS or name in self._made:
+        if link.alias == BRIDGE_ALIAS or link.ifindex in self._made:
             self._do(set_link(link.ifindex, up=True), "setting it up", name)
         elif not link.up:
             self.log.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -181,6 +182,45 @@ class TwoPlanes(KernelContract):
         self.until("miss", lambda: recorder.missed == [station(3)])
         dataplane.stop()
 
+    def test_name_taken_meanwhile(self, metrics: Metrics) -> None:
+        """A plane whose name somebody else took is made again once the name is free."""
+        dataplane, recorder = self.run(metrics)
+        self.site.namespace.ip("link", "del", "vx1-s")
+        self.site.namespace.ip("link", "add", "vx1-s", "type", "bridge")
+        self.until("report", lambda: recorder.links == ["down"])
+        dataplane.install(station(1), self.near_family[0])
+        self.reactor.advance(1)
+        assert recorder.links == ["down"]
+        self.site.namespace.ip("link", "del", "vx1-s")
+        self.reactor.advance(5)
+        self.until("report", lambda: recorder.links == ["down", "up"])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        dataplane.stop()
+
+    def test_planes_taken_out_of_the_bridge(self, metrics: Metrics) -> None:
+        """Planes that somebody takes out of the bridge are put back, and entries with them."""
+        dataplane, recorder = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.site.namespace.ip("link", "set", "vx1-s", "nomaster")
+        self.until("report", lambda: recorder.links == ["down"])
+        self.reactor.advance(1)
+        self.until("report", lambda: recorder.links == ["down", "up"])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        assert recorder.failed == []
+        dataplane.stop()
+
+    def test_stopped_while_devices_are_gone(self, metrics: Metrics) -> None:
+        """A stop finds what is left, and removes that."""
+        dataplane, recorder = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.site.namespace.ip("link", "del", "vx1")
+        ages = dataplane.idle_times()
+        self.until("report", lambda: recorder.links == ["down"])
+        assert self.reactor.result(ages) == {}
+        dataplane.stop()
+        assert not {"vx1", "vx1-s"} & self.site.namespace.devices()
+
     def test_bridge_entry_removed_by_somebody(self, metrics: Metrics) -> None:
         """The half of a shortcut that the bridge has is put back as well."""
         dataplane, _ = self.run(metrics)
@@ -348,6 +388,24 @@ class TestSingleDevice(KernelContract):
         assert self.site.namespace.fdb("vx1") == before
         assert "vx1" in self.site.namespace.devices()
         assert recorder.failed == []
+
+    def test_answers_lost(self, metrics: Metrics) -> None:
+        """If the kernel's answers had no room, the table is read and the work done again."""
+        dataplane, recorder = self.run(metrics)
+        macs = [station(number) for number in range(200)]
+        for mac in macs:
+            self.operator_adds(mac, self.near_family[0])
+        answers = dataplane._active.requests._sock
+        answers.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        for mac in [*macs, station(1000)]:
+            dataplane.install(mac, self.near_family[1])
+        self.reactor.turn()
+        assert recorder.failed == []
+        answers.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+        self.until("refusals", lambda: len(recorder.failed) == len(macs))
+        assert self.shown(station(1000)) == self.near_family[1]
+        assert self.total(metrics, "fdb_refused") == len(macs)
+        dataplane.stop()
 
     def test_holds_follow_the_hub(self, metrics: Metrics) -> None:
         """Held stations go by another hub when the first is left."""
