@@ -32,6 +32,9 @@ PREFIX = "dmdemo"
 PINGS = 1000
 INTERVAL = 0.005
 
+#: What ends the story: something is not as it should be, or the machine refuses.
+FAILURES = (AssertionError, OSError, subprocess.SubprocessError)
+
 PICTURE = """
      vm1 11.0.0.10                                       vm2 11.0.0.11
           |                                                   |
@@ -291,34 +294,35 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _report(error: BaseException, demo: Demo) -> None:
+def _show_logs(demo: Demo) -> None:
     for daemon in demo.daemons:
         tail = daemon.log.splitlines()[-15:]
         if tail:
             print(f"\n--- the end of {daemon.name}'s log", *tail, sep="\n", file=sys.stderr)
-    reason = str(error).strip() or type(error).__name__
-    print(f"demo: failed: {reason.splitlines()[0]}", file=sys.stderr, flush=True)
 
 
 def run(*, keep: bool) -> int:
     """Tell the story; returns the exit status."""
-    with _interruptible(), Lab(PREFIX) as lab:
-        demo = Demo(lab, Story())
-        try:
-            figures = demo.tell(keep=keep)
-        except KeyboardInterrupt:
-            print("demo: interrupted", file=sys.stderr)
-            return 1
-        except (AssertionError, OSError, subprocess.SubprocessError) as error:
-            _report(error, demo)
-            return 1
-        if keep:
-            lab.keep()
-            print(f"\ndemo: ok: {figures}; it is still up", flush=True)
-            return 0
-    left = [namespace.name for namespace in namespaces(PREFIX)]
-    if left:
-        print(f"demo: failed: left behind: {', '.join(left)}", file=sys.stderr)
+    try:
+        with _interruptible(), Lab(PREFIX) as lab:
+            demo = Demo(lab, Story())
+            try:
+                figures = demo.tell(keep=keep)
+            except FAILURES:
+                _show_logs(demo)
+                raise
+            if keep:
+                lab.keep()
+                print(f"\ndemo: ok: {figures}; it is still up", flush=True)
+                return 0
+        left = [namespace.name for namespace in namespaces(PREFIX)]
+        assert not left, f"left behind: {', '.join(left)}"
+    except KeyboardInterrupt:
+        print("demo: interrupted, and removed", file=sys.stderr)
+        return 1
+    except FAILURES as error:
+        reason = str(error).strip() or type(error).__name__
+        print(f"demo: failed: {reason.splitlines()[0]}", file=sys.stderr, flush=True)
         return 1
     print(f"\ndemo: ok: {figures}; nothing is left behind", flush=True)
     return 0

@@ -12,13 +12,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lab.netns import Namespace, namespaces
+from lab.netns import CommandFailed, Namespace, namespaces
 from lab.wait import eventually
 
 __all__ = ["VM", "Lab", "Machine"]
@@ -132,6 +134,22 @@ def _unpin(namespace: Namespace) -> None:
         directory.rmdir()
 
 
+def _lock_path(prefix: str) -> Path:
+    return Path("/run", f"{prefix}-lab.lock")
+
+
+def _lock(prefix: str) -> int:
+    """Keep a second run from tearing down the first, whose namespaces have the same names."""
+    path = _lock_path(prefix)
+    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise CommandFailed(f"another run is using the namespaces {prefix}-*: let it end") from None
+    return lock
+
+
 class Lab:
     """All of a laboratory. A context manager: what it made is gone at the end, whatever happened.
 
@@ -148,6 +166,7 @@ class Lab:
         self.machines: dict[str, Machine] = {}
         self.vms: dict[str, VM] = {}
         self._kept = False
+        self._lock = -1
 
     @property
     def directory(self) -> Path:
@@ -155,6 +174,7 @@ class Lab:
         return Path("/run", f"{self.prefix}-lab")
 
     def __enter__(self) -> Self:
+        self._lock = _lock(self.prefix)
         self.remove_leftovers(self.prefix)
         self.directory.mkdir(mode=0o700)
         self.underlay.create()
@@ -169,8 +189,12 @@ class Lab:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._kept:
-            self.remove_leftovers(self.prefix)
+        try:
+            if not self._kept:
+                self.remove_leftovers(self.prefix)
+        finally:
+            _lock_path(self.prefix).unlink(missing_ok=True)
+            os.close(self._lock)
 
     def keep(self) -> None:
         """Leave everything up at the end, until :meth:`remove_leftovers`."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from lab.daemons import ROOT
 from lab.netns import CommandFailed, namespaces
 from lab.topology import VM, Lab
 from lab.traffic import (
@@ -20,7 +23,7 @@ from lab.traffic import (
 
 pytestmark = pytest.mark.system
 
-PREFIX = "dmi"
+PREFIX = "dmlab"
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +119,14 @@ def test_pcap_is_readable(lab: Lab) -> None:
 def test_nothing_is_left() -> None:
     """An interrupted run is cleaned up by the next one, and that one leaves nothing."""
     prefix = f"{PREFIX}x"
-    interrupted = Lab(prefix)
-    interrupted.__enter__()
-    interrupted.add_machine("hub", 1)
-    process = interrupted.machines["hub"].namespace.processes
-    assert process() == []
+    interrupted = f"from lab.topology import Lab; Lab({prefix!r}).__enter__().add_machine('hub', 1)"
+    subprocess.run([sys.executable, "-c", interrupted], check=True, cwd=ROOT)
+    assert len(namespaces(prefix)) == 2
     with Lab(prefix) as lab:
         assert [namespace.name for namespace in namespaces(prefix)] == [f"{prefix}-ul"]
         with pytest.raises(CommandFailed, match="nowhere"):
             lab.underlay.ip("link", "show", "nowhere")
+        with pytest.raises(CommandFailed, match="another run"):
+            Lab(prefix).__enter__()
     assert not namespaces(prefix)
     assert not lab.directory.exists()
