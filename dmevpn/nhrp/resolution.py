@@ -190,6 +190,11 @@ class ResolutionClient:
             self._due[protocol] = due = now + _ADOPTION_SPREAD * self._jitter()
             self._renewals.set(protocol, due)
 
+    def reject(self, protocol: bytes) -> None:
+        """Take an answer that turned out to be of no use for a refusal."""
+        if self._is_ours(protocol):
+            self._cache.put(self._negative(protocol, _NEGATIVE), overrule=True)
+
     def forget_negatives(self) -> None:
         """Let every refused address be asked for again."""
         self._cache.remove_if(lambda binding: binding.kind is Kind.NEGATIVE, "flushed")
@@ -209,13 +214,19 @@ class ResolutionClient:
         return False
 
     def _ask(self, protocol: bytes, done: list[Callable[[Binding], None]], path: Path) -> None:
+        """Send a request. If one is under way, for a renewal of what has run out by now or for an
+        answer that may be the one that was taken back, this one replaces it."""
+        earlier = self._questions.get(protocol)
+        if earlier is not None:
+            self._outstanding.cancel(earlier.request_id)
+            done = earlier.done + done
         self._asked.inc()
         request_id = self._outstanding.send(
             lambda request_id: self._make_request(protocol, request_id),
             self._link,
             path,
             delays=_DELAYS,
-            on_reply=self._replied,
+            on_reply=lambda packet, path: self._replied(protocol, packet),
             on_error=lambda code, path: self._failed(protocol, code),
             on_timeout=lambda: self._timed_out(protocol),
         )
@@ -244,8 +255,7 @@ class ResolutionClient:
 
     # --- answers ----------------------------------------------------------------------------
 
-    def _replied(self, packet: RequestOrReply, path: Path) -> None:
-        protocol = packet.destination_protocol
+    def _replied(self, protocol: bytes, packet: RequestOrReply) -> None:
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         best = max(
             filter(None, [self._read(protocol, cie) for cie in packet.cies]),
@@ -334,25 +344,24 @@ class ResolutionClient:
         :raises NHRPError: for a compulsory extension that we do not know.
         """
         check_extensions(packet)
+        # An answer that is on its way may be the one that is taken back. Asked for once, however
+        # often the packet names it.
+        asked: set[bytes] = set()
         for cie in packet.cies:
             binding = self._cache.lookup(cie.protocol)
             if binding is None:
                 continue
             if binding.kind is Kind.INCOMPLETE:
-                self._ask_afresh(cie.protocol)
+                asked.add(cie.protocol)
             elif binding.kind <= Kind.CACHED and names(cie, binding):
                 self._cache.remove(cie.protocol, "purged")
+        server = self._servers()
+        if server is not None:
+            for protocol in asked:
+                self._ask(protocol, [], server)
         if not packet.flags & PurgeFlag.N:
             self._link.send(packet.reply(), path)
         return True
-
-    def _ask_afresh(self, protocol: bytes) -> None:
-        """An answer that is on its way may be the one that was taken back: do not wait for it."""
-        path = self._servers()
-        if path is not None:
-            question = self._questions[protocol]
-            self._outstanding.cancel(question.request_id)
-            self._ask(protocol, question.done, path)
 
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 

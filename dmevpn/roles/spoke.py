@@ -235,7 +235,8 @@ class SpokeRole:
         self.log.warn("vpn {vpn}: {ifname} is down", vpn=self.plan.vpn.index, ifname=self.interface)
 
     def install_failed(self, mac: bytes, error: Exception) -> None:
-        """The kernel refused a shortcut: keep the MAC with the hub until asked again."""
+        """The kernel refused a shortcut: keep the MAC with the hub, and do not ask for it with
+        every frame, since the answer would be refused again."""
         self._metrics.counter("install_failures", vpn=str(self.plan.vpn.index)).inc()
         self.log.warn(
             "vpn {vpn}: no shortcut for {mac}: {reason}",
@@ -243,7 +244,7 @@ class SpokeRole:
             mac=format_address(mac),
             reason=str(error),
         )
-        self.cache.remove(mac, "refused by the kernel")
+        self.resolution.reject(mac)
 
     @property
     def interface(self) -> str:

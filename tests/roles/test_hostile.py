@@ -1,0 +1,153 @@
+"""Peers that break the rules, by malice or by mistake: what they can cost whole nodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dmevpn.addresses import DEFAULT_OUI, VPNID, Path, parse_ip
+from dmevpn.errors import DataplaneError
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.cache import Kind
+from dmevpn.nhrp.constants import EXACT_PREFIX, PurgeFlag
+from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.packet import (
+    Packet,
+    PurgeRequest,
+    ResolutionRequest,
+    decode_payload,
+)
+from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.roles.spoke import SpokeRole
+from dmevpn.transport.memory import MemoryTransport
+from tests.world import Machine, Site, World, mac
+
+A, B, C = mac(1), mac(2), mac(3)
+
+
+class Peer:
+    """Somebody in the underlay who sends what he likes, in VPN 1 unless told otherwise."""
+
+    def __init__(self, world: World, address: str = "10.0.0.66") -> None:
+        self.world = world
+        self.address = parse_ip(address)
+        self.received: list[Packet] = []
+        self._transport = MemoryTransport(world.network, Metrics(), [self.address])
+        self._transport.start(self)
+
+    def datagram_received(self, data: bytes, path: Path) -> None:
+        """Keep what comes back."""
+        self.received.append(decode_payload(data)[1])
+
+    def send(self, packet: Packet, to: bytes, *, vpn: int = 1) -> None:
+        """Send a packet."""
+        data = packet.encode(Form.RFC, VPNID(DEFAULT_OUI, vpn))
+        self._transport.send(data, Path(to, self.address))
+
+
+@pytest.fixture
+def world() -> World:
+    """A hub that serves VPN 1, nobody registered yet."""
+    world = World()
+    world.start_hub()
+    return world
+
+
+def spoke(site: Site) -> SpokeRole:
+    """The role of a site that serves one VPN."""
+    assert site.machine.node is not None
+    (role,) = site.machine.node.spokes.values()
+    return role
+
+
+def faults(machine: Machine) -> int:
+    """How many packets have met a fault of ours, with a traceback in the log."""
+    return machine.metrics.value("drops", reason="internal_error")
+
+
+def asking(world: World, site: Site) -> ResolutionRequest:
+    """Let a site ask for B while nobody answers; its request."""
+    world.kill(world.hub)
+    world.speak(site, A, B)
+    world.run(0.05)
+    sent = [each for each in world.network.transmissions if each.source == site.vtep.nbma]
+    request = decode_payload(sent[-1].payload())[1]
+    assert isinstance(request, ResolutionRequest)
+    return request
+
+
+def test_an_answer_about_another_address_is_no_answer(world: World) -> None:
+    """A reply that names another address than was asked for leaves nothing in a limbo."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    request = asking(world, one)
+    peer = Peer(world)
+    cie = CIE(0, 48, 0, 1400, 300, peer.address, encode_vni(5), C)
+    peer.send(replace(request.reply((cie,)), destination_protocol=C), one.vtep.nbma)
+    world.run(0.5)
+    assert faults(one.machine) == 0
+    assert world.path(one, C) == world.hub.address
+    binding = spoke(one).cache.lookup(B)
+    assert binding is not None and binding.kind is Kind.NEGATIVE
+
+
+def test_a_purge_makes_a_spoke_ask_once(world: World) -> None:
+    """One packet that names an address seventy times is not answered by seventy requests."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    asking(world, one)
+    peer = Peer(world)
+    purge = PurgeRequest(
+        source_nbma=peer.address,
+        source_protocol=C,
+        destination_protocol=C,
+        flags=PurgeFlag.N,
+        cies=(CIE(prefix_length=EXACT_PREFIX, protocol=B),) * 70,
+    )
+    before = len(world.network.transmissions)
+    peer.send(purge, one.vtep.nbma)
+    world.run(0.5)
+    assert len(world.network.transmissions) - before == 2, "the purge, and one request"
+
+
+def test_an_answer_that_runs_out_while_it_is_renewed(world: World) -> None:
+    """Who asks in that moment waits for the same reply, and gets it."""
+    world = World(holding_time=30)
+    world.start_hub()
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    world.exchange(one, A, two, B)
+    role = spoke(one)
+    binding = role.cache.lookup(B)
+    assert binding is not None and binding.expires is not None
+    world.network.isolate(world.hub.address)
+    while binding.expires - world.clock.seconds() >= 1:
+        world.speak(one, A, B)
+        world.run(0.25)
+    assert role.cache.lookup(B) is None
+    outcomes: list[object] = []
+    role.resolution.resolve(B, outcomes.append)
+    world.network.heal()
+    world.run(12)
+    assert faults(one.machine) == 0
+    assert len(outcomes) == 1
+
+
+def test_a_shortcut_that_the_kernel_refuses_is_not_asked_for_with_every_frame(
+    world: World,
+) -> None:
+    """The station stays with the hub for a while."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    world.exchange(one, A, two, B)
+    asked = one.machine.metrics.value("resolutions_asked")
+    spoke(one).install_failed(B, DataplaneError(28, "no space left on device"))
+    for _ in range(20):
+        world.speak(one, A, B)
+        world.run(0.2)
+    assert world.path(one, B) == world.hub.address
+    assert one.machine.metrics.value("resolutions_asked") == asked
+    world.run(180, step=1)
+    world.exchange(one, A, two, B)
+    assert world.path(one, B) == two.vtep, "later it is tried again"
