@@ -1,6 +1,6 @@
 """The MAC table of a hub's switch, as user space reads and tends it. Layer: edge.
 
-One map holds the MACs of all VPNs. Reading it whole costs about half a microsecond a MAC, so it
+One map holds the MACs of all VPNs. Reading it whole costs about a microsecond a MAC, so it
 is read in pieces, one a reactor turn, except where somebody asks for the entries of a VPN.
 
 Entries are changed by the program ``edit_macs`` in the kernel only: it compares before it
@@ -30,7 +30,7 @@ EDITS_PER_RUN = 96
 #: MACs read and judged in one reactor turn: some two milliseconds.
 MACS_PER_TURN = 4096
 #: Nanoseconds for which one reading of the table serves the entries of every VPN, so that asking
-#: for one VPN after the other does not read it as many times.
+#: for one VPN after the other does not read it as many times; longer if reading took long.
 _SNAPSHOT_NS = 100_000_000
 
 
@@ -65,7 +65,7 @@ class MACTable:
         self._call: Any = None
         self._waiting: dict[float | None, set[tuple[int, bytes]]] = {}
         self._snapshot: dict[int, list[tuple[bytes, int, int]]] | None = None
-        self._snapshot_at = 0
+        self._snapshot_until = 0
 
     # --- reading ------------------------------------------------------------------------
 
@@ -95,27 +95,26 @@ class MACTable:
         return macs
 
     def _grouped(self, now: int) -> dict[int, list[tuple[bytes, int, int]]]:
-        if self._snapshot is None or now - self._snapshot_at > _SNAPSHOT_NS:
+        if self._snapshot is None or now > self._snapshot_until:
             snapshot: dict[int, list[tuple[bytes, int, int]]] = {}
-            for vpn, mac, seen, number in self._all():
-                snapshot.setdefault(vpn, []).append((mac, seen, number))
+            for piece in self._pieces():
+                for (vpn, mac), (seen, number) in piece:
+                    group = snapshot.get(vpn)
+                    if group is None:
+                        group = snapshot[vpn] = []
+                    group.append((mac, seen, number))
+            took = time.monotonic_ns() - now
             self._snapshot = snapshot
-            self._snapshot_at = now
+            self._snapshot_until = now + took + max(_SNAPSHOT_NS, 4 * took)
         return self._snapshot
 
-    def _all(self) -> Iterator[tuple[int, bytes, int, int]]:
-        for piece in self._pieces():
-            yield from piece
-
-    def _pieces(self) -> Iterator[Iterator[tuple[int, bytes, int, int]]]:
+    def _pieces(self) -> Iterator[Iterable[tuple[tuple[int, bytes], tuple[int, int]]]]:
+        """The table in pieces, each of VPN and MAC with last seen and member."""
         for _, keys, values in self._macs.batches(MACS_PER_TURN):
-            yield (
-                (vpn, mac, seen, number)
-                for (vpn, mac), (seen, number) in zip(
-                    layout.MAC_KEY.iter_unpack(keys),
-                    layout.MAC_ENTRY.iter_unpack(values),
-                    strict=True,
-                )
+            yield zip(
+                layout.MAC_KEY.iter_unpack(keys),
+                layout.MAC_ENTRY.iter_unpack(values),
+                strict=True,
             )
 
     def changed(self) -> None:
@@ -198,14 +197,14 @@ class MACTable:
 
     def _judge(
         self,
-        piece: Iterable[tuple[int, bytes, int, int]],
+        piece: Iterable[tuple[tuple[int, bytes], tuple[int, int]]],
         oldest: int,
         keep: set[tuple[int, bytes]],
     ) -> None:
         members = self._members
         edits: list[tuple[int, bytes, int, int, int]] = []
         silent: list[bool] = []
-        for vpn, mac, seen, number in piece:
+        for (vpn, mac), (seen, number) in piece:
             if number not in members:
                 edits.append((vpn, mac, number, 0, Edit.REMOVE))
                 silent.append(False)

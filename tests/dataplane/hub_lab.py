@@ -43,7 +43,8 @@ __all__ = ["CONTROL", "DEVICE", "PIN_ROOT", "HubLab", "KernelWorld", "pinned_to_
 
 DEVICE = "vx0"
 PORT = 4789
-PIN_ROOT = "/sys/fs/bpf/dmf-test"
+#: Of this process, so that two runs of the tests do not meet.
+PIN_ROOT = f"/sys/fs/bpf/dmf-{os.getpid()}"
 #: The VPN of the markers, and its two sites.
 CONTROL = 0xFFFFFF01
 _FROM, _TO = VTEP(ipv4(18), 4001), VTEP(ipv4(19), 4002)
@@ -67,14 +68,13 @@ def pinned_to_one_cpu() -> Iterator[None]:
 class HubLab:
     """The namespaces, the device and the sites' sockets; lasts for a module of tests."""
 
-    def __init__(self, name: str = "dmf") -> None:
-        self.hub = Namespace(f"{name}-hub")
-        self.sites = Namespace(f"{name}-sites")
+    def __init__(self) -> None:
+        self.hub = Namespace(f"dmf-{os.getpid()}-hub")
+        self.sites = Namespace(f"dmf-{os.getpid()}-sites")
         self._sockets: dict[bytes, socket.socket] = {}
 
     def up(self) -> None:
-        """Make it all, after what an interrupted run may have left."""
-        self.down()
+        """Make it all."""
         self.hub.create()
         self.sites.create()
         self.hub.ip(

@@ -19,7 +19,7 @@ from dmevpn.errors import DataplaneError, StartError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="eBPF needs root")
 
-PINS = "/sys/fs/bpf/dmf-libbpf"
+PINS = f"/sys/fs/bpf/dmf-libbpf-{os.getpid()}"
 OBJECT = str(hub_ebpf._OBJECT)
 
 

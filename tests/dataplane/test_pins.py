@@ -17,7 +17,7 @@ from dmevpn.errors import StartError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a bpffs needs root")
 
-ROOT = "/sys/fs/bpf/dmf-pins"
+ROOT = f"/sys/fs/bpf/dmf-pins-{os.getpid()}"
 
 
 @pytest.fixture

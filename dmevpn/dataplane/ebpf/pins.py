@@ -85,7 +85,10 @@ class PinDirectory:
 
     def names(self) -> list[str]:
         """What is pinned here."""
-        return sorted(os.listdir(self.path))
+        try:
+            return sorted(os.listdir(self.path))
+        except FileNotFoundError:
+            return []  # somebody has cleared the bpffs
 
     def at(self, name: str) -> str:
         """The path of a pin."""
