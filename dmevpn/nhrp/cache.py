@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -23,6 +24,10 @@ __all__ = ["LIMIT", "SHORTEST_LIFE", "Binding", "Cache", "Kind"]
 #: Bindings of one VPN, unless its owner says otherwise: twice the 100,000 that a hub is built
 #: for. A peer that registers or makes us resolve ever new addresses ends here.
 LIMIT: Final = 200_000
+
+#: Registrations of one VTEP that are looked at when one of them is wanted. A site has one or two;
+#: a peer that registers all addresses it can think of at one VTEP makes no question dearer.
+MOST_REGISTRATIONS: Final = 16
 
 #: Seconds of life below which a binding is as good as gone: a reply states whole seconds.
 SHORTEST_LIFE: Final = 1.0
@@ -114,9 +119,15 @@ class Cache:
             return None
         return binding
 
+    def is_registered(self, vtep: VTEP) -> bool:
+        """Whether a dynamic binding names a VTEP, even if it is about to expire."""
+        return vtep in self._registered
+
     def registrations_of(self, vtep: VTEP) -> list[Binding]:
-        """The dynamic bindings of a VTEP that have at least a second to live."""
-        found = [self.lookup(protocol) for protocol in self._registered.get(vtep, ())]
+        """Dynamic bindings of a VTEP that have at least a second to live; MOST_REGISTRATIONS of
+        them are looked at."""
+        some = islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS)
+        found = [self.lookup(protocol) for protocol in some]
         return [binding for binding in found if binding is not None]
 
     def put(self, binding: Binding, *, overrule: bool = False) -> bool:

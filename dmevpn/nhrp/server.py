@@ -483,7 +483,7 @@ class NextHopServer:
         if binding.kind < Kind.DYNAMIC or binding.vtep is None:
             return
         self.invalidate(binding.protocol, reason)
-        if not self._cache.registrations_of(binding.vtep):
+        if not self._cache.is_registered(binding.vtep):
             self.invalidate_vtep(binding.vtep, reason)
 
 
