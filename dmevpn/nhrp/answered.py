@@ -12,7 +12,10 @@ from dmevpn.addresses import VTEP, Path
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
 
-__all__ = ["ANSWERED_LIMIT", "ANSWERED_PER_MAC", "Answered"]
+__all__ = ["ANSWERED_LIMIT", "ANSWERED_PER_MAC", "LEARNED_HOLDING_TIME", "Answered"]
+
+#: Seconds that an answer from the switch's table is good for: what a bridge takes for stale, too.
+LEARNED_HOLDING_TIME: Final = 300
 
 #: Stations that know the place of one address: as many as a hub has members in one VPN. All of
 #: them may talk to the same gateway; a purge costs a packet to each.

@@ -19,7 +19,7 @@ from dmevpn.errors import NHRPError
 from dmevpn.interfaces import ICacheListener, ILink, IRegistrationPolicy, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
-from dmevpn.nhrp.answered import ANSWERED_LIMIT, Answered
+from dmevpn.nhrp.answered import ANSWERED_LIMIT, LEARNED_HOLDING_TIME, Answered
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import (
@@ -47,15 +47,10 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.purge import check_extensions, names
 from dmevpn.nhrp.records import CIE, decode_vni, encode_vni
-from dmevpn.nhrp.requests import Outstanding, protocol_type_of
+from dmevpn.nhrp.requests import Outstanding
+from dmevpn.nhrp.retraction import Retraction
 
 __all__ = ["NextHopServer"]
-
-#: Seconds that an answer from the switch's table is good for: what a bridge takes for stale, too.
-LEARNED_HOLDING_TIME: Final = 300
-
-#: Gaps between the transmissions of a Purge Request, in seconds, and the last wait.
-_PURGE_DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 #: Our addresses whose Responder Address is kept at hand. Peers choose which of them they ask.
 _RESPONDERS: Final = 64
@@ -146,8 +141,14 @@ class NextHopServer:
         self._bad_vni = metrics.dropped("bad_vni")
         self._complaints = Complaints(clock)
         self._bad_nbma = metrics.dropped("bad_nbma")
-        self._purges = metrics.counter("purges_sent", vpn=name)
-        self._purges_lost = metrics.counter("purges_unanswered", vpn=name)
+        self._retraction = Retraction(
+            answered=self._answered,
+            outstanding=outstanding,
+            link=link,
+            station=station,
+            vpn=name,
+            metrics=metrics,
+        )
         cache.subscribe(self)
 
     def close(self) -> None:
@@ -416,52 +417,19 @@ class NextHopServer:
         """Take back our answers for an address.
 
         :param also: stations and the ways to them that may have one that we do not remember.
-        :return: how many Purge Requests were sent.
+        :return: how many answers were taken back.
         """
-        told = {station: (path, left) for station, path, left in self._answered.take(protocol)}
-        for station, path in also:
-            told.setdefault(station, (path, float(LEARNED_HOLDING_TIME)))
-        for station, (path, left) in told.items():
-            self._take_back(protocol, station, path, left)
-        if told:
-            self.log.debug(
-                "vpn {vpn}: {mac} taken back from {count}: {reason}",
-                vpn=self._vpn,
-                mac=format_address(protocol),
-                count=len(told),
-                reason=reason,
-            )
-        return len(told)
+        return self.invalidate_all((protocol,), reason, also)
 
     def invalidate_vtep(self, vtep: VTEP, reason: str) -> int:
-        """Take back every answer that names a VTEP; how many Purge Requests were sent."""
-        return sum([self.invalidate(protocol, reason) for protocol in self._answered.at(vtep)])
+        """Take back every answer that names a VTEP; how many were taken back."""
+        return self.invalidate_all(self._answered.at(vtep), reason)
 
-    def _take_back(self, protocol: bytes, station: bytes, path: Path, left: float) -> None:
-        """Send a Purge Request to a station, again and again while it may believe the answer."""
-
-        def make(request_id: int, flags: int = 0) -> PurgeRequest:
-            return PurgeRequest(
-                source_nbma=path.local or bytes(len(path.peer)),
-                source_protocol=self.station,
-                destination_protocol=station,
-                protocol_type=protocol_type_of(station),
-                flags=flags,
-                request_id=request_id,
-                cies=(CIE(prefix_length=8 * len(protocol), protocol=protocol),),
-            )
-
-        # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.
-        delays = [delay for delay in _PURGE_DELAYS if delay - 1 < left]
-        self._purges.inc()
-        request_id = self._outstanding.send(
-            make, self._link, path, delays=delays, on_timeout=self._purges_lost.inc
-        )
-        if request_id is None:
-            # No room to wait for a reply: better once than never.
-            self._outstanding.send_once(
-                lambda request_id: make(request_id, PurgeFlag.N), self._link, path
-            )
+    def invalidate_all(
+        self, protocols: Iterable[bytes], reason: str, also: Iterable[tuple[bytes, Path]] = ()
+    ) -> int:
+        """The same for several addresses, with as few packets as they fit in."""
+        return self._retraction.send(protocols, reason, also)
 
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 

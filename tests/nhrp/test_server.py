@@ -680,7 +680,7 @@ def test_a_lost_event_is_made_good_by_the_next_question(world: World) -> None:
 def told(world: World) -> set[tuple[bytes, bytes]]:
     """Who was told to forget what."""
     packets = [packet for packet in world.link.take() if isinstance(packet, PurgeRequest)]
-    return {(each.destination_protocol, each.cies[0].protocol) for each in packets}
+    return {(each.destination_protocol, cie.protocol) for each in packets for cie in each.cies}
 
 
 def test_a_site_that_expires_takes_its_answers_along(world: World) -> None:
@@ -746,6 +746,22 @@ def test_a_vtep_as_a_whole(world: World) -> None:
     assert world.server.invalidate_vtep(VTEP_A, "left") == 0
     assert world.server.invalidate_vtep(VTEP_B, "left") == 2
     assert told(world) == {(STATION_A, HOST), (STATION_A, OTHER_HOST)}
+    world.close()
+
+
+def test_a_vtep_with_many_stations(world: World) -> None:
+    """A site that is lost costs each requester a packet per 40 stations, not one per station."""
+    stations = [b"\x52\x54\x00\x00\x00%c" % number for number in range(41)]
+    world.learned()
+    for station in stations:
+        world.switch[station] = VTEP_B
+        world.resolve(station)
+        world.resolve(station, STATION_B, TO_B)
+    world.link.take()
+    assert world.server.invalidate_vtep(VTEP_B, "left") == 82
+    packets = [packet for packet in world.link.sent if isinstance(packet[0], PurgeRequest)]
+    assert sorted(len(packet.cies) for packet, _ in packets) == [1, 1, 40, 40]
+    assert max(len(packet.encode()) for packet, _ in packets) < 1000
     world.close()
 
 

@@ -1,0 +1,132 @@
+"""Taking back what a server has answered (RFC 2332 §5.2.5). Layer: core.
+
+Whoever believes an answer that is no longer true gets a Purge Request, again and again while it
+may believe it. A site that is lost takes many answers with it: each station is told of as many
+of them as a packet takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from dmevpn.addresses import Path, format_address
+from dmevpn.interfaces import ILink
+from dmevpn.log import Logger
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME, Answered
+from dmevpn.nhrp.constants import PurgeFlag
+from dmevpn.nhrp.packet import PurgeRequest
+from dmevpn.nhrp.records import CIE
+from dmevpn.nhrp.requests import Outstanding, protocol_type_of
+
+__all__ = ["CIES", "Retraction"]
+
+#: Addresses in one Purge Request; they fill half of the largest packet.
+CIES: Final = 40
+
+#: Gaps between the transmissions of a Purge Request, in seconds, and the last wait.
+_DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+@dataclass(slots=True)
+class _Belief:
+    """What one station is to forget."""
+
+    path: Path
+    """To it."""
+    protocols: list[bytes] = field(default_factory=list)
+    left: float = 0.0
+    """Seconds for which it may believe the answer that lasts longest."""
+
+
+class Retraction:
+    """Sends the Purge Requests of one VPN's server.
+
+    :param answered: whom the server told what.
+    :param station: the server's own protocol address.
+    :param vpn: for counters and the log.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        *,
+        answered: Answered,
+        outstanding: Outstanding,
+        link: ILink,
+        station: bytes,
+        vpn: str,
+        metrics: Metrics,
+    ) -> None:
+        self._answered = answered
+        self._outstanding = outstanding
+        self._link = link
+        self._station = station
+        self._vpn = vpn
+        self._purges = metrics.counter("purges_sent", vpn=vpn)
+        self._purges_lost = metrics.counter("purges_unanswered", vpn=vpn)
+
+    def send(
+        self, protocols: Iterable[bytes], reason: str, also: Iterable[tuple[bytes, Path]] = ()
+    ) -> int:
+        """Take back the answers for addresses.
+
+        :param also: stations and the ways to them that may have one that we do not remember.
+        :return: how many answers were taken back.
+        """
+        also = tuple(also)
+        beliefs: dict[bytes, _Belief] = {}
+        total = 0
+        for protocol in protocols:
+            told = {station: (path, left) for station, path, left in self._answered.take(protocol)}
+            for station, path in also:
+                told.setdefault(station, (path, float(LEARNED_HOLDING_TIME)))
+            for station, (path, left) in told.items():
+                belief = beliefs.get(station)
+                if belief is None:
+                    belief = beliefs[station] = _Belief(path)
+                belief.protocols.append(protocol)
+                belief.left = max(belief.left, left)
+            if told:
+                total += len(told)
+                self.log.debug(
+                    "vpn {vpn}: {mac} taken back from {count}: {reason}",
+                    vpn=self._vpn,
+                    mac=format_address(protocol),
+                    count=len(told),
+                    reason=reason,
+                )
+        for station, belief in beliefs.items():
+            for first in range(0, len(belief.protocols), CIES):
+                some = belief.protocols[first : first + CIES]
+                self._purge(some, station, belief.path, belief.left)
+        return total
+
+    def _purge(self, protocols: list[bytes], station: bytes, path: Path, left: float) -> None:
+        cies = tuple([CIE(prefix_length=8 * len(each), protocol=each) for each in protocols])
+
+        def make(request_id: int, flags: int = 0) -> PurgeRequest:
+            return PurgeRequest(
+                source_nbma=path.local or bytes(len(path.peer)),
+                source_protocol=self._station,
+                destination_protocol=station,
+                protocol_type=protocol_type_of(station),
+                flags=flags,
+                request_id=request_id,
+                cies=cies,
+            )
+
+        # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.
+        delays = [delay for delay in _DELAYS if delay - 1 < left]
+        self._purges.inc()
+        request_id = self._outstanding.send(
+            make, self._link, path, delays=delays, on_timeout=self._purges_lost.inc
+        )
+        if request_id is None:
+            # No room to wait for a reply: better once than never.
+            self._outstanding.send_once(
+                lambda request_id: make(request_id, PurgeFlag.N), self._link, path
+            )
