@@ -71,6 +71,9 @@ class ProvisionedDevice(Protocol):
     def remove(self) -> None:
         """Remove it again."""
 
+    def close(self) -> None:
+        """Leave it as it is."""
+
 
 @implementer(IHubDataplane)
 class EBPFSwitch:
@@ -119,6 +122,7 @@ class EBPFSwitch:
         self._listener: IHubListener = HubListener()
         self._maps: dict[str, libbpf.Map] = {}
         self._programs: dict[str, libbpf.Program] = {}
+        self._ring: RingBuffer | None = None
         self._adopted: list[tuple[int, VTEP, bytes, Registration]] = []
         self._running = False
         self._lost = 0
@@ -132,41 +136,39 @@ class EBPFSwitch:
     def start(self, listener: IHubListener) -> None:
         """Load or adopt the switch and attach it.
 
-        :raises StartError: with the cure; nothing is left behind that was not there before.
+        :raises StartError: with the cure. Nothing is left behind, and what a killed daemon has
+            left running goes on.
         """
-        if self._provision is not None:
-            self._device = self._provision()
-        try:
-            self._start(listener)
-        except BaseException:
-            self._remove_device()
-            raise
-
-    def _start(self, listener: IHubListener) -> None:
-        link = find_device(self.interface)
-        if not link.up:
-            self.log.warn("{ifname} is down: ip link set {ifname} up", ifname=self.interface)
         libbpf.library()
+        # First of all the lock: what we would tidy up after a failure may be a running daemon's.
         self._pins.open()
         found = bool(self._pins.names())
         try:
+            if self._provision is not None:
+                self._device = self._provision()
+            link = find_device(self.interface)
             self._load()
             self._attach(link.ifindex)
         except BaseException as error:
             self._close()
             if found:
-                self._pins.close()  # a switch may be running on them
+                # The switch of a killed daemon may be running on them.
+                self._pins.close()
+                if self._device is not None:
+                    self._device.close()
             else:
                 self._pins.remove()
+                self._remove_device()
+            self._device = None
             if isinstance(error, DataplaneError):
                 raise StartError(f"interface {self.interface}: {error}") from None
             raise
+        if not link.up:
+            self.log.warn("{ifname} is down: ip link set {ifname} up", ifname=self.interface)
         self.station_mac, self.mtu = link.address, link.mtu
         self._listener = listener
         self._lost = self.counters()["events_lost"]
-        self._ring = RingBuffer(
-            self._maps["events"].fd, self._maps["events"].shape.max_entries, self._event
-        )
+        assert self._ring is not None
         self._readers.addReader(self._ring)
         self._running = True
         self._poll = self._time.callLater(_POLL_INTERVAL, self._poll_now)
@@ -185,6 +187,8 @@ class EBPFSwitch:
             self._maps, self._programs = file.load()
         finally:
             file.close()
+        events = self._maps["events"]
+        self._ring = RingBuffer(events.fd, events.shape.max_entries, self._event)
         self._members = MemberTable(
             self._maps,
             self._time.seconds,
@@ -258,8 +262,8 @@ class EBPFSwitch:
         if self._running:
             self._running = False
             self._listener = HubListener()
+            assert self._ring is not None
             self._readers.removeReader(self._ring)
-            self._ring.connectionLost()
             for call in (self._poll, self._collect):
                 if call is not None:
                     call.cancel()
@@ -276,6 +280,9 @@ class EBPFSwitch:
         return succeed(None)
 
     def _close(self) -> None:
+        if self._ring is not None:
+            self._ring.connectionLost()
+            self._ring = None
         for table in self._maps.values():
             table.close()
         for program in self._programs.values():

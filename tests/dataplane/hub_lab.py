@@ -213,7 +213,7 @@ class KernelWorld(SwitchWorld):
                 if layout.MAC_KEY.unpack(key)[0] == CONTROL:
                     continue
                 seen, number = layout.MAC_ENTRY.unpack_from(values, index * layout.MAC_ENTRY.size)
-                entry = layout.MAC_ENTRY.pack(max(seen - int(seconds * 1e9), 1), number)
+                entry = layout.MAC_ENTRY.pack(seen - int(seconds * 1e9), number)
                 table.update(key, entry)
         self.dataplane._macs.changed()
 
@@ -231,7 +231,6 @@ class KernelWorld(SwitchWorld):
         self.reactor.removeReader(switch._ring)
         for call in self.reactor.getDelayedCalls():
             call.cancel()
-        switch._ring.connectionLost()
         switch._attachment.close()
         switch._close()
         switch._pins.close()

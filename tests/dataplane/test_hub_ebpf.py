@@ -262,6 +262,9 @@ class TestLife:
             def remove(self) -> None:
                 lab.hub.ip("link", "del", DEVICE)
 
+            def close(self) -> None:
+                raise AssertionError
+
         def make() -> Device:
             lab.add_device()
             return Device()
@@ -282,14 +285,50 @@ class TestLife:
 
         class Device:
             def remove(self) -> None:
-                removed.append(DEVICE)
+                removed.append("removed")
+
+            def close(self) -> None:
+                removed.append("left")
 
         monkeypatch.setattr(hub_ebpf, "_OBJECT", Path("/nonexistent.o"))
         with pytest.raises(StartError, match=r"/nonexistent\.o: No such file"):
             KernelWorld(lab, provision=Device)
-        assert removed == [DEVICE]
+        assert removed == ["removed"]
         assert pins() == []
         assert "clsact" not in lab.qdiscs()
+
+    def test_failed_start_beside_a_running_daemon(self, world: KernelWorld) -> None:
+        """Starting a second daemon by mistake does the first one no harm."""
+        provisioned: list[None] = []
+        world._options["provision"] = lambda: provisioned.append(None)
+        with world.lab.hub.entered(), pytest.raises(StartError, match="another dmevpn daemon"):
+            world.make().start(HubListener())
+        assert provisioned == []
+
+    def test_failed_start_after_a_kill(
+        self, world: KernelWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A successor that cannot start leaves the switch of the killed daemon forwarding."""
+        done: list[str] = []
+
+        class Device:
+            def remove(self) -> None:
+                done.append("removed")
+
+            def close(self) -> None:
+                done.append("left")
+
+        world.join(1, A, B)
+        world.kill()
+        with monkeypatch.context() as patch:
+            patch.setattr(hub_ebpf, "_OBJECT", Path("/nonexistent.o"))
+            world._options["provision"] = Device
+            with world.lab.hub.entered(), pytest.raises(StartError):
+                world.make().start(HubListener())
+        assert done == ["left"]
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
+        world.restart()
+        assert len(world.adopted()) == 2
 
 
 class TestRefusals:
@@ -562,7 +601,7 @@ class TestMACs:
             usage = world.dataplane._maps["usage"]
             number = world.dataplane._members.find(1, A).number  # type: ignore[union-attr]
             for index in range(10_000):
-                entry = layout.MAC_ENTRY.pack(1, number)
+                entry = layout.MAC_ENTRY.pack(-(10**12), number)
                 table.update(layout.MAC_KEY.pack(1, mac(index)), entry)
             usage.update(NUMBER.pack(1), layout.USAGE.pack(10_000))
             keep = [mac(index) for index in range(0, 10_000, 10)]

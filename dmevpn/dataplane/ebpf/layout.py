@@ -65,10 +65,10 @@ STATE = Struct("=9Q")
 VPN = Struct("=IIQ")
 USAGE = Struct("=I")
 MAC_KEY = Struct("=I6s2x")
-MAC_ENTRY = Struct("=QI4x")
+MAC_ENTRY = Struct("=qI4x")  # signed, so that "long ago" may lie before the boot
 KEEPSAKE = Struct("=II")
 EVENT = Struct("=IIII6s2x16sI")
-EDIT = Struct("=I6s2xIQII")
+EDIT = Struct("=I6s2xIqII")
 
 
 class Event(IntEnum):
