@@ -6,13 +6,12 @@ is registered), and tells clients that were given an answer when the answer is n
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import CooperativeTask, Cooperator, TaskFinished
+from twisted.internet.task import Cooperator
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
@@ -22,6 +21,7 @@ from dmevpn.interfaces import (
     IHubDataplane,
     IHubListener,
     IRegistrationPolicy,
+    LearnedMAC,
     Registration,
 )
 from dmevpn.log import Logger
@@ -41,10 +41,14 @@ __all__ = ["HubRole", "HubVPN", "VTEPOwners"]
 AGEING_TIME = 300.0
 #: Seconds between two rounds of ageing and comparing with the switch's table.
 AGEING_INTERVAL = 30.0
-#: Seconds after a restart during which a moved MAC is purged at every member: the longest time
-#: that an answer of the run before, which is forgotten, can still be in use.
+#: Seconds after a restart during which a MAC that has moved, or whose site is lost, is purged at
+#: every member: the longest time that an answer of the run before, which is forgotten, can still
+#: be in use.
 AMNESIA = 300.0
-#: VPNs of a hub interface that are made at start; those of wider ranges when first registered.
+#: MACs of one VPN that are purged like that, each of them once: what the switch's table holds.
+AMNESIA_MACS = 16384
+#: VPNs of a hub interface that are made at start; those of wider ranges when first registered, and
+#: they go when nobody is registered any more.
 EAGER_VPNS = 1024
 #: VPNs that one hub interface serves, however many its ranges name: each takes kernel memory.
 MAX_VPNS = 4096
@@ -113,6 +117,11 @@ class HubVPN:
         self.vpn_id = vpn_id
         self.cache = Cache(clock, metrics)
         self.members: dict[VTEP, set[bytes]] = {}
+        #: The registration of each member that the switch keeps for our successor.
+        self._kept: dict[VTEP, Registration] = {}
+        self._amnesia_ends = 0.0
+        self._told_everyone: set[bytes] = set()
+        self._not_told = metrics.counter("amnesia_full", vpn=str(vpn_id.index))
         self._speaker = speaker
         self._speaker_plan = speaker_plan
         self._dataplane = dataplane
@@ -158,13 +167,14 @@ class HubVPN:
 
     def adopt(self, vtep: VTEP, local: bytes, registration: Registration) -> None:
         """Take up a member that the switch has kept over our own death."""
-        now_left = registration.expires - self.cache.clock.seconds()
+        now = self.cache.clock.seconds()
+        self._amnesia_ends = now + AMNESIA
         self.cache.put(
             Binding(
                 protocol=registration.station,
                 vtep=vtep,
                 kind=Kind.DYNAMIC,
-                holding_time=int(now_left),
+                holding_time=int(registration.expires - now),
                 expires=registration.expires,
                 unique=registration.unique,
                 path=Path(vtep.nbma, local, self._speaker_plan.gre_key),
@@ -201,11 +211,14 @@ class HubVPN:
                 mac=format_address(binding.protocol),
             )
         stations.add(binding.protocol)
-        local = binding.path.local if binding.path is not None else b""
         expires = binding.expires if binding.expires is not None else float("inf")
-        self._dataplane.add_member(
-            self.vpn_id.index, vtep, local, Registration(binding.protocol, binding.unique, expires)
-        )
+        registration = Registration(binding.protocol, binding.unique, expires)
+        kept = self._kept.get(vtep)
+        if kept is not None and kept.station != binding.protocol and kept.expires > expires:
+            return
+        self._kept[vtep] = registration
+        local = binding.path.local if binding.path is not None else b""
+        self._dataplane.add_member(self.vpn_id.index, vtep, local, registration)
 
     def _leave(self, binding: Binding, vtep: VTEP, reason: str) -> None:
         stations = self.members.get(vtep)
@@ -213,11 +226,18 @@ class HubVPN:
             return
         stations.discard(binding.protocol)
         if stations:
+            if self._kept[vtep].station == binding.protocol:
+                other = self.cache.lookup(next(iter(stations)))
+                if other is not None:
+                    del self._kept[vtep]
+                    self._join(other, vtep)
             return
-        del self.members[vtep]
+        del self.members[vtep], self._kept[vtep]
         self._owners.release(self.vpn_id.index, vtep)
+        behind = self._macs_at(vtep) if self._forgetful() else []
         self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
+        self._tell_everyone(behind, reason)
         self.log.info(
             "vpn {vpn}: member {vtep} left: {reason}",
             vpn=self.vpn_id.index,
@@ -227,12 +247,28 @@ class HubVPN:
 
     # --- the switch's word ----------------------------------------------------------------
 
-    def moved(self, mac: bytes, *, everyone: bool) -> None:
-        """Purge the old answer for a MAC that now sends from elsewhere.
+    def moved(self, mac: bytes) -> None:
+        """Purge the old answer for a MAC that now sends from elsewhere."""
+        if self._forgetful():
+            self._tell_everyone([mac], "moved")
+        self.server.invalidate(mac, "moved")
 
-        :param everyone: at all members, since who was answered is not known any more.
-        """
-        self.server.invalidate(mac, "moved", self._stations() if everyone else ())
+    def _forgetful(self) -> bool:
+        """Whether answers of an earlier run, which we do not know, may be in use."""
+        return self.cache.clock.seconds() < self._amnesia_ends
+
+    def _tell_everyone(self, macs: list[bytes], reason: str) -> None:
+        """Purge MACs at all members, unless that was done: later answers are known again."""
+        macs = [mac for mac in macs if mac not in self._told_everyone]
+        room = AMNESIA_MACS - len(self._told_everyone)
+        self._not_told.inc(max(0, len(macs) - room))
+        if macs[:room]:
+            self._told_everyone.update(macs[:room])
+            self.server.invalidate_all(macs[:room], reason, self._stations())
+
+    def _macs_at(self, vtep: VTEP) -> list[bytes]:
+        entries: Iterator[LearnedMAC] = self._dataplane.entries(self.vpn_id.index)
+        return [entry.mac for entry in entries if entry.vtep == vtep]
 
     def reconcile(self) -> Iterator[None]:
         """Purge every answer that the switch's table no longer bears out, one at each step."""
@@ -273,6 +309,7 @@ class HubRole:
         self.plan = plan
         self.dataplane = dataplane
         self.vpns: dict[int, HubVPN] = {}
+        self._eager = sum(last - first + 1 for first, last in plan.vpns) <= EAGER_VPNS
         self._oui = oui
         self._speaker_plan = speaker_plan
         self._speaker = speaker
@@ -282,10 +319,9 @@ class HubRole:
         self._ids = ids
         self._metrics = metrics
         self._watchers = watchers
-        self._amnesia_ends = 0.0
         self._ageing: Any = None
         self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
-        self._comparison: CooperativeTask[Any] | None = None
+        self._comparing = self._compare_again = False
         self._complaints = Complaints(clock)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
@@ -302,7 +338,7 @@ class HubRole:
         :raises StartError: if the data plane cannot start.
         """
         self.dataplane.start(self)
-        if sum(last - first + 1 for first, last in self.plan.vpns) <= EAGER_VPNS:
+        if self._eager:
             for first, last in self.plan.vpns:
                 for index in range(first, last + 1):
                     self._serve(index)
@@ -315,7 +351,6 @@ class HubRole:
             else:
                 self.dataplane.remove_member(index, vtep)
         if adopted:
-            self._amnesia_ends = self._clock.seconds() + AMNESIA
             self.log.info(
                 "{ifname}: adopted {count} members of an earlier run",
                 ifname=self.plan.interface,
@@ -366,19 +401,38 @@ class HubRole:
 
     def _age(self) -> None:
         self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
+        if not self._eager:
+            self._retire()
         answered = {
             index: [mac for mac, _ in vpn.server.answered()] for index, vpn in self.vpns.items()
         }
         self.dataplane.age(AGEING_TIME, {index: macs for index, macs in answered.items() if macs})
         self._reconcile()
 
+    def _retire(self) -> None:
+        """Let go of VPNs made on demand that nobody is registered in: there is room for few."""
+        for index in [index for index, vpn in self.vpns.items() if not len(vpn.cache)]:
+            self.vpns.pop(index).close(remove=True)
+
     def _reconcile(self) -> None:
-        """Compare all answers with the switch's table, in slices that leave the reactor free."""
-        with contextlib.suppress(TaskFinished):
-            if self._comparison is not None:
-                self._comparison.stop()
-        steps = (step for vpn in list(self.vpns.values()) for step in vpn.reconcile())
-        self._comparison = self._cooperator.cooperate(steps)
+        """Compare all answers with the switch's table, in slices that leave the reactor free.
+
+        One comparison at a time, and once more after it if more was lost meanwhile: however many
+        events are lost, every answer gets its turn.
+        """
+        self._compare_again = True
+        if not self._comparing:
+            self._comparing = True
+            self._cooperator.cooperate(self._comparison())
+
+    def _comparison(self) -> Iterator[None]:
+        try:
+            while self._compare_again:
+                self._compare_again = False
+                for vpn in list(self.vpns.values()):
+                    yield from vpn.reconcile()
+        finally:
+            self._comparing = False
 
     # --- events of the switch (IHubListener) --------------------------------------------------
 
@@ -393,7 +447,7 @@ class HubRole:
         self._tell("moved", vpn, mac, new)
         hub_vpn = self.vpns.get(vpn)
         if hub_vpn is not None:
-            hub_vpn.moved(mac, everyone=self._clock.seconds() < self._amnesia_ends)
+            hub_vpn.moved(mac)
             if self._complaints.due(mac):
                 self.log.info(
                     "vpn {vpn}: {mac} moved to {vtep}",

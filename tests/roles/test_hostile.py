@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from zope.interface import implementer
 
-from dmevpn.addresses import DEFAULT_OUI, VPNID, Path, parse_ip
+from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, Path, parse_ip
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import IDatagramReceiver
 from dmevpn.metrics import Metrics
@@ -23,6 +23,8 @@ from dmevpn.nhrp.packet import (
     decode_payload,
 )
 from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.roles import hub
+from dmevpn.roles.hub import HubRole
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.transport.memory import MemoryTransport
 from tests.world import Machine, Site, World, mac
@@ -76,6 +78,12 @@ def spoke(site: Site) -> SpokeRole:
     assert site.machine.node is not None
     (role,) = site.machine.node.spokes.values()
     return role
+
+
+def switch_of(world: World) -> HubRole:
+    """The role of the world's hub."""
+    assert world.hub.node is not None
+    return world.hub.node.hubs["vx0"]
 
 
 def faults(machine: Machine) -> int:
@@ -177,9 +185,112 @@ def test_thousands_of_stations_at_one_vtep_expire_in_no_time(world: World) -> No
         stations = [b"\x02\x01" + number.to_bytes(4, "big") for number in range(first, first + 40)]
         peer.register(*[CIE(holding_time=30, protocol=station) for station in stations])
         world.run(0.01, step=0.01)
-    hub = world.hub.node
-    assert hub is not None and len(hub.hubs["vx0"].vpns[1].cache) == 6000
+    assert len(switch_of(world).vpns[1].cache) == 6000
     began = time.process_time()
     world.run(32, step=0.5)
     assert world.switch.members == {}
     assert time.process_time() - began < 2, "it took 9 s when each looked at all others"
+
+
+def test_vpns_made_on_demand_do_not_stay_for_ever() -> None:
+    """Who registers once in every VPN of a range does not keep others out until a restart."""
+    world = World(vpns=((1, 2**32 - 1),))
+    world.start_hub()
+    one = world.add_site("10.0.0.2", 1000, vpn=77)
+    peer = Peer(world)
+    for number in range(1, 50):
+        peer.register(CIE(holding_time=30), vni=number, vpn=number)
+        peer.register(vni=number, vpn=number + 1000)
+    world.run(1)
+    assert len(switch_of(world).vpns) == 99
+    world.run(90, step=1)
+    assert set(switch_of(world).vpns) == {77} == set(world.switch.vpns)
+    assert set(world.switch.members) == {one.vtep}
+
+
+def test_a_station_that_flaps_after_a_restart_is_purged_at_everybody_once(world: World) -> None:
+    """The hub does not send to all members again and again what they know by now."""
+    sites = [world.add_site(f"10.0.1.{number}", 100) for number in range(1, 20)]
+    world.run(1)
+    world.speak(sites[0], A)
+    world.run(0.1)
+    world.kill(world.hub)
+    world.start_hub()
+    world.run(1)
+    for turn in range(50):
+        world.speak(sites[turn % 2], A)
+        world.run(0.05)
+    world.run(3)
+    assert world.hub.metrics.value("macs_moved", interface="vx0") > 40
+    assert world.hub.metrics.value("purges_sent", vpn="1") == len(sites)
+
+
+def test_what_a_restart_may_cost_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many stations only those are told who are known to have asked; it is counted."""
+    monkeypatch.setattr(hub, "AMNESIA_MACS", 2)
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    for station in (A, B, C):
+        world.speak(one, station)
+    world.kill(world.hub)
+    world.start_hub()
+    world.run(1)
+    for station in (A, B, C):
+        world.speak(two, station)
+        world.run(0.1)
+    assert world.hub.metrics.value("purges_sent", vpn="1") == 2 * 2
+    assert world.hub.metrics.value("amnesia_full", vpn="1") == 1
+
+
+def test_a_second_station_at_a_vtep_does_not_shorten_its_membership(world: World) -> None:
+    """Whatever is registered beside it, a site survives a restart of the hub."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    Peer(world).register(CIE(holding_time=30, nbma=one.vtep.nbma))
+    world.run(1)
+    world.kill(world.hub)
+    world.run(60, step=1)
+    world.start_hub()
+    world.run(1)
+    assert set(world.switch.members) == {one.vtep}
+    Peer(world).register(CIE(holding_time=65535, nbma=one.vtep.nbma), station=B)
+    world.run(1)
+    switch_of(world).vpns[1].cache.remove(B, "purged")
+    world.kill(world.hub)
+    world.run(1)
+    world.start_hub()
+    assert set(world.switch.members) == {one.vtep}
+    assert set(switch_of(world).vpns[1].cache._bindings) == {spoke(one).station}
+
+
+def test_events_that_are_lost_all_the_time_do_not_stop_the_comparison(world: World) -> None:
+    """An answer at the end of a long list gets its turn."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    vpn = switch_of(world).vpns[1]
+    path = Path(one.vtep.nbma, world.hub.address)
+    others = [b"\x02\x02" + number.to_bytes(4, "big") for number in range(300)]
+    for other in (*others, B):
+        vpn.server._answered.add(other, two.vtep, A, path, 300)
+    world.speak(one, B)
+    world.switch.events.clear()
+    losses = iter(range(60))
+    lost_at = 0.0
+    left: list[int] = []
+    lookup = vpn._find_mac
+
+    def slow(mac: bytes) -> VTEP | None:
+        nonlocal lost_at
+        time.sleep(0.0002)
+        if time.monotonic() - lost_at > 0.005 and next(losses, None) is not None:
+            lost_at = time.monotonic()
+            world.clock.callLater(0, switch_of(world).events_lost)
+        if mac == B:
+            left.append(len(list(losses)))
+        return lookup(mac)
+
+    vpn._find_mac = slow  # type: ignore[method-assign]
+    switch_of(world).events_lost()
+    world.run(0.1)
+    assert vpn.server._answered.vtep(B) is None
+    assert left[0] > 0, "it did not wait for the losses to end"

@@ -143,6 +143,22 @@ def test_a_killed_hub_goes_on_and_is_succeeded(world: World) -> None:
     assert world.path(three, A) == world.hub.address, "told, though the dead one had answered"
 
 
+def test_a_site_that_leaves_soon_after_a_restart_of_the_hub(world: World) -> None:
+    """Its shortcuts are withdrawn everywhere, though whom the dead hub had answered is lost."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    world.exchange(one, A, two, B)
+    world.kill(world.hub)
+    world.run(1)
+    world.start_hub()
+    world.run(1)
+    assert world.path(one, B) == two.vtep
+    assert two.machine.node is not None
+    two.machine.node.stopService()
+    world.run(0.5)
+    assert world.path(one, B) == world.hub.address
+
+
 def test_a_restarted_spoke_adopts_its_shortcuts(world: World) -> None:
     """Shortcuts stay while the daemon is away, and are asked for again, not torn down."""
     one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
