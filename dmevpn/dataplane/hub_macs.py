@@ -21,14 +21,21 @@ from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.layout import EDIT, NOBODY, NUMBER, Edit
 from dmevpn.dataplane.ebpf.libbpf import Map, Program
 from dmevpn.dataplane.hub_members import Member
+from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import LearnedMAC
+from dmevpn.log import Logger
 
-__all__ = ["EDITS_PER_RUN", "MACS_PER_TURN", "MACTable"]
+__all__ = ["EDITS_PER_RUN", "MACS_PER_TURN", "SWEEP_DELAY", "MACTable"]
 
 #: Edits in one run of the program: its input is a frame, at most a page with its headroom.
 EDITS_PER_RUN = 96
 #: MACs read and judged in one reactor turn: some two milliseconds.
 MACS_PER_TURN = 4096
+#: Seconds from the departure of a member to the sweep for its MACs, so that one sweep serves many.
+SWEEP_DELAY = 1.0
+#: The delay is as many times the time that the last sweep took, if that is more: sites that come
+#: and go all the time do not keep the daemon busy with sweeping.
+_SWEEP_SHARE = 20
 #: Nanoseconds for which one reading of the table serves the entries of every VPN, so that asking
 #: for one VPN after the other does not read it as many times; longer if reading took long.
 _SNAPSHOT_NS = 100_000_000
@@ -42,6 +49,8 @@ class MACTable:
     :param ageing: seconds of silence after which the switch takes a MAC for unknown.
     :param aged: told of each MAC that was removed for silence.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -63,6 +72,8 @@ class MACTable:
         self._aged = aged
         self._work: Iterator[None] | None = None
         self._call: Any = None
+        self._sweep_call: Any = None
+        self._spent_ns = 0
         self._waiting: dict[float | None, set[tuple[int, bytes]]] = {}
         self._snapshot: dict[int, list[tuple[bytes, int, int]]] | None = None
         self._snapshot_until = 0
@@ -147,7 +158,13 @@ class MACTable:
         self._begin(max_idle, {(vpn, mac) for vpn, macs in keep.items() for mac in macs})
 
     def sweep(self) -> None:
-        """Remove the MACs of members and VPNs that are gone."""
+        """Remove the MACs of members and VPNs that are gone, soon."""
+        if self._sweep_call is None:
+            delay = max(SWEEP_DELAY, _SWEEP_SHARE * self._spent_ns / 1e9)
+            self._sweep_call = self._reactor.callLater(delay, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        self._sweep_call = None
         self._begin(None, set())
 
     @property
@@ -157,9 +174,10 @@ class MACTable:
 
     def stop(self) -> None:
         """Leave the rest as it is."""
-        if self._call is not None:
-            self._call.cancel()
-        self._call = self._work = None
+        for call in (self._call, self._sweep_call):
+            if call is not None:
+                call.cancel()
+        self._call = self._sweep_call = self._work = None
         self._waiting.clear()
 
     def _begin(self, max_idle: float | None, keep: set[tuple[int, bytes]]) -> None:
@@ -167,11 +185,20 @@ class MACTable:
             self._waiting[max_idle] = keep  # the newest wish of each kind is enough
             return
         self._work = self._sweep(max_idle, keep)
+        self._spent_ns = 0
         self._call = self._reactor.callLater(0, self._step)
 
     def _step(self) -> None:
         assert self._work is not None
-        for _ in self._work:
+        began = time.monotonic_ns()
+        try:
+            more = any(True for _ in self._work)
+        except DataplaneError as error:
+            # The next sweep tries again; what is left until then counts as unknown anyway.
+            self.log.error("sweeping MACs: {reason}", reason=str(error))
+            more = False
+        self._spent_ns += time.monotonic_ns() - began
+        if more:
             self._call = self._reactor.callLater(0, self._step)
             return
         self._work = self._call = None

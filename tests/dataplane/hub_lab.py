@@ -22,6 +22,7 @@ from twisted.internet.testing import MemoryReactorClock
 from dmevpn.addresses import VTEP, format_address
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
+from dmevpn.dataplane.hub_macs import SWEEP_DELAY
 from dmevpn.interfaces import Registration
 from dmevpn.metrics import Metrics
 from lab.netns import Namespace
@@ -195,7 +196,7 @@ class KernelWorld(SwitchWorld):
                 reader.doRead()
 
     def settle(self) -> None:
-        self.reactor.advance(0)
+        self.reactor.advance(SWEEP_DELAY)
 
     def pass_time(self, seconds: float) -> None:
         self.reactor.advance(seconds)

@@ -630,9 +630,46 @@ class TestMACs:
             assert turns < 100
         assert turns >= 5000 // 2048
 
+    def test_sites_that_come_and_go(self, world: KernelWorld) -> None:
+        """Many departures cost one sweep, and sweeping takes a small share of the time."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        table = world.dataplane._macs
+        for vtep in (A, B, C):
+            world.dataplane.remove_member(1, vtep)
+        assert not table.busy
+        assert len([c for c in world.reactor.getDelayedCalls() if c.func == table._sweep_now]) == 1
+        world.reactor.advance(1)
+        assert world.dataplane.mac_count(1) == 0
+        table._spent_ns = 10**9
+        world.join(1, A)
+        world.learn(A, mac(1))
+        world.dataplane.remove_member(1, A)
+        world.reactor.advance(19)
+        assert world.dataplane.mac_count(1) == 1
+        world.reactor.advance(1)
+        assert world.dataplane.mac_count(1) == 0
+
+    def test_a_sweep_that_fails(self, world: KernelWorld) -> None:
+        """A refusal of the kernel ends one sweep, not all of them."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.dataplane.remove_member(1, A)
+        table = world.dataplane._macs
+        right = table._macs
+        table._macs = libbpf.Map("macs", os.open("/dev/null", os.O_RDONLY), right.shape)
+        world.settle()
+        assert not table.busy
+        table._macs.close()
+        table._macs = right
+        world.dataplane.age(300, {})
+        world.settle()
+        assert world.dataplane.mac_count(1) == 0
+
     def test_stop_in_the_middle_of_a_sweep(self, world: KernelWorld) -> None:
         """Stopping does not wait for housekeeping."""
-        world.join(1, A)
+        world.join(1, A, B)
+        world.dataplane.remove_member(1, B)
         world.dataplane.age(300, {})
         world.dataplane.stop()
         assert world.reactor.getDelayedCalls() == []
