@@ -92,7 +92,7 @@ class Speaker:
     :param interface: name of the control interface, for the log.
     :param oui: of VPN identifiers in packets that carry only an index.
     :param authenticator: makes and checks the Authentication extension; None: there is none.
-    :param unknown_vpn: called with a Registration Request for a VPN without a station. True means
+    :param unknown_vpn: called with a Registration Request for a VPN without a server. True means
         that there is one now.
     :param vpn_errors: whether packets for other unknown VPNs are answered with an Error
         Indication, which tells strangers which VPNs exist.
@@ -145,7 +145,9 @@ class Speaker:
         :param vpn_id: None is the default routing instance: packets that name no VPN.
         """
         vpn = self._vpn(vpn_id)
-        vpn.set_stations((*vpn.stations, station))
+        # Servers first: a client takes every purge for its own, a server only those for it.
+        stations = sorted((*vpn.stations, station), key=_is_client)
+        vpn.set_stations(tuple(stations))
         return vpn
 
     def detach(self, vpn_id: VPNID | None, station: IStation) -> None:
@@ -218,6 +220,10 @@ class Speaker:
         vpn = self._vpns.get(encapsulation.vpn_id)
         if vpn is None or not vpn.stations:
             vpn = self._ask_for_vpn(packet, encapsulation.vpn_id, path)
+        elif not vpn.by_type[packet_type] and packet_type is PacketType.REGISTRATION_REQUEST:
+            # A client of ours is there; a server may come, too.
+            if encapsulation.vpn_id is not None:
+                self._unknown_vpn(encapsulation.vpn_id, packet, path)
         vpn.received[packet_type].inc()
         if isinstance(packet, ErrorIndication):
             self._count_error("errors_received", packet.code)
@@ -287,6 +293,10 @@ class Speaker:
                     address: bytes = station.station
                     return address
         return b""
+
+
+def _is_client(station: IStation) -> bool:
+    return PacketType.REGISTRATION_REQUEST not in station.packet_types
 
 
 def _nobody_wants(packet: Packet) -> None:

@@ -195,3 +195,32 @@ def test_flooding_prefers_the_first_registered_hub() -> None:
     assert one.kernel.flood == (absent.address,), "nobody has us yet: the first of the file"
     world.run(1)
     assert one.kernel.flood == (world.hub.address,)
+
+
+def test_a_spoke_beside_a_hub_that_makes_vpns_on_demand() -> None:
+    """Other sites of the spoke's VPN are registered, although the VPN has a station already."""
+    world = World(vpns=((1, 2**32 - 1),))
+    site = world.add_site("10.0.0.1", 50, start=False)
+    world.hub_plan = replace(world.hub_plan, spokes=world.spoke_plan(site, vpn=7).spokes)
+    world.start_hub()
+    far = world.add_site("10.0.0.3", 101, vpn=7)
+    world.run(3)
+    assert set(world.switch.members) == {site.vtep, far.vtep}
+
+
+def test_a_hub_restarted_beside_a_spoke_hears_purges() -> None:
+    """A site that stops leaves at once, in whatever order hub and spoke were started."""
+    world = World(vpns=((1, 3),))
+    site = world.add_site("10.0.0.1", 50, start=False)
+    world.hub_plan = replace(world.hub_plan, spokes=world.spoke_plan(site).spokes)
+    node = world.start_hub()
+    world.run(1)
+    wider = replace(world.hub_plan.hubs[0], vpns=((1, 4),))
+    node.apply(replace(world.hub_plan, hubs=(wider,)))
+    far = world.add_site("10.0.0.3", 101)
+    world.run(3)
+    assert far.vtep in world.switch.members
+    assert far.machine.node is not None
+    far.machine.node.stopService()
+    world.run(1)
+    assert far.vtep not in world.switch.members
