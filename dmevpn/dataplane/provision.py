@@ -13,25 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dmevpn.addresses import format_address
 from dmevpn.config.model import HubPlan, SpokePlan
-from dmevpn.dataplane.links import (
-    IFNAME_MAX,
-    Link,
-    LinkTable,
-    VXLANParameters,
-    create_bridge,
-    create_vxlan,
-    delete_link,
-    set_bridge_port,
-    set_link,
-)
-from dmevpn.dataplane.netlink import Message, NetlinkRequests
+from dmevpn.dataplane.link_changes import LinkChanges
+from dmevpn.dataplane.links import IFNAME_MAX, Link, LinkTable, VXLANParameters
+from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.underlay import OVERHEAD_IPV4, OVERHEAD_IPV6, Underlay, overlay_mtu
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.log import Logger
 
@@ -39,10 +31,7 @@ __all__ = [
     "HubDevice",
     "Planes",
     "Provisioner",
-    "Underlay",
-    "find_underlay",
     "provision_hub",
-    "require_net_admin",
     "shortcut_plane",
 ]
 
@@ -53,37 +42,9 @@ SHORTCUT_PLANE_ALIAS = "dmevpn shortcut plane"
 HUB_ALIAS = "dmevpn hub"
 _ALIASES = (BRIDGE_ALIAS, HUB_PLANE_ALIAS, SHORTCUT_PLANE_ALIAS, HUB_ALIAS)
 
-#: Octets that VXLAN adds to a frame's payload: inner Ethernet header, VXLAN, UDP, IP (RFC 7348 §5).
-OVERHEAD_IPV4 = 50
-OVERHEAD_IPV6 = 70
-#: What an Ethernet host must be able to receive over IPv6 (RFC 8200 §5); below it we do not go.
-_MTU_MIN = 1280
-#: Largest MTU of a vxlan device.
-_MTU_MAX = 65535
-#: Any UDP port: connecting a socket sends nothing, it only has the kernel find the route.
-_DISCARD_PORT = 9
-
-#: From linux/in.h and linux/in6.h; CPython does not name the first.
-_IP_MTU = 14
-_IPV6_MTU = 24
-
 _CAPABILITY = "CAP_NET_ADMIN is missing: run as root, or grant it (systemd: AmbientCapabilities=)"
 
 T = TypeVar("T")
-
-
-class Underlay(NamedTuple):
-    """How this machine reaches the hub."""
-
-    local: bytes
-    """Our address."""
-    mtu: int
-    """Largest packet in octets, the underlay's IP header included."""
-
-    @property
-    def overlay_mtu(self) -> int:
-        """What is left for a frame's payload."""
-        return overlay_mtu(self.mtu, OVERHEAD_IPV4 if len(self.local) == 4 else OVERHEAD_IPV6)
 
 
 class Planes(NamedTuple):
@@ -96,89 +57,45 @@ class Planes(NamedTuple):
     """Carries frames straight to other sites; its misses are ours to resolve."""
 
 
-def overlay_mtu(underlay: int, overhead: int) -> int:
-    """MTU of a vxlan device over an underlay."""
-    return min(max(underlay - overhead, _MTU_MIN), _MTU_MAX)
-
-
 def shortcut_plane(interface: str) -> str:
     """Name of the shortcut plane beside a hub plane."""
     return f"{interface}-s"
 
 
-def find_underlay(links: LinkTable, interface: str, hub: bytes, local: bytes | None) -> Underlay:
-    """Our address and MTU towards a hub, as the kernel routes it now.
-
-    :param interface: for the error text.
-    :param local: the address to use; None: the kernel's choice.
-    :raises StartError: if the address is not ours, or the hub cannot be reached.
-    """
-    family = socket.AF_INET if len(hub) == 4 else socket.AF_INET6
-    try:
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    except OSError as error:
-        raise StartError(
-            f"interface {interface}: no {'IPv6' if len(hub) == 16 else 'IPv4'} socket:"
-            f" {error.strerror}"
-        ) from None
-    with sock:
-        if local is not None:
-            if len(local) != len(hub):
-                raise StartError(
-                    f"interface {interface}: nbma-address {format_address(local)} and hub"
-                    f" {format_address(hub)} are of different address families"
-                )
-            try:
-                sock.bind((format_address(local), 0))
-            except OSError:
-                raise StartError(
-                    f"interface {interface}: nbma-address {format_address(local)} is no address"
-                    " of this machine"
-                ) from None
-        try:
-            sock.connect((format_address(hub), _DISCARD_PORT))
-        except OSError as error:
-            raise StartError(
-                f"interface {interface}: no way to hub {format_address(hub)}: {error.strerror};"
-                " check the underlay's address and routes"
-            ) from None
-        chosen = socket.inet_pton(family, sock.getsockname()[0])
-        level, option = (
-            (socket.IPPROTO_IP, _IP_MTU) if len(hub) == 4 else (socket.IPPROTO_IPV6, _IPV6_MTU)
-        )
-        mtu = sock.getsockopt(level, option)
-    # A hub on this machine is reached through the loopback; other sites are not.
-    owner = links.owner(chosen)
-    return Underlay(chosen, min(mtu, owner.mtu) if owner is not None else mtu)
-
-
-def require_net_admin(requests: NetlinkRequests, interface: str) -> None:
-    """Check by a request that changes nothing that the kernel lets us change anything.
-
-    :raises StartError: naming the capability that is missing.
-    """
-    # RTM_DELLINK of no device: EPERM comes before the look at what is asked.
-    try:
-        requests.request(delete_link(0), "asking for nothing")
-    except DataplaneError as error:
-        if error.errno == errno.EPERM:
-            raise StartError(f"interface {interface}: {_CAPABILITY}") from None
-
-
 class Provisioner:
     """Makes devices, and takes them back if not all of them can be had.
 
+    It is to be made in the network namespace of ``requests``, and works from any.
+
+    :param requests: for reading what there is.
     :param interface: the data interface as the configuration names it, for error texts.
     """
 
     log = Logger()
 
     def __init__(self, requests: NetlinkRequests, interface: str) -> None:
-        self._requests = requests
+        """:raises OSError: if there is no socket to be had."""
+        self._changes = LinkChanges()
         self._links = LinkTable(requests)
         self._interface = interface
         # Devices that the last call made, by index: a name may change hands.
         self._made: list[int] = []
+
+    def close(self) -> None:
+        """Close the socket and leave the devices as they are; again is harmless."""
+        self._changes.close()
+
+    def require_net_admin(self) -> None:
+        """Check by a request that changes nothing that the kernel lets us change anything.
+
+        :raises StartError: naming the capability that is missing.
+        """
+        # Removing no device: EPERM comes before the look at what is asked.
+        try:
+            self._changes.delete(0, "asking for nothing")
+        except DataplaneError as error:
+            if error.errno == errno.EPERM:
+                raise StartError(f"interface {self._interface}: {_CAPABILITY}") from None
 
     # --- spoke --------------------------------------------------------------------------
 
@@ -213,18 +130,16 @@ class Provisioner:
         )
         bridge = self._bridge(plan.bridge)
         for plane, group_flood in ((hub_plane, True), (shortcut, False)):
-            self._do(set_link(plane.ifindex, master=bridge.ifindex), f"adding it to {bridge.name}")
-            self._do(
+            with self._refused(self._interface):
+                self._changes.add_to_bridge(plane.ifindex, bridge.ifindex, bridge.name)
                 # Learning would pin a MAC to the plane it was last heard on.
-                set_bridge_port(
+                self._changes.set_bridge_port(
                     plane.ifindex,
                     learning=False,
                     isolated=True,
                     flood=True,
                     group_flood=group_flood,
-                ),
-                "setting its bridge port",
-            )
+                )
         self._up(hub_plane, plan.port)
         self._up(shortcut, plan.port - 1)
         return Planes(*map(self._again, (bridge, hub_plane, shortcut)))
@@ -284,7 +199,7 @@ class Provisioner:
         """Remove what the last call made, not what it took up: that carries traffic."""
         for ifindex in reversed(self._made):
             with contextlib.suppress(DataplaneError):
-                self._requests.request(delete_link(ifindex), "removing a device")
+                self._changes.delete(ifindex, "removing a device")
         self._made.clear()
 
     def _vxlan(self, name: str, alias: str, wanted: VXLANParameters, mtu: int) -> Link:
@@ -297,18 +212,24 @@ class Provisioner:
                 )
             # A different default destination is an entry, which set_flood puts right.
             if link.vxlan._replace(remote=wanted.remote) != wanted:
-                self._do(delete_link(link.ifindex), "removing the device of an earlier run", name)
+                with self._refused(name):
+                    self._changes.delete(link.ifindex, "removing the device of an earlier run")
                 link = None
         if link is None:
-            link = self._create(create_vxlan(name, wanted, mtu), name, wanted)
+            link = self._create(
+                partial(self._changes.create_vxlan, name, wanted, mtu), name, wanted
+            )
             self._mark(link, alias)
         else:
-            self._do(set_link(link.ifindex, mtu=mtu), f"setting MTU {mtu}", name)
+            with self._refused(name):
+                self._changes.set_mtu(link.ifindex, mtu)
         return link
 
-    def _create(self, message: Message, name: str, wanted: VXLANParameters | None) -> Link:
+    def _create(
+        self, create: Callable[[], None], name: str, wanted: VXLANParameters | None
+    ) -> Link:
         try:
-            self._requests.request(message, f"making {name}")
+            create()
         except DataplaneError as error:
             cure = str(error)
             if error.errno == errno.EPERM:
@@ -330,11 +251,12 @@ class Provisioner:
 
     def _mark(self, link: Link, alias: str) -> None:
         name = link.name
-        self._do(set_link(link.ifindex, alias=alias), "marking it as ours", name)
+        with self._refused(name):
+            self._changes.set_alias(link.ifindex, alias)
         # The planes are no hosts of the LAN: no addresses, no router solicitations. The kernel
         # may have no IPv6 at all, and /proc/sys may be read-only: either way alone is enough.
         with contextlib.suppress(DataplaneError):
-            self._requests.request(set_link(link.ifindex, addresses=False), "IPv6 off")
+            self._changes.stop_addresses(link.ifindex)
         with contextlib.suppress(OSError):
             Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6").write_text("1")
 
@@ -346,12 +268,13 @@ class Provisioner:
                     f"interface {self._interface}: bridge {name}: a device name has at most"
                     f" {IFNAME_MAX} characters"
                 )
-            link = self._create(create_bridge(name), name, None)
+            link = self._create(partial(self._changes.create_bridge, name), name, None)
             self._mark(link, BRIDGE_ALIAS)
         elif link.kind != "bridge":
             raise StartError(f"interface {self._interface}: {name} exists and is no bridge")
         if link.alias == BRIDGE_ALIAS or link.ifindex in self._made:
-            self._do(set_link(link.ifindex, up=True), "setting it up", name)
+            with self._refused(name):
+                self._changes.set_up(link.ifindex, "setting it up")
         elif not link.up:
             self.log.warn(
                 "{ifname}: bridge {bridge} is down; `ip link set {bridge} up`",
@@ -362,7 +285,7 @@ class Provisioner:
 
     def _up(self, link: Link, port: int) -> None:
         try:
-            self._requests.request(set_link(link.ifindex, up=True), f"setting {link.name} up")
+            self._changes.set_up(link.ifindex, f"setting {link.name} up")
         except DataplaneError as error:
             if error.errno != errno.EADDRINUSE:
                 raise StartError(f"interface {self._interface}: {error}") from None
@@ -385,19 +308,21 @@ class Provisioner:
         except DataplaneError as error:
             raise StartError(f"interface {name}: {error}") from None
 
-    def _do(self, message: Message, operation: str, name: str | None = None) -> None:
+    @contextlib.contextmanager
+    def _refused(self, name: str) -> Iterator[None]:
+        """Have what the kernel refuses end the start, with the name of the device."""
         try:
-            self._requests.request(message, operation)
+            yield
         except DataplaneError as error:
             reason = _CAPABILITY if error.errno == errno.EPERM else str(error)
-            raise StartError(f"interface {name or self._interface}: {reason}") from None
+            raise StartError(f"interface {name}: {reason}") from None
 
     def _remove(self, name: str, alias: str) -> None:
         link = self._links.named(name)
         if link is None or link.alias != alias:
             return
         try:
-            self._requests.request(delete_link(link.ifindex), f"removing {name}")
+            self._changes.delete(link.ifindex, f"removing {name}")
         except DataplaneError as error:
             if error.errno != errno.ENODEV:
                 raise
@@ -406,10 +331,49 @@ class Provisioner:
 class HubDevice:
     """The external vxlan device of a hub, and the way to remove it again."""
 
-    def __init__(self, plan: HubPlan, link: Link, requests: NetlinkRequests) -> None:
-        self.link = link
+    def __init__(self, plan: HubPlan) -> None:
+        """Open the sockets, in the network namespace of the calling thread.
+
+        :raises OSError: if there is none to be had.
+        """
+        self.link: Link
+        """Valid after open."""
         self._plan = plan
-        self._requests = requests
+        self._requests = NetlinkRequests()
+        self._links = LinkTable(self._requests)
+        try:
+            self._provisioner = Provisioner(self._requests, plan.interface)
+        except BaseException:
+            self._requests.close()
+            raise
+
+    def open(self, nbma_address: bytes | None) -> None:
+        """Make the device, or take up that of an earlier run.
+
+        :raises StartError: if it cannot be had; nothing is left behind.
+        :raises DataplaneError: if the kernel does not say what there is.
+        """
+        self._provisioner.require_net_admin()
+        self.link = self._provisioner.make_hub(self._plan, self._mtu(nbma_address))
+
+    def _mtu(self, nbma_address: bytes | None) -> int:
+        owner = self._links.owner(nbma_address) if nbma_address is not None else None
+        if nbma_address is not None and owner is None:
+            raise StartError(
+                f"interface {self._plan.interface}: nbma-address {format_address(nbma_address)} is"
+                " no address of this machine"
+            )
+        underlay = (
+            [owner]
+            if owner is not None
+            else [
+                link
+                for link in self._links.all()
+                if link.up and link.kind not in ("vxlan", "bridge") and link.name != "lo"
+            ]
+        )
+        overhead = OVERHEAD_IPV6 if nbma_address and len(nbma_address) == 16 else OVERHEAD_IPV4
+        return overlay_mtu(max((link.mtu for link in underlay), default=1500), overhead)
 
     def remove(self) -> None:
         """Remove the device if it is still ours; works from any network namespace.
@@ -417,12 +381,13 @@ class HubDevice:
         :raises DataplaneError: if the kernel refuses.
         """
         try:
-            Provisioner(self._requests, self._plan.interface).remove_hub(self._plan)
+            self._provisioner.remove_hub(self._plan)
         finally:
-            self._requests.close()
+            self.close()
 
     def close(self) -> None:
         """Leave the device as it is, for a successor to take up."""
+        self._provisioner.close()
         self._requests.close()
 
 
@@ -435,32 +400,15 @@ def provision_hub(plan: HubPlan, nbma_address: bytes | None = None) -> HubDevice
 
     :raises StartError: if the device cannot be had; nothing is left behind.
     """
-    requests = NetlinkRequests()
     try:
-        require_net_admin(requests, plan.interface)
-        links = LinkTable(requests)
-        owner = links.owner(nbma_address) if nbma_address is not None else None
-        if nbma_address is not None and owner is None:
-            raise StartError(
-                f"interface {plan.interface}: nbma-address {format_address(nbma_address)} is no"
-                " address of this machine"
-            )
-        underlay = (
-            [owner]
-            if owner is not None
-            else [
-                link
-                for link in links.all()
-                if link.up and link.kind not in ("vxlan", "bridge") and link.name != "lo"
-            ]
-        )
-        overhead = OVERHEAD_IPV6 if nbma_address and len(nbma_address) == 16 else OVERHEAD_IPV4
-        largest = max((link.mtu for link in underlay), default=1500)
-        provisioner = Provisioner(requests, plan.interface)
-        return HubDevice(plan, provisioner.make_hub(plan, overlay_mtu(largest, overhead)), requests)
-    except DataplaneError as error:
-        requests.close()
-        raise StartError(f"interface {plan.interface}: {error}") from None
-    except BaseException:
-        requests.close()
+        device = HubDevice(plan)
+    except OSError as error:
+        raise StartError(f"interface {plan.interface}: netlink: {error.strerror}") from None
+    try:
+        device.open(nbma_address)
+    except BaseException as error:
+        device.close()
+        if isinstance(error, DataplaneError):
+            raise StartError(f"interface {plan.interface}: {error}") from None
         raise
+    return device

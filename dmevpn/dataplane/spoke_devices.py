@@ -9,15 +9,9 @@ from dmevpn.config.model import SpokePlan
 from dmevpn.dataplane.links import Link, LinkTable
 from dmevpn.dataplane.neighbours import BROADCAST, ZERO_MAC
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.provision import (
-    Planes,
-    Provisioner,
-    Underlay,
-    find_underlay,
-    require_net_admin,
-    shortcut_plane,
-)
+from dmevpn.dataplane.provision import Planes, Provisioner, shortcut_plane
 from dmevpn.dataplane.spoke_layout import Layout
+from dmevpn.dataplane.underlay import Underlay, find_underlay
 from dmevpn.errors import StartError
 from dmevpn.log import Logger
 
@@ -64,7 +58,8 @@ class SpokeDevices:
         self._plan = plan
         self._nbma_address = nbma_address
         self._links = LinkTable(requests)
-        self._provisioner = Provisioner(requests, plan.interface)
+        # None: closed, or not opened yet.
+        self._provisioner: Provisioner | None = None
         self._hub = hub
         self._underlay = Underlay(b"", 0)
 
@@ -79,11 +74,14 @@ class SpokeDevices:
     def open(self) -> DeviceState:
         """Make the devices, or check the one that was made by hand.
 
-        :raises StartError: if they cannot be used.
+        :raises StartError: if they cannot be used; abandon is to be called then.
+        :raises OSError: if there is no socket to be had.
         """
         plan = self._plan
-        require_net_admin(self._requests, plan.interface)
+        self._provisioner = Provisioner(self._requests, plan.interface)
+        self._provisioner.require_net_admin()
         if not self.provisioned:
+            self._close()
             self._check(self._links.named(plan.interface))
         else:
             self._underlay = find_underlay(
@@ -98,19 +96,30 @@ class SpokeDevices:
 
         :raises StartError: if they cannot be had now.
         """
+        assert self._provisioner is not None, "not provisioned"
         self._provisioner.make_spoke(self._plan, self._hub, self._underlay)
 
     def abandon(self) -> None:
         """Remove what open has made."""
-        self._provisioner.undo()
+        if self._provisioner is not None:
+            self._provisioner.undo()
+            self._close()
 
     def remove(self) -> None:
         """Remove our devices.
 
         :raises DataplaneError: if the kernel refuses.
         """
-        if self.provisioned:
-            self._provisioner.remove_spoke(self._plan)
+        if self._provisioner is not None:
+            try:
+                self._provisioner.remove_spoke(self._plan)
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        if self._provisioner is not None:
+            self._provisioner.close()
+            self._provisioner = None
 
     def look(self) -> DeviceState:
         """How the devices are now.

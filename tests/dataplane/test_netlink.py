@@ -12,13 +12,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from dmevpn.dataplane.links import (
-    LinkTable,
-    create_bridge,
-    delete_link,
-    parse_links,
-    set_link,
-)
+from dmevpn.dataplane.links import LinkTable, parse_links
 from dmevpn.dataplane.neighbours import (
     RTM_DELNEIGH,
     RTM_GETNEIGH,
@@ -157,19 +151,16 @@ def device(requests: NetlinkRequests) -> int:
 
 
 @needs_root
-def test_request(site: Site, requests: NetlinkRequests) -> None:
+def test_request(site: Site, requests: NetlinkRequests, device: int) -> None:
     """A request is done when the call returns; one that fails says why."""
-    requests.request(create_bridge("br7"), "making br7")
-    assert "br7" in site.namespace.devices()
-    with pytest.raises(DataplaneError, match="making br7: File exists") as caught:
-        requests.request(create_bridge("br7"), "making br7")
+    requests.request(self_set(device, station(1), NBMA, nlm_flags=0x600), "adding it")
+    assert site.entry("vx1", station(1)) is not None
+    with pytest.raises(DataplaneError, match="adding it: File exists") as caught:
+        requests.request(self_set(device, station(1), NBMA, nlm_flags=0x600), "adding it")
     assert caught.value.errno == errno.EEXIST
-    link = LinkTable(requests).named("br7")
-    assert link is not None
-    assert (link.kind, link.up, link.vxlan) == ("bridge", False, None)
-    requests.request(delete_link(link.ifindex), "removing br7")
-    with pytest.raises(DataplaneError, match="No such device"):
-        requests.request(set_link(link.ifindex, up=True), "setting br7 up")
+    requests.request(self_delete(device, station(1)), "removing it")
+    with pytest.raises(DataplaneError, match="removing it: No such file"):
+        requests.request(self_delete(device, station(1)), "removing it")
 
 
 @needs_root
@@ -255,10 +246,11 @@ def test_get(requests: NetlinkRequests, device: int) -> None:
 def test_links(site: Site, requests: NetlinkRequests) -> None:
     """Devices are found by name, number, bridge and address."""
     links = LinkTable(requests)
-    requests.request(create_bridge("br7"), "making br7")
+    site.namespace.ip("link", "add", "br7", "type", "bridge")
     bridge, vxlan = links.named("br7"), links.named("vx1")
     assert bridge is not None
     assert vxlan is not None
+    assert (bridge.kind, bridge.up, bridge.vxlan) == ("bridge", False, None)
     assert vxlan.vxlan is not None
     assert (vxlan.vxlan.vni, vxlan.vxlan.port) == (100, 8472)
     assert vxlan.vxlan.local == bytes([10, 0, 0, 1])
@@ -266,7 +258,7 @@ def test_links(site: Site, requests: NetlinkRequests) -> None:
     assert not vxlan.vxlan.learning
     assert not vxlan.vxlan.external
     assert links.ports(bridge.ifindex) == []
-    requests.request(set_link(vxlan.ifindex, master=bridge.ifindex, alias="mine"), "changing")
+    site.namespace.ip("link", "set", "vx1", "master", "br7", "alias", "mine")
     (port,) = links.ports(bridge.ifindex)
     assert (port.name, port.alias) == ("vx1", "mine")
     for address in ("10.0.0.1", "fd00::1"):
@@ -380,16 +372,12 @@ def test_closed_while_reading(site: Site, requests: NetlinkRequests, device: int
 @needs_root
 def test_change_filter(site: Site, requests: NetlinkRequests, device: int) -> None:
     """Removals and moves pass; what we write ourselves and what bridges learn does not."""
-    requests.request(create_bridge("br7"), "making br7")
+    site.namespace.ip("link", "add", "br7", "type", "bridge")
     bridge = LinkTable(requests).named("br7")
     assert bridge is not None
     site.add_station("br7")
-    requests.batch(
-        [
-            set_link(bridge.ifindex, up=True),
-            set_link(device, master=bridge.ifindex),
-        ]
-    )
+    site.namespace.ip("link", "set", "br7", "up")
+    site.namespace.ip("link", "set", "vx1", "master", "br7")
     listening = Listening(site, list(change_filter([device])))
     ours, theirs = station(1), station(2)
     assert requests.batch([self_set(device, ours, NBMA), bridge_add(device, ours)]) == []

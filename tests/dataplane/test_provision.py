@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,8 +18,9 @@ from dmevpn.addresses import parse_ip
 from dmevpn.config.model import HubPlan, SpokePlan
 from dmevpn.dataplane.links import LinkTable
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.provision import HubDevice, Provisioner, find_underlay, provision_hub
+from dmevpn.dataplane.provision import HubDevice, Planes, Provisioner, provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.underlay import find_underlay
 from dmevpn.errors import StartError
 from dmevpn.interfaces import SpokeListener
 from dmevpn.metrics import Metrics
@@ -70,6 +71,14 @@ def refusal(site: Site, plan: SpokePlan, nbma_address: bytes | None = None) -> s
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+def planes_left(site: Site, requests: NetlinkRequests, hub: bytes = HUB4) -> Planes:
+    """The devices of a spoke that was killed as soon as it had them."""
+    with site.namespace.entered():
+        underlay = find_underlay(LinkTable(requests), "vx1", hub, None)
+        with closing(Provisioner(requests, "vx1")) as provisioner:
+            return provisioner.make_spoke(spoke_plan(), hub, underlay)
 
 
 def shown(site: Site, name: str) -> dict[str, Any]:
@@ -141,14 +150,9 @@ def test_bridge_of_two_vpns(site: Site) -> None:
 
 def test_taken_up(site: Site, requests: NetlinkRequests) -> None:
     """What a killed daemon left is taken up as it stands, default entry and bridge included."""
-    links, plan = LinkTable(requests), spoke_plan()
-    with site.namespace.entered():
-        underlay = find_underlay(links, "vx1", HUB4, None)
-        first = Provisioner(requests, "vx1").make_spoke(plan, HUB4, underlay)
-        site.namespace.bridge(
-            "fdb", "append", "02:00:00:00:00:09", "dev", "vx1-s", "dst", "10.0.0.9"
-        )
-        again = Provisioner(requests, "vx1").make_spoke(plan, parse_ip("10.0.0.253"), underlay)
+    first = planes_left(site, requests)
+    site.namespace.bridge("fdb", "append", "02:00:00:00:00:09", "dev", "vx1-s", "dst", "10.0.0.9")
+    again = planes_left(site, requests, parse_ip("10.0.0.253"))
     assert [link.ifindex for link in again] == [link.ifindex for link in first]
     assert site.destinations("vx1-s", "02:00:00:00:00:09") == {parse_ip("10.0.0.9")}
     assert site.destinations("vx1", "00:00:00:00:00:00") == {HUB4}
@@ -157,9 +161,7 @@ def test_taken_up(site: Site, requests: NetlinkRequests) -> None:
 @pytest.mark.parametrize("change", [{"vni": 101}, {"port": 8472}])
 def test_made_anew(site: Site, requests: NetlinkRequests, change: dict[str, Any]) -> None:
     """Left-over devices that no longer fit the configuration are made anew."""
-    with site.namespace.entered():
-        underlay = find_underlay(LinkTable(requests), "vx1", HUB4, None)
-        first = Provisioner(requests, "vx1").make_spoke(spoke_plan(), HUB4, underlay)
+    first = planes_left(site, requests)
     dataplane = start(site, replace(spoke_plan(), **change))
     data = shown(site, "vx1")["linkinfo"]["info_data"]
     assert data["id"] == change.get("vni", 100)
