@@ -287,8 +287,10 @@ class RegistrationClient:
         self._move(Input.EXPIRE, forget)
 
     def _end(self) -> None:
+        # A request under way may have been heeded, though we shall never hear of it.
+        under_way = self._request_id is not None
         self._rest()
-        if self.usable:
+        if self.usable or under_way:
             self._purge()
         self._forget()
         self._conflict = False

@@ -130,9 +130,19 @@ def test_stopping_purges(world: World) -> None:
     assert not world.clock.getDelayedCalls()
 
 
-def test_stopping_what_is_not_registered_purges_nothing(world: World) -> None:
-    """A hub that never answered is not told."""
+def test_stopping_while_asking_purges(world: World) -> None:
+    """The hub may have heeded a request whose reply we do not wait for."""
     world.client.start()
+    world.link.take()
+    world.client.stop()
+    assert [type(packet) for packet in world.link.take()] == [PurgeRequest]
+    assert len(world.requests) == 0 and not world.clock.getDelayedCalls()
+
+
+def test_stopping_what_is_not_registered_purges_nothing(world: World) -> None:
+    """A hub that has refused us is not told."""
+    world.client.start()
+    world.answer(CIECode.PROHIBITED, 0)
     world.link.take()
     world.client.stop()
     assert world.link.take() == []
