@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -64,6 +64,8 @@ class NameLookup:
     def _failed(self, failure: Failure) -> None:
         if self._cancelled:
             return
+        if isinstance(failure.value, FirstError):
+            failure = failure.value.subFailure
         self.log.warn(
             "cannot look up {names}: {reason}; trying again in {seconds} s",
             names=", ".join(self._names),

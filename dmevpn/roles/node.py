@@ -6,18 +6,25 @@ gone, restarts what has changed and starts what is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, inlineCallbacks
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    DeferredLock,
+    gatherResults,
+    inlineCallbacks,
+)
 from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.config.diff import Changes, diff
 from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
-from dmevpn.errors import DmevpnError
+from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import (
     IAuthenticator,
     IDatagramTransport,
@@ -84,6 +91,8 @@ class Node(Service):
         self._ids = RequestIDs(drivers.request_ids)
         self._owners = VTEPOwners(metrics)
         self._lookups: dict[str, NameLookup] = {}
+        self._applying = DeferredLock()
+        self._stopping = False
 
     # --- service ------------------------------------------------------------------------
 
@@ -94,7 +103,10 @@ class Node(Service):
             been started by then.
         """
         self.plan = self._wanted
-        self._start_roles(diff(Plan(), self.plan), self.plan)
+        self._stopping = False
+        for start in self._starts(diff(Plan(), self.plan), self.plan):
+            start()
+        self.plan = self._running(self.plan)
 
     def startService(self) -> None:
         """Nothing is left to do: sockets and devices want the privileges of the phase before."""
@@ -104,6 +116,7 @@ class Node(Service):
     def stopService(self) -> Any:
         """Stop everything in order; ready after two seconds at the latest."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping = True
         stopping = self.apply(Plan())
         stopping.addTimeout(STOP_LIMIT, self.clock)
         try:
@@ -113,67 +126,90 @@ class Node(Service):
 
     # --- the one way in -------------------------------------------------------------------
 
-    @inlineCallbacks
-    def apply(self, plan: Plan) -> Any:
+    def apply(self, plan: Plan) -> Deferred[None]:
         """Make a plan true, touching only what differs from the running one.
 
-        :raises StartError: if something of the new plan cannot start; it is left out, and the
-            next ``apply`` tries it again.
+        One plan after the other; none after the one that ends the service.
+
+        :raises StartError: (as a failure) if something of the new plan cannot start; it is left
+            out, and the next ``apply`` tries it again.
         """
+        return self._applying.run(self._apply, plan)
+
+    @inlineCallbacks
+    def _apply(self, plan: Plan) -> Any:
+        if self._stopping and plan != Plan():
+            raise DmevpnError("the daemon is stopping")
         changes = diff(self.plan, plan)
         yield self._stop_roles(changes)
-        try:
-            self._start_roles(changes, plan)
-        except DmevpnError:
-            started = {*self.speakers, *self.spokes, *self.hubs, *self._lookups}
-            self.plan = replace(
-                plan,
-                speakers=tuple(s for s in plan.speakers if s.interface in started),
-                spokes=tuple(s for s in plan.spokes if s.interface in started),
-                hubs=tuple(h for h in plan.hubs if h.interface in started),
-            )
-            raise
-        self.plan = plan
+        failures: list[Exception] = []
+        for start in self._starts(changes, plan):
+            try:
+                start()
+            except Exception as error:
+                failures.append(error)
+        self.plan = self._running(plan)
+        for failure in failures[1:]:
+            self.log.error("{reason}", reason=str(failure))
+        if failures:
+            raise failures[0]
 
-    def _start_roles(self, changes: Changes, plan: Plan) -> None:
-        """Start what is new or changed in ``plan``: speakers, then hubs, then spokes."""
-        speaker_plans = {speaker.interface: speaker for speaker in plan.speakers}
-        for speaker_plan in changes.speakers.to_start:
-            speaker = Speaker(
-                interface=speaker_plan.interface,
-                transport=self._drivers.transport(speaker_plan),
-                clock=self.clock,
-                metrics=self.metrics,
-                oui=plan.oui,
-                authenticator=(
-                    None
-                    if speaker_plan.secret is None
-                    else self._drivers.authenticator(speaker_plan.secret)
-                ),
-                unknown_vpn=self._unknown_vpn(speaker_plan.interface),
-                vpn_errors=speaker_plan.vpn_errors,
-            )
-            speaker.start()
-            self.speakers[speaker_plan.interface] = speaker
-        for hub_plan in changes.hubs.to_start:
-            speaker_plan = speaker_plans[hub_plan.controller]
-            hub = HubRole(
-                plan=hub_plan,
-                oui=plan.oui,
-                speaker_plan=speaker_plan,
-                speaker=self.speakers[hub_plan.controller],
-                dataplane=self._drivers.hub_dataplane(hub_plan, speaker_plan),
-                owners=self._owners,
-                clock=self.clock,
-                jitter=self._drivers.jitter,
-                ids=self._ids,
-                metrics=self.metrics,
-                watchers=self.watchers,
-            )
-            self._start(hub)
-            self.hubs[hub_plan.interface] = hub
-        for spoke_plan in changes.spokes.to_start:
-            self._start_spoke(spoke_plan, speaker_plans[spoke_plan.controller])
+    def _running(self, plan: Plan) -> Plan:
+        """What of a plan runs, or will when the names of its hubs are known."""
+        spokes = {*self.spokes, *self._lookups}
+        return replace(
+            plan,
+            speakers=tuple(each for each in plan.speakers if each.interface in self.speakers),
+            hubs=tuple(each for each in plan.hubs if each.interface in self.hubs),
+            spokes=tuple(each for each in plan.spokes if each.interface in spokes),
+        )
+
+    def _starts(self, changes: Changes, plan: Plan) -> Iterator[Callable[[], None]]:
+        """How to start what is new or changed in ``plan``: speakers, then hubs, then spokes."""
+        speakers = {speaker.interface: speaker for speaker in plan.speakers}
+        for speaker in changes.speakers.to_start:
+            yield partial(self._start_speaker, speaker, plan.oui)
+        for hub in changes.hubs.to_start:
+            yield partial(self._start_hub, hub, speakers[hub.controller], plan.oui)
+        for spoke in changes.spokes.to_start:
+            yield partial(self._start_spoke, spoke, speakers[spoke.controller])
+
+    def _start_speaker(self, plan: SpeakerPlan, oui: bytes) -> None:
+        speaker = Speaker(
+            interface=plan.interface,
+            transport=self._drivers.transport(plan),
+            clock=self.clock,
+            metrics=self.metrics,
+            oui=oui,
+            authenticator=None if plan.secret is None else self._drivers.authenticator(plan.secret),
+            unknown_vpn=self._unknown_vpn(plan.interface),
+            vpn_errors=plan.vpn_errors,
+        )
+        speaker.start()
+        self.speakers[plan.interface] = speaker
+
+    def _speaker(self, controller: str, interface: str) -> Speaker:
+        speaker = self.speakers.get(controller)
+        if speaker is None:
+            raise StartError(f"interface {interface}: its controller {controller} does not run")
+        return speaker
+
+    def _start_hub(self, plan: HubPlan, speaker_plan: SpeakerPlan, oui: bytes) -> None:
+        hub = HubRole(
+            plan=plan,
+            oui=oui,
+            speaker_plan=speaker_plan,
+            speaker=self._speaker(plan.controller, plan.interface),
+            dataplane=self._drivers.hub_dataplane(plan, speaker_plan),
+            owners=self._owners,
+            clock=self.clock,
+            jitter=self._drivers.jitter,
+            ids=self._ids,
+            metrics=self.metrics,
+            watchers=self.watchers,
+        )
+        self._start(hub)
+        self.hubs[plan.interface] = hub
 
     def _start_spoke(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
         names = [server.host for server in plan.servers if server.address is None]
@@ -183,7 +219,7 @@ class Node(Service):
         spoke = SpokeRole(
             plan=plan,
             speaker_plan=speaker_plan,
-            speaker=self.speakers[plan.controller],
+            speaker=self._speaker(plan.controller, plan.interface),
             dataplane=self._drivers.spoke_dataplane(plan, speaker_plan),
             clock=self.clock,
             jitter=self._drivers.jitter,
@@ -208,6 +244,7 @@ class Node(Service):
                 self._start_spoke(replace(plan, servers=servers), speaker_plan)
             except DmevpnError as error:
                 self.log.error("{reason}", reason=str(error))
+                self.plan = self._running(self.plan)
 
         lookup = NameLookup(names, self._drivers.resolve_host, self.clock, found)
         self._lookups[plan.interface] = lookup

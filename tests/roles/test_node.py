@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import DNSLookupError
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP
 from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane
+from dmevpn.dataplane.memory_spoke import MemorySpokeDataplane
 from dmevpn.errors import StartError
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.lookup import RETRY
+from dmevpn.roles.node import Node
 from dmevpn.roles.spoke import derive_station
 from tests.world import Site, World, mac
 
@@ -79,7 +84,7 @@ def test_a_role_that_cannot_start_is_left_out_of_a_reload(world: World) -> None:
     broken = MemoryHubDataplane(world.clock, world.switch, start_error="no such device")
     node._drivers = replace(node._drivers, hub_dataplane=lambda hub, speaker: broken)
     failures: list[object] = []
-    node.apply(replace(plan, hubs=(hub,))).addErrback(failures.append)
+    caught(node.apply(replace(plan, hubs=(hub,))), failures)
     world.run(1)
     assert len(failures) == 1 and "no such device" in str(failures[0])
     assert node.spokes["vx1"].registrations[0].state is State.REGISTERED
@@ -115,6 +120,163 @@ def test_a_hub_that_has_a_name(world: World) -> None:
     world.names["hub.example"] = lambda: succeed(world.hub.address)
     world.run(RETRY)
     assert one.vtep in world.switch.members
+
+
+def named_hub(world: World, one: Site) -> Plan:
+    """The plan of a site that knows its hub by name."""
+    plan = world.spoke_plan(one)
+    server = replace(plan.spokes[0].servers[0], host="hub.example", address=None)
+    return replace(plan, spokes=(replace(plan.spokes[0], servers=(server,)),))
+
+
+def test_a_name_that_is_not_found_is_one_line_in_the_log(world: World) -> None:
+    """It says which name, and why, as an operator would."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    world.names["hub.example"] = lambda: fail(DNSLookupError("hub.example: no such host"))
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def note(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(note)
+    try:
+        world._start(one.machine, named_hub(world, one))
+        world.run(1)
+    finally:
+        globalLogPublisher.removeObserver(note)
+    (line,) = [line for line in lines if "look up" in line]
+    assert line.startswith("cannot look up hub.example: ") and "no such host" in line
+    assert "Traceback" not in line and "\n" not in line
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_spoke_that_cannot_start_when_its_hub_is_found(world: World, late: bool) -> None:
+    """The next reload of the same file tries it again."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    plan = named_hub(world, one)
+    answer: Deferred[bytes] = Deferred()
+    world.names["hub.example"] = lambda: answer
+    node = world.make_node(one.machine, plan)
+    good = node._drivers
+    node._drivers = replace(good, spoke_dataplane=refuse)
+    if not late:
+        answer.callback(world.hub.address)
+    node.privilegedStartService()
+    node.startService()
+    if late:
+        answer.callback(world.hub.address)
+    assert node.spokes == {}
+    node._drivers = good
+    world.names["hub.example"] = lambda: succeed(world.hub.address)
+    node.apply(plan)
+    world.run(1)
+    assert one.vtep in world.switch.members
+
+
+def caught(applying: Deferred[None], failures: list[object]) -> None:
+    """Note the failure of an apply."""
+    applying.addErrback(lambda failure: failures.append(failure))
+
+
+def refuse(*_: object) -> MemorySpokeDataplane:
+    """No device can be had."""
+    raise StartError("no such device")
+
+
+def test_a_role_that_cannot_start_holds_back_no_other(world: World) -> None:
+    """A reload starts what it can, whatever the order, and says what it cannot."""
+    one = world.add_site("10.0.0.2", 100)
+    two = world.add_site("10.0.0.2", 200, start=False)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    good = node._drivers.spoke_dataplane
+    node._drivers = replace(
+        node._drivers,
+        spoke_dataplane=lambda spoke, speaker: (
+            refuse() if spoke.vpn.index == 1 else good(spoke, speaker)
+        ),
+    )
+    plan = two_vpns(world, one, two)
+    plan = replace(plan, speakers=(replace(plan.speakers[0], holding_time=600),))
+    failures: list[object] = []
+    caught(node.apply(plan), failures)
+    world.run(1)
+    assert "no such device" in str(failures)
+    assert set(world.switch.members) == {two.vtep}
+    assert [spoke.vpn.index for spoke in node.plan.spokes] == [2]
+
+
+def test_a_fault_half_way_through_a_reload_is_made_good_by_the_next(world: World) -> None:
+    """What runs is known even after an error that nobody has foreseen."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    plan = node.plan
+    good = node._drivers
+
+    def break_down(*_: object) -> MemorySpokeDataplane:
+        raise OSError("out of luck")
+
+    node._drivers = replace(good, spoke_dataplane=break_down)
+    failures: list[object] = []
+    changed = replace(plan, spokes=(replace(plan.spokes[0], vni=150),))
+    caught(node.apply(changed), failures)
+    assert "out of luck" in str(failures)
+    node._drivers = good
+    node.apply(plan)
+    world.run(1)
+    assert set(world.switch.members) == {one.vtep}
+
+
+def test_two_reloads_at_once_follow_each_other(world: World) -> None:
+    """The last one is what runs, even if stopping for the first takes its time."""
+    one = world.add_site("10.0.0.2", 100)
+    world.sites[VTEP(one.vtep.nbma, 150)] = Site(one.machine, VTEP(one.vtep.nbma, 150), one.kernel)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    plan = node.plan
+    stop_slowly(world, node)
+    node.apply(replace(plan, spokes=(replace(plan.spokes[0], vni=150),)))
+    node.apply(plan)
+    world.run(3)
+    assert set(world.switch.members) == {one.vtep}
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_reload_while_or_after_stopping_starts_nothing(world: World, slowly: bool) -> None:
+    """SIGHUP to a daemon that is about to end leaves no device behind."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    plan = node.plan
+    if slowly:
+        stop_slowly(world, node)
+    node.stopService()
+    refusals: list[object] = []
+    caught(node.apply(plan), refusals)
+    world.run(3)
+    assert "the daemon is stopping" in str(refusals)
+    assert node.spokes == {} and node.speakers == {}
+    assert one.machine.clock.getDelayedCalls() == []
+
+
+def stop_slowly(world: World, node: Node) -> None:
+    """Let the devices of a node's spoke take half a second to go."""
+    dataplane: Any = node.spokes["vx1"].dataplane
+    stop = dataplane.stop
+
+    def later() -> Deferred[None]:
+        stop()
+        stopped: Deferred[None] = Deferred()
+        world.clock.callLater(0.5, stopped.callback, None)
+        return stopped
+
+    dataplane.stop = later
 
 
 @pytest.mark.parametrize("answered", [False, True])
