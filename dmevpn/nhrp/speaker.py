@@ -220,10 +220,13 @@ class Speaker:
         vpn = self._vpns.get(encapsulation.vpn_id)
         if vpn is None or not vpn.stations:
             vpn = self._ask_for_vpn(packet, encapsulation.vpn_id, path)
-        elif not vpn.by_type[packet_type] and packet_type is PacketType.REGISTRATION_REQUEST:
+        elif (
+            packet_type is PacketType.REGISTRATION_REQUEST
+            and encapsulation.vpn_id is not None
+            and not vpn.by_type[packet_type]
+        ):
             # A client of ours is there; a server may come, too.
-            if encapsulation.vpn_id is not None:
-                self._unknown_vpn(encapsulation.vpn_id, packet, path)
+            self._unknown_vpn(encapsulation.vpn_id, packet, path)
         vpn.received[packet_type].inc()
         if isinstance(packet, ErrorIndication):
             self._count_error("errors_received", packet.code)
