@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -221,7 +222,7 @@ async def test_configuration_with_errors(served: Served, tmp_path: Path) -> None
 async def test_broken_pipe(served: Served) -> None:
     """`dmevpnctl cache show | head -1` prints one line and no complaint."""
     served.controller.tables["bindings"] = [binding(number) for number in range(5000)]
-    command = " ".join([*PROGRAM, "--endpoint", served.endpoint, "cache show | head -1"])
+    command = shlex.join([*PROGRAM, "--endpoint", served.endpoint, "cache", "show"]) + " | head -1"
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
