@@ -379,6 +379,7 @@ class TestRefusals:
 
     def test_root_directory_of_another_user(self, lab: HubLab) -> None:
         """A user who may not pin is told who must own the directory."""
+        Path(PIN_ROOT).mkdir(exist_ok=True)
         said = self.run_without(lab, "--reuid=65534", "--clear-groups")
         assert said.endswith(f"the daemon's user must own {PIN_ROOT}")
 
