@@ -42,6 +42,9 @@ _SHORTEST_RENEWAL: Final = 10.0
 _EARLIER: Final = 0.1
 #: Seconds between purging somebody's old registration of our address and trying again.
 _AFTER_CONFLICT: Final = 2.0
+#: At most so long after the server took our binding back, by chance: all its clients lost theirs
+#: in the same moment.
+_AFTER_REVOCATION: Final = 2.0
 #: From, and how much more at most, in seconds, until we ask again after a refusal, an Error
 #: Indication, and one that says that the server does not serve our VPN.
 _AFTER_REFUSAL: Final = (30.0, 60.0)
@@ -86,6 +89,8 @@ class Input(Enum):
     """The pause after a refusal, an error or a conflict is over."""
     EXPIRE = "expire"
     """The holding time has passed without an ack."""
+    REVOKE = "revoke"
+    """The server has taken our binding back: it is about to stop."""
     STOP = "stop"
 
 
@@ -111,6 +116,7 @@ TRANSITIONS: Final[dict[tuple[State, Input], State]] = {
     (State.REGISTERED, Input.EXPIRE): State.DOWN,
     (State.REFUSED, Input.EXPIRE): State.REFUSED,
     (State.DOWN, Input.EXPIRE): State.DOWN,
+    (State.REGISTERED, Input.REVOKE): State.REGISTERING,
     **{(state, Input.STOP): State.IDLE for state in _ALL_BUT_IDLE},
 }
 
@@ -189,6 +195,14 @@ class RegistrationClient:
         """Take our binding back from the server, as far as it has one, and be silent."""
         self._move(Input.STOP, self._end)
 
+    def purge_received(self, packet: PurgeRequest, path: Path) -> None:
+        """A Purge Request arrived: if our server takes our own binding back, register anew.
+
+        Nobody else may; that the address is forged costs us one registration.
+        """
+        if path.peer == self.nhs and any(cie.protocol == self._station for cie in packet.cies):
+            self._move(Input.REVOKE, self._revoked)
+
     # --- what the server does -------------------------------------------------------------
 
     def _replied(self, packet: RequestOrReply, path: Path) -> None:
@@ -259,6 +273,12 @@ class RegistrationClient:
         self._say("registered at another VTEP")
         self._purge()
         self._wait(_AFTER_CONFLICT, Input.RETRY)
+
+    def _revoked(self) -> None:
+        self._rest()
+        self._forget()
+        self._say("taken back by the server")
+        self._wait(_AFTER_REVOCATION * self._jitter(), Input.RETRY)
 
     def _refused(self, code: int) -> None:
         if code == CIECode.ALREADY_REGISTERED:

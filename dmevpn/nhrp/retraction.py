@@ -105,28 +105,42 @@ class Retraction:
                 self._purge(some, station, belief.path, belief.left)
         return total
 
+    def dismiss(self, station: bytes, path: Path) -> None:
+        """Take a client's own registration back, once and without waiting for a reply."""
+        self._purges.inc()
+        self._send_once([station], station, path)
+
     def _purge(self, protocols: list[bytes], station: bytes, path: Path, left: float) -> None:
-        cies = tuple([CIE(prefix_length=8 * len(each), protocol=each) for each in protocols])
-
-        def make(request_id: int, flags: int = 0) -> PurgeRequest:
-            return PurgeRequest(
-                source_nbma=path.local or bytes(len(path.peer)),
-                source_protocol=self._station,
-                destination_protocol=station,
-                protocol_type=protocol_type_of(station),
-                flags=flags,
-                request_id=request_id,
-                cies=cies,
-            )
-
         # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.
         delays = [delay for delay in _DELAYS if delay - 1 < left]
         self._purges.inc()
         request_id = self._outstanding.send(
-            make, self._link, path, delays=delays, on_timeout=self._purges_lost.inc
+            lambda request_id: self._make(request_id, protocols, station, path),
+            self._link,
+            path,
+            delays=delays,
+            on_timeout=self._purges_lost.inc,
         )
         if request_id is None:
             # No room to wait for a reply: better once than never.
-            self._outstanding.send_once(
-                lambda request_id: make(request_id, PurgeFlag.N), self._link, path
-            )
+            self._send_once(protocols, station, path)
+
+    def _send_once(self, protocols: list[bytes], station: bytes, path: Path) -> None:
+        self._outstanding.send_once(
+            lambda request_id: self._make(request_id, protocols, station, path, PurgeFlag.N),
+            self._link,
+            path,
+        )
+
+    def _make(
+        self, request_id: int, protocols: list[bytes], station: bytes, path: Path, flags: int = 0
+    ) -> PurgeRequest:
+        return PurgeRequest(
+            source_nbma=path.local or bytes(len(path.peer)),
+            source_protocol=self._station,
+            destination_protocol=station,
+            protocol_type=protocol_type_of(station),
+            flags=flags,
+            request_id=request_id,
+            cies=tuple([CIE(prefix_length=8 * len(each), protocol=each) for each in protocols]),
+        )

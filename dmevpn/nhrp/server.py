@@ -431,6 +431,16 @@ class NextHopServer:
         """The same for several addresses, with as few packets as they fit in."""
         return self._retraction.send(protocols, reason, also)
 
+    def dismiss(self) -> None:
+        """Tell every client that its registration ends here, since we stop.
+
+        Without it, they would learn that from the reply that their next renewal does not get. It
+        is said once, and no reply is wanted: nobody will be here to read it.
+        """
+        for binding in self._cache.bindings():
+            if binding.kind is Kind.DYNAMIC and binding.path is not None:
+                self._retraction.dismiss(binding.protocol, binding.path)
+
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 
     def binding_added(self, binding: Binding) -> None:

@@ -151,10 +151,11 @@ class HubVPN:
         return vtep
 
     def close(self, *, remove: bool) -> None:
-        """Stop answering.
+        """Stop answering, and tell every client that it is not registered any more.
 
         :param remove: take the VPN out of the switch too (its hub interface goes on).
         """
+        self.server.dismiss()
         self._speaker.detach(self.vpn_id, self.server)
         self.cache.unsubscribe(self)
         self.server.close()

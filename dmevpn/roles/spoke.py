@@ -300,5 +300,7 @@ class SpokeRole:
     def packet_received(self, packet: Packet, path: Path) -> bool:
         """Replies and errors go to whoever asked, purges to the cache."""
         if isinstance(packet, PurgeRequest):
+            for client in self.registrations:
+                client.purge_received(packet, path)
             return self.resolution.purge_received(packet, path)
         return self._outstanding.reply_received(packet, path)

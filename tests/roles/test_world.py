@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.addresses import VTEP, Path, parse_ip
 from dmevpn.nhrp.cache import Kind
+from dmevpn.nhrp.constants import ProtocolType, PurgeFlag
+from dmevpn.nhrp.packet import PurgeRequest
+from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
 from tests.world import World, mac
 
@@ -301,3 +304,39 @@ def test_everything_stops_without_a_trace(world: World) -> None:
     assert world.clock.getDelayedCalls() == []
     assert one.kernel.rows == {} and two.kernel.rows == {}
     assert world.switch.members == {} and not world.switch.attached
+
+
+def test_a_hub_that_is_restarted_in_order_has_its_members_again_soon(world: World) -> None:
+    """An orderly stop ends memberships; the sites hear of it and do not wait for a renewal."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    world.exchange(one, A, two, B)
+    assert world.hub.node is not None and one.machine.node is not None
+    world.hub.node.stopService()
+    world.run(0.1)
+    assert one.machine.node.spokes["vx1"].registrations[0].state is State.REGISTERING
+    assert world.path(one, B) == two.vtep, "what was resolved goes on"
+    world.run(2)
+    world.start_hub()
+    world.run(6)
+    assert set(world.switch.members) == {one.vtep, two.vtep}
+
+
+def test_a_stranger_does_not_end_a_registration(world: World) -> None:
+    """Only the server that has our binding can take it back."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    assert one.machine.node is not None and two.machine.node is not None
+    spoke = one.machine.node.spokes["vx1"]
+    packet = PurgeRequest(
+        source_nbma=two.vtep.nbma,
+        source_protocol=mac(0x99),
+        destination_protocol=spoke.station,
+        protocol_type=ProtocolType.MAC,
+        flags=PurgeFlag.N,
+        request_id=1,
+        cies=(CIE(prefix_length=48, protocol=spoke.station),),
+    )
+    two.machine.node.speakers["nhrp"].link(spoke.plan.vpn).send(packet, Path(one.vtep.nbma))
+    world.run(0.1)
+    assert spoke.registrations[0].state is State.REGISTERED
