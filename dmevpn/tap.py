@@ -115,7 +115,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         authenticator=CiscoAuthentication,
         spoke_dataplane=spoke_dataplane,
         hub_dataplane=hub_dataplane,
-        resolve_host=lambda name: resolve_host(reactor, name),
+        resolve_host=partial(resolve_host, reactor),
         request_ids=_request_ids(plan),
         jitter=random.random,
         machine_id=_machine_id(),

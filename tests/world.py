@@ -183,7 +183,7 @@ class World:
                 authenticator=CiscoAuthentication,
                 spoke_dataplane=spoke_dataplane,
                 hub_dataplane=hub_dataplane,
-                resolve_host=lambda name: self.names[name](),
+                resolve_host=lambda name, family: self.names[name](),
                 request_ids=TimeRequestIDStore(self.clock.seconds),
                 jitter=lambda: 0.5,
                 machine_id=b"test",

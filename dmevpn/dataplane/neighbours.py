@@ -29,6 +29,7 @@ __all__ = [
     "bridge_add",
     "bridge_delete",
     "bridge_get",
+    "bridge_move",
     "change_filter",
     "dump_request",
     "flood_append",
@@ -37,7 +38,6 @@ __all__ = [
     "self_delete",
     "self_get",
     "self_set",
-    "whole_delete",
 ]
 
 RTM_NEWLINK = 16
@@ -168,21 +168,22 @@ def bridge_add(ifindex: int, mac: bytes) -> Message:
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_EXCL, _body(ifindex, STATIC, NTF_MASTER, mac))
 
 
+def bridge_move(ifindex: int, mac: bytes) -> Message:
+    """Put a MAC that the bridge knows behind another port, between two frames.
+
+    The kernel exchanges one pointer. It has no condition on the port that the MAC is behind, so a
+    station that was learnt elsewhere in the meantime is moved as well; ``ENOENT`` if the bridge
+    does not know the MAC.
+    """
+    return Message(RTM_NEWNEIGH, NLM_F_REPLACE, _body(ifindex, STATIC, NTF_MASTER, mac))
+
+
 def bridge_delete(ifindex: int, mac: bytes, vlan: int | None = None) -> Message:
-    """Remove a MAC from behind a bridge port."""
+    """Remove a MAC from behind a bridge port; ``ENOENT`` if it is not, or no longer, there."""
     body = _body(ifindex, 0, NTF_MASTER, mac)
     if vlan:
         body += _PORT.pack(6, _NDA_VLAN, vlan)
     return Message(RTM_DELNEIGH, 0, body)
-
-
-def whole_delete(ifindex: int, mac: bytes) -> Message:
-    """Remove a MAC from the bridge and from the device.
-
-    The kernel does the bridge first and stops there with ``ENOENT`` if the bridge does not have
-    it behind this port.
-    """
-    return Message(RTM_DELNEIGH, 0, _body(ifindex, 0, NTF_SELF | NTF_MASTER, mac))
 
 
 def self_get(ifindex: int, mac: bytes) -> Message:
@@ -190,9 +191,12 @@ def self_get(ifindex: int, mac: bytes) -> Message:
     return Message(RTM_GETNEIGH, 0, _body(ifindex, 0, NTF_SELF, mac))
 
 
-def bridge_get(ifindex: int, mac: bytes) -> Message:
+def bridge_get(ifindex: int, mac: bytes, vlan: int | None = None) -> Message:
     """Ask the bridge of a port for a MAC, whichever port it is behind."""
-    return Message(RTM_GETNEIGH, 0, _body(ifindex, 0, NTF_MASTER, mac))
+    body = _body(ifindex, 0, NTF_MASTER, mac)
+    if vlan:
+        body += _PORT.pack(6, _NDA_VLAN, vlan)
+    return Message(RTM_GETNEIGH, 0, body)
 
 
 def dump_request(ifindex: int) -> Message:

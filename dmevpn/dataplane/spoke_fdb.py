@@ -137,7 +137,12 @@ class VXLANFDB:
             if state.layout is None:
                 raise StartError(f"interface {self.interface}: changed by somebody at the start")
             run.table = EntryTable(
-                requests, state.layout, listener, self._counter, self._schedule_flush
+                self._clock,
+                requests,
+                state.layout,
+                listener,
+                self._counter,
+                self._schedule_flush,
             )
             self._open_sockets(run, state.layout)
             reading = run.table.begin_reading(run.dumps)
@@ -322,8 +327,9 @@ class VXLANFDB:
         if not run.attached:
             return  # The reading that follows ends with a flush.
         try:
-            if run.table.flush():
-                self._schedule_flush()
+            more = run.table.flush()
+            if more is not None:
+                self._later("flush" if more <= 0 else "drain", more, self._flush)
         except DataplaneError as error:
             self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
             self._read_soon()

@@ -4,7 +4,9 @@ Layer: edge; nothing here does I/O. There are two layouts, told apart by values 
 
 *Two planes* (made by ``provision``). A hold is a black hole on the shortcut plane: the bridge
 goes on flooding, so the hub plane carries the frames. A shortcut is an entry of the shortcut
-plane and one of the bridge that leads there.
+plane and one of the bridge that leads there. Where one becomes the other, the bridge leads to
+the hub plane in between, so that the destination on the shortcut plane changes while no frame
+goes there, and the path of the frames changes at once: by the bridge's exchange of a port.
 
 *One device* (made by hand). It has no default, so a hold is an entry to the hub; nothing is
 written to the bridge, and no entry names a port.
@@ -20,9 +22,9 @@ from dmevpn.addresses import VTEP
 from dmevpn.dataplane.neighbours import (
     bridge_add,
     bridge_delete,
+    bridge_move,
     self_delete,
     self_set,
-    whole_delete,
 )
 from dmevpn.dataplane.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
 
@@ -33,10 +35,14 @@ class Action(Enum):
     """What a step does, which decides what a refusal means."""
 
     SET = auto()
+    """Make or change an entry of the device."""
     REMOVE = auto()
+    """Remove an entry of the device."""
     ADD_TO_BRIDGE = auto()
+    """Put a MAC that the bridge does not know behind a plane."""
+    MOVE = auto()
+    """Put it behind the other plane."""
     REMOVE_FROM_BRIDGE = auto()
-    REMOVE_BOTH = auto()
 
 
 class State(NamedTuple):
@@ -46,20 +52,22 @@ class State(NamedTuple):
     """Destination on the vxlan device; empty: no entry there."""
     vni: int | None
     """None: the device's own."""
-    bridged: bool
-    """Whether the bridge sends frames for the MAC to the device, instead of flooding them."""
+    port: int
+    """Index of the plane that the bridge has the MAC behind; 0: it floods the frames."""
 
 
 #: The state of a MAC that we have nothing about.
-NOTHING = State(b"", None, False)
+NOTHING = State(b"", None, 0)
 
 
 class Step(NamedTuple):
-    """One request to the kernel."""
+    """One request to the kernel, and what stands before and after it."""
 
     mac: bytes
     action: Action
     message: Message
+    old: State
+    new: State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +95,9 @@ class Layout:
     def state(self, vtep: VTEP | None) -> State:
         """What should stand for a MAC behind a VTEP, or held (None)."""
         if vtep is None:
-            return State(self.hold, None, False)
-        return State(vtep.nbma, None if vtep.vni == self.vni else vtep.vni, bool(self.bridge))
+            return State(self.hold, None, 0)
+        port = self.device if self.bridge else 0
+        return State(vtep.nbma, None if vtep.vni == self.vni else vtep.vni, port)
 
     def vtep(self, state: State) -> VTEP | None:
         """The VTEP that an entry leads to; None for a hold."""
@@ -96,30 +105,63 @@ class Layout:
             return None
         return VTEP(state.nbma, self.vni if state.vni is None else state.vni)
 
-    def steps(self, mac: bytes, old: State, new: State) -> list[Step]:
-        """The requests that lead from one state to another, in an order that loses no frame.
+    def drains(self, state: State) -> bool:
+        """Whether frames that the bridge sent by the shortcut plane may still be on their way.
 
-        While the bridge leads to the device, the device has an entry with a destination; in
-        between, a frame may take both ways, but never none.
+        The entry that they will look for must stay until they are through.
         """
-        steps = []
-        if old.bridged and not new.bridged:
-            if not new.nbma and old.nbma:
-                return [Step(mac, Action.REMOVE_BOTH, whole_delete(self.device, mac))]
-            steps.append(Step(mac, Action.REMOVE_FROM_BRIDGE, bridge_delete(self.device, mac)))
-        if old.nbma and not new.nbma:
-            steps.append(Step(mac, Action.REMOVE, self_delete(self.device, mac)))
-        elif (old.nbma, old.vni) != (new.nbma, new.vni):
-            # EXCL where we believe to have nothing: what is there then is somebody else's.
-            message = self_set(
-                self.device,
-                mac,
-                new.nbma,
-                vni=new.vni,
-                port=self.port,
-                nlm_flags=NLM_F_CREATE | (NLM_F_REPLACE if old.nbma else NLM_F_EXCL),
-            )
-            steps.append(Step(mac, Action.SET, message))
-        if new.bridged and not old.bridged:
-            steps.append(Step(mac, Action.ADD_TO_BRIDGE, bridge_add(self.device, mac)))
-        return steps
+        return bool(self.bridge) and state.port == self.flood_device and any(state.nbma)
+
+    def step(self, mac: bytes, old: State, new: State) -> Step:
+        """The next request on the way from one state to another that differs from it.
+
+        One at a time, so that what was refused is the last thing that was done. Every state on
+        the way forwards frames, each by one path; and while the bridge leads to the hub plane,
+        our mark stands on the shortcut plane, which tells our entries from an operator's.
+
+        :param new: what :meth:`state` returns, or NOTHING.
+        """
+        if not self.bridge:
+            return self._set(mac, old, new) if new.nbma else self._remove(mac, old)
+        if new.port:
+            return self._step_to_shortcut(mac, old, new)
+        if old.port == self.device and any(old.nbma):
+            return self._move(mac, old, self.flood_device)
+        if self.drains(old):
+            return self._set(mac, old, State(self.hold, None, old.port))
+        if old.port:
+            message = bridge_delete(old.port, mac)
+            return Step(mac, Action.REMOVE_FROM_BRIDGE, message, old, old._replace(port=0))
+        return self._set(mac, old, new) if new.nbma else self._remove(mac, old)
+
+    def _step_to_shortcut(self, mac: bytes, old: State, new: State) -> Step:
+        if (old.nbma, old.vni) == (new.nbma, new.vni):
+            return self._move(mac, old, self.device) if old.port else self._add(mac, old, new.port)
+        if old.port or any(old.nbma):
+            # In place where frames go that way already; else none does.
+            return self._set(mac, old, new._replace(port=old.port))
+        if old.nbma:
+            return self._add(mac, old, self.flood_device)
+        return self._set(mac, old, State(self.hold, None, 0))
+
+    def _set(self, mac: bytes, old: State, new: State) -> Step:
+        # EXCL where we believe to have nothing: what is there then is somebody else's.
+        message = self_set(
+            self.device,
+            mac,
+            new.nbma,
+            vni=new.vni,
+            port=self.port,
+            nlm_flags=NLM_F_CREATE | (NLM_F_REPLACE if old.nbma else NLM_F_EXCL),
+        )
+        return Step(mac, Action.SET, message, old, new)
+
+    def _remove(self, mac: bytes, old: State) -> Step:
+        return Step(mac, Action.REMOVE, self_delete(self.device, mac), old, NOTHING)
+
+    def _add(self, mac: bytes, old: State, port: int) -> Step:
+        message = bridge_add(port, mac)
+        return Step(mac, Action.ADD_TO_BRIDGE, message, old, old._replace(port=port))
+
+    def _move(self, mac: bytes, old: State, port: int) -> Step:
+        return Step(mac, Action.MOVE, bridge_move(port, mac), old, old._replace(port=port))

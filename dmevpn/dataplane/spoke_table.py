@@ -11,7 +11,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
+
+from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.dataplane.neighbours import (
@@ -37,22 +39,26 @@ __all__ = ["MAX_HOLDS", "EntryTable", "Reading"]
 #: oldest goes. It is above the number of questions that a VPN may have open, and the kernel
 #: finds an entry among so many as fast as among few.
 MAX_HOLDS = 4096
-#: MACs written in one turn of the reactor, about 10 ms of work; the rest follows in the next.
-FLUSH_MACS = 2000
+#: MACs written in one turn of the reactor, about 20 ms of work; the rest follows in the next.
+FLUSH_MACS = 500
+#: Seconds between the bridge's turn from a shortcut to the hub and the end of the shortcut's entry.
+#: A frame that the bridge has sent on looks for it a microsecond later, or as much later as a
+#: hypervisor keeps the processor from us.
+DRAIN_TIME = 0.02
 
 
 class Reading:
     """The kernel's entries of a spoke's devices, read step by step.
 
     :ivar own: holds and shortcuts with our mark, by MAC.
-    :ivar bridged: MACs that the bridge sends to our device.
+    :ivar bridged: the plane that the bridge has a MAC behind, by index.
     :ivar flood: destinations of the flood entry; True if it is for us to change them.
     :ivar defaults: destinations of an all-zeros entry on the device that should report misses.
     """
 
     def __init__(self, requests: NetlinkRequests, layout: Layout) -> None:
         self.own: dict[bytes, Entry] = {}
-        self.bridged: set[bytes] = set()
+        self.bridged: dict[bytes, int] = {}
         self.flood: dict[bytes, bool] = {}
         self.defaults: list[bytes] = []
         self._layout = layout
@@ -79,8 +85,8 @@ class Reading:
         layout = self._layout
         if entry.master is not None:
             # The port's own address is a permanent entry; ours are static.
-            if entry.static and entry.ifindex == layout.device and layout.bridge:
-                self.bridged.add(entry.mac)
+            if entry.static and entry.ifindex in layout.devices and layout.bridge:
+                self.bridged[entry.mac] = entry.ifindex
         elif entry.mac == layout.flood_mac and entry.ifindex == layout.flood_device:
             # All of a plane of ours is ours; on a device made by hand, what has our mark.
             self.flood[entry.nbma] = bool(layout.bridge) or entry.ours
@@ -90,11 +96,17 @@ class Reading:
             elif entry.ours and is_station_mac(entry.mac):
                 self.own[entry.mac] = entry
 
-    def state(self, mac: bytes) -> State:
-        """What stands for a MAC, as far as it is ours."""
+    def state(self, mac: bytes, believed: State) -> State:
+        """What stands for a MAC, as far as it is ours.
+
+        The shortcut plane is ours alone, whereas an operator may have put a MAC behind the hub
+        plane: that entry is ours only if we remember it.
+        """
         entry = self.own.get(mac)
-        bridged = mac in self.bridged
-        return State(b"", None, bridged) if entry is None else State(entry.nbma, entry.vni, bridged)
+        port = self.bridged.get(mac, 0)
+        if port == self._layout.flood_device and believed.port != port:
+            port = 0
+        return State(b"", None, port) if entry is None else State(entry.nbma, entry.vni, port)
 
 
 class EntryTable:
@@ -109,6 +121,7 @@ class EntryTable:
 
     def __init__(
         self,
+        clock: IReactorTime,
         requests: NetlinkRequests,
         layout: Layout,
         listener: ISpokeListener,
@@ -120,6 +133,7 @@ class EntryTable:
         self.holds: dict[bytes, None] = {}
         """The MACs of ``wanted`` that are held, oldest first."""
         self.ages: dict[bytes, float] = {}
+        self._clock = clock
         self._requests = requests
         self._listener = listener
         self._schedule = schedule
@@ -128,6 +142,9 @@ class EntryTable:
         self._evicted_counter = counter("fdb_holds_evicted")
         self._believed: dict[bytes, State] = {}
         self._dirty: dict[bytes, None] = {}
+        # MACs that go by the hub again while frames by their shortcut may be on their way: when
+        # that is over, first the first.
+        self._draining: dict[bytes, float] = {}
         # Where frames without an entry go; None: nobody has said, leave it as it is.
         self._flood: tuple[bytes, ...] | None = None
         self._flood_believed: dict[bytes, bool] = {}
@@ -198,9 +215,16 @@ class EntryTable:
         return Reading(requests, self.layout)
 
     def adopt(self, reading: Reading) -> list[tuple[bytes, VTEP | None]]:
-        """Take over what an earlier run left; what cannot be kept is removed."""
+        """Take over what an earlier run left; what cannot be kept is removed.
+
+        A MAC that the bridge has behind the hub plane and that has our mark on the shortcut plane
+        was being installed or withdrawn. It becomes a hold, as its frames go by the hub now.
+        """
         for mac, entry in reading.own.items():
-            vtep = self.layout.vtep(State(entry.nbma, entry.vni, False))
+            vtep = self.layout.vtep(State(entry.nbma, entry.vni, 0))
+            if reading.bridged.get(mac) == self.layout.flood_device:
+                self._believe(mac, State(entry.nbma, entry.vni, self.layout.flood_device))
+                vtep = None
             if vtep is not None:
                 self.wanted[mac] = vtep
             elif len(self.holds) < MAX_HOLDS:
@@ -217,7 +241,10 @@ class EntryTable:
     def attach(self, layout: Layout) -> None:
         """The devices are others than before: everything is to be found out anew."""
         self.layout = replace(layout, hold=self.layout.hold)
-        self._believed.clear()
+        # An entry behind the hub plane may have outlived our mark on the shortcut plane.
+        kept = [mac for mac, state in self._believed.items() if state.port == layout.flood_device]
+        self._believed = dict.fromkeys(kept, State(b"", None, layout.flood_device))
+        self._draining.clear()
         self._flood_believed.clear()
         self._dirty.update(dict.fromkeys(self.wanted))
 
@@ -226,11 +253,12 @@ class EntryTable:
         for mac in {*reading.own, *reading.bridged, *self._believed, *self.wanted}:
             if mac in self._outdated:
                 continue
-            state = reading.state(mac)
+            believed = self._believed.get(mac, NOTHING)
+            state = reading.state(mac, believed)
             self._believe(mac, state)
             if mac in reading.own:
                 self.ages[mac] = reading.own[mac].used_ago
-            if state != self._target(mac):
+            if state != self._target(mac) and not (mac in self._draining and state == believed):
                 repairs += 1
                 self._dirty[mac] = None
         for mac in [mac for mac in self.ages if mac not in self.wanted]:
@@ -252,7 +280,7 @@ class EntryTable:
             return bool(self._flood and entry.nbma in self._flood)
         if entry.ifindex != self.layout.device or entry.mac not in self.wanted:
             return False
-        return entry.master is None or self._target(entry.mac).bridged
+        return entry.master is None or bool(self._target(entry.mac).port)
 
     def moved(self, entry: Entry) -> bool:
         """Whether a notification says that the bridge has moved a MAC of ours to another port.
@@ -261,99 +289,165 @@ class EntryTable:
         removed, to be learnt anew; nothing about the MAC is wanted any more.
         """
         state = self._believed.get(entry.mac)
-        if state is None or not state.bridged or entry.ifindex == self.layout.device:
+        if state is None or not state.port or entry.ifindex in self.layout.devices:
             return False
-        self._requests.batch([bridge_delete(entry.ifindex, entry.mac, entry.vlan)])
-        self._believe(entry.mac, state._replace(bridged=False))
+        # A change of ours may have followed the move, and have taken the MAC from there again.
+        found = self._bridge_entry(entry.mac, entry.vlan)
+        if found is None or found.static:
+            port = entry.ifindex if found is None else found.ifindex
+            self._requests.batch([bridge_delete(port, entry.mac, entry.vlan)])
+        self._believe(entry.mac, state._replace(port=0))
+        self._draining.pop(entry.mac, None)
         self.withdraw(entry.mac)
         self._changed(entry.mac)
         return True
 
     # --- the way there ----------------------------------------------------------------------
 
-    def flush(self) -> bool:
-        """Write what differs, up to a bound; True if there is more.
+    def flush(self) -> float | None:
+        """Write what differs, up to a bound.
 
+        :returns: seconds until there is more to write; None if all is as it should be.
         :raises DataplaneError: if it is unknown what was done: read the tables then.
         """
-        steps: list[Step] = []
-        for mac in list(islice(self._dirty, FLUSH_MACS)):
+        now = self._clock.seconds()
+        # In order of time, as each waits equally long.
+        for mac, _ in list(takewhile(lambda item: item[1] <= now, self._draining.items())):
+            del self._draining[mac]
+            self._dirty[mac] = None
+        macs = list(islice(self._dirty, FLUSH_MACS))
+        for mac in macs:
             del self._dirty[mac]
-            old, new = self._believed.get(mac, NOTHING), self._target(mac)
-            if old != new:
-                steps += self.layout.steps(mac, old, new)
-                self._believe(mac, new)
-                self._outdated.add(mac)
-        for index, code in self._requests.batch([step.message for step in steps]):
-            self._refused(steps[index], code)
+        while macs:
+            macs = self._write(macs)
         self._write_flood()
         reports, self._reports = self._reports, []
         for report in reports:
             report()
-        return bool(self._dirty)
+        if self._dirty:
+            return 0.0
+        return next((end - now for end in self._draining.values()), None)
+
+    def _write(self, macs: list[bytes]) -> list[bytes]:
+        """Take each MAC a step towards what should be; those that have more to go at once."""
+        steps = []
+        for mac in macs:
+            old, new = self._believed.get(mac, NOTHING), self._target(mac)
+            if old == new or (mac in self._draining and not new.port):
+                continue
+            self._draining.pop(mac, None)
+            step = self.layout.step(mac, old, new)
+            steps.append(step)
+            self._believe(mac, step.new)
+            self._outdated.add(mac)
+        onward = []
+        failed = dict(self._requests.batch([step.message for step in steps]))
+        drained = self._clock.seconds() + DRAIN_TIME
+        for index, step in enumerate(steps):
+            if index in failed:
+                self._refused(step, failed[index])
+            elif step.action is Action.MOVE and self.layout.drains(step.new):
+                self._draining[step.mac] = drained
+            else:
+                onward.append(step.mac)
+        return onward
 
     def _refused(self, step: Step, code: int) -> None:
         """Correct the belief after an error, and choose what should be instead."""
-        mac = step.mac
         if code == errno.ENODEV:
             return  # The device is gone; what should be stays noted for its successor.
-        if step.action is Action.ADD_TO_BRIDGE:
-            self._not_bridged(mac, code)
-        elif step.action is Action.SET:
-            self._not_set(mac, code)
-        elif step.action is Action.REMOVE_BOTH:
-            # The bridge did not have it behind this port (any more); the device may.
-            self._believe_found(mac, bridged=False)
-        # Else it was to be removed, and is gone already.
-
-    def _not_bridged(self, mac: bytes, code: int) -> None:
-        if code == errno.EEXIST and self._bridge_port(mac) == self.layout.device:
-            return
-        self._believe(mac, self._believed.get(mac, NOTHING)._replace(bridged=False))
-        vtep = self.wanted.get(mac)
-        if vtep is None:
-            return
-        self._refused_counter.inc()
-        self.hold(mac)
-        if code == errno.EEXIST:
-            # It was learnt at a local port in the meantime.
-            self._reports.append(lambda: self._listener.mac_local(mac))
+        if step.action is Action.SET:
+            self._not_set(step, code)
+        elif step.action is Action.ADD_TO_BRIDGE:
+            self._not_added(step, code)
+        elif step.action is Action.MOVE:
+            self._not_moved(step, code)
         else:
-            self._report(mac, DataplaneError(code, f"shortcut to {vtep}"))
+            # It was to be removed, and is gone already.
+            self._dirty[step.mac] = None
+            if step.action is Action.REMOVE_FROM_BRIDGE:
+                self._not_removed_from_bridge(step.mac)
 
-    def _not_set(self, mac: bytes, code: int) -> None:
-        bridged = self._believed.get(mac, NOTHING).bridged
-        if self._believe_found(mac, bridged=bridged) and code == errno.EEXIST:
+    def _not_set(self, step: Step, code: int) -> None:
+        mac = step.mac
+        if self._believe_found(mac, step.old.port) and code == errno.EEXIST:
             return  # Ours, of which we knew nothing: it is replaced in the next turn.
-        self._refused_counter.inc()
         vtep = self.wanted.get(mac)
         if vtep is None or code == errno.EEXIST:
+            self._refused_counter.inc()
             self.withdraw(mac)
+            if vtep is not None:
+                self._report(mac, code, vtep)
         else:
-            self.hold(mac)
-        if vtep is not None:
-            self._report(mac, DataplaneError(code, f"shortcut to {vtep}"))
+            self._give_up(mac, code, vtep)
 
-    def _believe_found(self, mac: bytes, *, bridged: bool) -> bool:
+    def _not_added(self, step: Step, code: int) -> None:
+        mac = step.mac
+        self._believe(mac, step.old)
+        vtep = self.wanted.get(mac)
+        assert vtep is not None, "a hold has no bridge entry"
+        found = self._bridge_entry(mac) if code == errno.EEXIST else None
+        port = found.ifindex if found is not None and found.static else 0
+        if port == self.layout.device:
+            # Ours, of which we knew nothing.
+            self._believe(mac, step.old._replace(port=port))
+            self._dirty[mac] = None
+        elif code != errno.EEXIST or port == self.layout.flood_device:
+            # No room, or an operator has put it behind the hub plane.
+            self._give_up(mac, code, vtep)
+        else:
+            # It was learnt at a local port in the meantime.
+            self._refused_counter.inc()
+            self.hold(mac)
+            self._reports.append(lambda: self._listener.mac_local(mac))
+
+    def _not_moved(self, step: Step, code: int) -> None:
+        mac = step.mac
+        vtep = self.wanted.get(mac)
+        if code == errno.ENOENT:
+            self._believe(mac, step.old._replace(port=0))
+            self._dirty[mac] = None
+            return
+        # A plane is not in the bridge: it is put back, and the tables are read then.
+        self._believe(mac, step.old)
+        if vtep is not None:
+            self._give_up(mac, code, vtep)
+
+    def _not_removed_from_bridge(self, mac: bytes) -> None:
+        """If the bridge has moved a MAC home just before it was to be removed, have it learnt."""
+        found = self._bridge_entry(mac)
+        if found is not None and found.static and found.ifindex not in self.layout.devices:
+            self._requests.batch([bridge_delete(found.ifindex, mac)])
+            self._reports.append(lambda: self._listener.mac_local(mac))
+
+    def _give_up(self, mac: bytes, code: int, vtep: VTEP) -> None:
+        """Have the frames for a MAC go by the hub, as there can be no shortcut."""
+        self._refused_counter.inc()
+        self.hold(mac)
+        self._report(mac, code, vtep)
+
+    def _believe_found(self, mac: bytes, port: int) -> bool:
         """Ask the device itself about a MAC; whether it has an entry of ours."""
         data = self._requests.get(self_get(self.layout.device, mac))
         entry = next(parse_entries(data), None) if data is not None else None
         ours = entry is not None and entry.ours
         if entry is not None and ours:
-            self._believe(mac, State(entry.nbma, entry.vni, bridged))
+            self._believe(mac, State(entry.nbma, entry.vni, port))
         else:
-            self._believe(mac, State(b"", None, bridged))
-        if self._believed.get(mac, NOTHING) != self._target(mac):
-            self._dirty[mac] = None
+            self._believe(mac, State(b"", None, port))
+        self._dirty[mac] = None
         return ours
 
-    def _bridge_port(self, mac: bytes) -> int:
-        """The port that the bridge has a MAC behind, by index; 0 if it does not know it."""
-        data = self._requests.get(bridge_get(self.layout.device, mac))
-        entry = next(parse_entries(data), None) if data is not None else None
-        return entry.ifindex if entry is not None else 0
+    def _bridge_entry(self, mac: bytes, vlan: int | None = None) -> Entry | None:
+        """What the bridge has about a MAC, whichever port it is behind; None if it cannot say."""
+        try:
+            data = self._requests.get(bridge_get(self.layout.device, mac, vlan))
+        except DataplaneError:
+            return None  # The plane was taken out of the bridge.
+        return next(parse_entries(data), None) if data is not None else None
 
-    def _report(self, mac: bytes, error: DataplaneError) -> None:
+    def _report(self, mac: bytes, code: int, vtep: VTEP) -> None:
+        error = DataplaneError(code, f"shortcut to {vtep}")
         self._reports.append(lambda: self._listener.install_failed(mac, error))
 
     # --- flood entry -------------------------------------------------------------------------
@@ -384,15 +478,15 @@ class EntryTable:
     # --- end ---------------------------------------------------------------------------------
 
     def remove_all(self) -> None:
-        """Remove every entry of ours at once; what is gone already is as it should be.
+        """Remove every entry of ours from a device made by hand, at once.
+
+        What is gone already is as it should be.
 
         :raises DataplaneError: if it is unknown what was done.
         """
         layout = self.layout
         messages = [
-            step.message
-            for mac, state in self._believed.items()
-            for step in layout.steps(mac, state, NOTHING)
+            layout.step(mac, state, NOTHING).message for mac, state in self._believed.items()
         ]
         messages += [
             self_delete(layout.flood_device, layout.flood_mac, nbma)

@@ -119,6 +119,9 @@ class HubVPN:
         self.members: dict[VTEP, set[bytes]] = {}
         #: The registration of each member that the switch keeps for our successor.
         self._kept: dict[VTEP, Registration] = {}
+        #: So that one that comes and goes cannot fill the log.
+        self._joined = Complaints(clock)
+        self._left = Complaints(clock)
         self._amnesia_ends = 0.0
         self._told_everyone: set[bytes] = set()
         self._not_told = metrics.counter("amnesia_full", vpn=str(vpn_id.index))
@@ -205,12 +208,13 @@ class HubVPN:
         if stations is None:
             stations = self.members[vtep] = set()
             self._owners.claim(self.vpn_id.index, vtep)
-            self.log.info(
-                "vpn {vpn}: member {vtep}, station {mac}",
-                vpn=self.vpn_id.index,
-                vtep=str(vtep),
-                mac=format_address(binding.protocol),
-            )
+            if self._joined.due(str(vtep).encode()):
+                self.log.info(
+                    "vpn {vpn}: member {vtep}, station {mac}",
+                    vpn=self.vpn_id.index,
+                    vtep=str(vtep),
+                    mac=format_address(binding.protocol),
+                )
         stations.add(binding.protocol)
         expires = binding.expires if binding.expires is not None else float("inf")
         registration = Registration(binding.protocol, binding.unique, expires)
@@ -239,12 +243,13 @@ class HubVPN:
         self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
         self._tell_everyone(behind, reason)
-        self.log.info(
-            "vpn {vpn}: member {vtep} left: {reason}",
-            vpn=self.vpn_id.index,
-            vtep=str(vtep),
-            reason=reason,
-        )
+        if self._left.due(str(vtep).encode()):
+            self.log.info(
+                "vpn {vpn}: member {vtep} left: {reason}",
+                vpn=self.vpn_id.index,
+                vtep=str(vtep),
+                reason=reason,
+            )
 
     # --- the switch's word ----------------------------------------------------------------
 

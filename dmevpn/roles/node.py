@@ -59,8 +59,8 @@ class Drivers:
     authenticator: Callable[[bytes], IAuthenticator]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
-    resolve_host: Callable[[str], Deferred[bytes]]
-    """A host name to its underlay address."""
+    resolve_host: Callable[[str, int | None], Deferred[bytes]]
+    """A host name to its underlay address; of 4 or 16 octets, if one must be."""
     request_ids: IRequestIDStore
     jitter: Callable[[], float]
     """A number from [0, 1), uniformly."""
@@ -246,7 +246,12 @@ class Node(Service):
                 self.log.error("{reason}", reason=str(error))
                 self.plan = self._running(self.plan)
 
-        lookup = NameLookup(names, self._drivers.resolve_host, self.clock, found)
+        # All addresses of a spoke are of one family.
+        known = [speaker_plan.nbma_address, *(server.address for server in plan.servers)]
+        family = next((len(address) for address in known if address is not None), None)
+        lookup = NameLookup(
+            names, lambda name: self._drivers.resolve_host(name, family), self.clock, found
+        )
         self._lookups[plan.interface] = lookup
         lookup.start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IResolutionReceiver
@@ -39,12 +40,14 @@ class _FirstAddress:
             self.done.callback(self._first)
 
 
-def resolve_host(reactor: Any, name: str) -> Deferred[bytes]:
+def resolve_host(reactor: Any, name: str, family: int | None = None) -> Deferred[bytes]:
     """The first underlay address of a host name, in the order of the system's preference.
 
     :param reactor: provides IReactorPluggableNameResolver.
+    :param family: 4 or 16, the length that the address must have; None: either.
     :raises DNSLookupError: (as a failure) if it has none.
     """
     receiver = _FirstAddress(name)
-    reactor.nameResolver.resolveHostName(receiver, name)
+    types = {None: None, 4: [IPv4Address], 16: [IPv6Address]}[family]
+    reactor.nameResolver.resolveHostName(receiver, name, addressTypes=types)
     return receiver.done
