@@ -96,25 +96,28 @@ ip netns del "$probe"
 
 # --- Python packages ---------------------------------------------------------------------------
 
-# The stamp says what the environment was made from: a changed setup.cfg, another interpreter or a
-# checkout that was moved makes it anew.
-wanted=$({ cat setup.cfg pyproject.toml; "$python" -c 'import sys; print(sys.base_prefix, sys.version)'; pwd; } |
-    sha256sum | cut -d ' ' -f 1)
-stamp() { printf '%s\n' ".venv/.dmevpn-$1"; }
-made() { [ "$(cat "$(stamp "$1")" 2>/dev/null)" = "$wanted" ]; }
-if made test || made "$1"; then
-    exit 0
-fi
-if ! .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-    ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+# Stamps say what .venv was made from and what is in it. Its programs name the path of the checkout
+# and an interpreter, so one that was moved, or that lost its interpreter, is made anew; a changed
+# setup.cfg only installs what it asks for now.
+wanted=$(cat setup.cfg pyproject.toml | sha256sum | cut -d ' ' -f 1)
+holds() { [ "$(cat ".venv/.dmevpn-$1" 2>/dev/null)" = "$2" ]; }
+usable_venv() {
+    holds place "$PWD" && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+if usable_venv; then
+    if holds test "$wanted" || holds "$1" "$wanted"; then
+        exit 0
+    fi
+else
     say "making the virtual environment .venv with $("$python" -V)"
     run "making .venv" "$python" -m venv --clear .venv
+    printf '%s\n' "$PWD" >.venv/.dmevpn-place
 fi
-rm -f "$(stamp demo)" "$(stamp test)"
+rm -f .venv/.dmevpn-demo .venv/.dmevpn-test
 say "installing Python packages into .venv (the first time this takes a minute)"
 # Without compat mode setuptools hides our part of twisted.plugins, and twistd would not know us.
 run "pip install" .venv/bin/python -m pip install --disable-pip-version-check \
     --editable ".$extras" --config-settings editable_mode=compat
 run "the check of the installation" .venv/bin/python -c 'import dmevpn, pyroute2, twisted'
-printf '%s\n' "$wanted" >"$(stamp "$1")"
+printf '%s\n' "$wanted" >".venv/.dmevpn-$1"
 say "ready"
