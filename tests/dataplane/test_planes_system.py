@@ -74,7 +74,7 @@ def lab() -> Iterator[Lab]:
 
 
 def test_nothing_is_lost(lab: Lab, ipv6: bool) -> None:
-    """5,000 frames at 5,000/s by the hub, the shortcut and the hub again: all, in order, once."""
+    """5,000 frames at 5,000/s by the hub, a shortcut, the hub, a shortcut: all, in order, once."""
     hub, spoke1, spoke2 = (lab.machines[name] for name in ("hub", "spoke1", "spoke2"))
     add_relay(hub, [spoke1, spoke2], {VM1: spoke1, VM2: spoke2}, ipv6)
     plan = spoke_plan(parse_ip(hub.address6 if ipv6 else hub.address))
@@ -103,11 +103,14 @@ def test_nothing_is_lost(lab: Lab, ipv6: bool) -> None:
     ).start()
     try:
         reactor.until("hold", lambda: holder.missed)
-        reactor.until("frames by the hub", lambda: flow.sent >= FRAMES // 3)
+        reactor.until("frames by the hub", lambda: flow.sent >= FRAMES // 4)
         planes[0].install(mac, shortcut)
-        reactor.until("frames by the shortcut", lambda: flow.sent >= FRAMES * 2 // 3)
+        reactor.until("frames by the shortcut", lambda: flow.sent >= FRAMES // 2)
         ages = reactor.result(planes[0].idle_times())
         planes[0].withdraw(mac)
+        reactor.until("hold again", lambda: len(holder.missed) == 2)
+        reactor.until("frames by the hub again", lambda: flow.sent >= FRAMES * 3 // 4)
+        planes[0].install(mac, shortcut)
         reactor.until("the last frame", lambda: flow.sent == FRAMES)
     finally:
         flow.stop()
@@ -116,8 +119,8 @@ def test_nothing_is_lost(lab: Lab, ipv6: bool) -> None:
     assert report.sent == FRAMES
     assert not report.lost, str(report)
     assert not report.reordered, str(report)
-    # Between the halves of a change a frame may take both ways; both changes rarely hit one.
-    assert report.duplicated <= 2, str(report)
+    # One that the bridge is flooding in the very moment of a change may take both ways.
+    assert report.duplicated <= 1, str(report)
     assert holder.missed == [mac, mac]
     assert holder.failed == []
     assert 0 <= ages[mac] < 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 
 from dmevpn.addresses import VTEP, format_address, parse_ip
+from dmevpn.dataplane.neighbours import parse_entries
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
-from dmevpn.errors import StartError
+from dmevpn.errors import DataplaneError, StartError
 from dmevpn.metrics import Metrics
+from lab.wait import eventually
 from tests.contracts.spoke_dataplane import Recorder, SpokeDataplaneContract, station
 from tests.dataplane.site import HUB4, HUB6, Site, spoke_plan
+from tests.dataplane.test_netlink import message
 from tests.dataplane.turns import Turns
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -96,16 +100,17 @@ class KernelContract(SpokeDataplaneContract):
 
     def shown(self, mac: bytes) -> VTEP | str | None:
         vtep = self.site.entry(self.device, mac)
-        bridged = self.site.bridge_port(mac) == self.device
+        port = self.site.bridge_port(mac)
+        bridged = port == self.device
+        if port == "vx1":
+            return "half-way"
         if vtep is None:
             assert not (bridged and self.untouched), "the bridge sends frames to nowhere"
             return None
         if not any(vtep.nbma):
             assert not bridged, "the bridge sends frames into a black hole"
             return "hold"
-        if self.site.bridge_port(mac) is None:
-            return None  # half-way: the bridge still floods
-        return vtep
+        return "doubled" if port is None else vtep
 
     def shown_flood(self) -> set[bytes]:
         if self.flood[0] not in self.site.namespace.devices():
@@ -241,23 +246,222 @@ class TwoPlanes(KernelContract):
         self.until("repair", lambda: self.shown_flood() == {self.hub})
         dataplane.stop()
 
+    def bridge_fdb(self, verb: str, mac: bytes, device: str, *options: str) -> None:
+        """Write an entry of the bridge by hand."""
+        text = format_address(mac)
+        self.site.namespace.bridge("fdb", verb, text, "dev", device, "master", *options)
+
+    def interpose(self, dataplane: Any, *occasions: Callable[[], None] | None) -> None:
+        """Have something happen after each of the sends that follow."""
+        send = dataplane._active.requests.batch
+        pending = list(occasions)
+
+        def batch(messages: Any) -> Any:
+            failed = send(messages)
+            if messages and pending:
+                occasion = pending.pop(0)
+                if occasion is not None:
+                    occasion()
+            return failed
+
+        dataplane._active.requests.batch = batch
+
+    def come_home(self, mac: bytes) -> None:
+        """A station sends a frame at this site, and we have not heard of it yet."""
+        self.site.send("vm0", b"\xff" * 6, mac)
+        eventually("move", lambda: self.site.bridge_port(mac) == "port0")
+
+    def held(self, dataplane: Any, mac: bytes) -> None:
+        """Hold a station."""
+        dataplane.hold(mac)
+        self.until("hold", lambda: self.shown(mac) == "hold")
+
+    def installed(self, dataplane: Any, mac: bytes) -> None:
+        """Install a shortcut."""
+        dataplane.install(mac, self.near_family[0])
+        self.until("shortcut", lambda: self.shown(mac) == self.near_family[0])
+
+    def at_home(self, mac: bytes) -> None:
+        """Nothing is left of ours, and the bridge learns the station like any other."""
+        self.until("withdrawal", lambda: self.shown(mac) is None)
+        self.until("removal", lambda: self.site.bridge_port(mac) is None)
+        self.speak(mac)
+        (row,) = [
+            row
+            for row in self.site.namespace.fdb("port0")
+            if row["mac"] == format_address(mac) and "master" in row
+        ]
+        assert row["state"] == ""
+
     def test_left_half_way(self, metrics: Metrics) -> None:
-        """A daemon killed between two steps leaves no black hole to its successor."""
+        """A daemon killed between two steps leaves its successor nothing that it cannot undo."""
         killed, _ = self.run(metrics)
-        killed.hold(station(1))
-        killed.install(station(2), self.near_family[0])
-        self.until("shortcut", lambda: self.shown(station(2)) == self.near_family[0])
+        for number in (1, 2):
+            killed.hold(station(number))
+        for number in (3, 4):
+            self.installed(killed, station(number))
         self.kill(killed)
-        bridge = self.site.namespace.bridge
-        bridge("fdb", "add", format_address(station(1)), "dev", "vx1-s", "master", "static")
-        bridge("fdb", "add", format_address(station(3)), "dev", "vx1-s", "master", "static")
-        bridge("fdb", "del", format_address(station(2)), "dev", "vx1-s", "master")
-        dataplane, recorder = self.make(metrics), Recorder()
-        self.start(dataplane, recorder)
-        self.until("no black hole", lambda: self.site.bridge_port(station(1)) is None)
-        self.until("removal", lambda: self.site.bridge_port(station(3)) is None)
-        self.until("shortcut", lambda: self.shown(station(2)) == self.near_family[0])
-        assert self.shown(station(1)) == "hold"
+        # Between the steps of an installation, and of one or a withdrawal.
+        self.bridge_fdb("add", station(2), "vx1", "static")
+        self.bridge_fdb("replace", station(3), "vx1", "static")
+        # What we do not do: black holes, with and without an entry; a frame that goes both ways.
+        self.bridge_fdb("add", station(1), "vx1-s", "static")
+        self.bridge_fdb("del", station(4), "vx1-s")
+        self.bridge_fdb("add", station(5), "vx1-s", "static")
+        # An operator's, that nothing of ours belongs to.
+        self.bridge_fdb("add", station(6), "vx1", "static")
+        dataplane, _ = self.make(metrics), Recorder()
+        self.start(dataplane, Recorder())
+        assert sorted(dataplane.adopted(), key=str) == sorted(
+            [
+                *((station(number), None) for number in (1, 2, 3)),
+                (station(4), self.near_family[0]),
+            ],
+            key=str,
+        )
+        taken = [station(number) for number in (1, 2, 3)]
+        self.until("removal", lambda: not any(map(self.site.bridge_port, taken)))
+        assert [self.shown(mac) for mac in taken] == ["hold"] * 3
+        self.until("shortcut", lambda: self.shown(station(4)) == self.near_family[0])
+        self.until("removal", lambda: self.site.bridge_port(station(5)) is None)
+        assert self.site.bridge_port(station(6)) == "vx1"
+        dataplane.stop()
+
+    def test_operator_sends_a_station_by_the_hub(self, metrics: Metrics) -> None:
+        """A static entry behind the hub plane wins over an answer, and nobody repairs it."""
+        dataplane, recorder = self.run(metrics)
+        mac = station(1)
+        self.held(dataplane, mac)
+        self.bridge_fdb("add", mac, "vx1", "static")
+        self.reactor.result(dataplane.idle_times())
+        dataplane.install(mac, self.near_family[0])
+        self.until("refusal", lambda: recorder.failed)
+        ((failed, error),) = recorder.failed
+        assert failed == mac
+        assert isinstance(error, DataplaneError)
+        assert error.errno == errno.EEXIST
+        dataplane.withdraw(mac)
+        self.until("withdrawal", lambda: self.site.entry("vx1-s", mac) is None)
+        assert self.site.bridge_port(mac) == "vx1"
+        assert recorder.local == []
+        assert self.total(metrics, "fdb_repairs") == 0
+        dataplane.stop()
+
+    @pytest.mark.parametrize("sends", [1, 2])
+    def test_station_comes_home_during_the_installation(self, metrics: Metrics, sends: int) -> None:
+        """A shortcut that took a station from its port between two steps is given up at once."""
+        dataplane, recorder = self.run(metrics)
+        mac = station(1)
+        self.held(dataplane, mac)
+        self.interpose(dataplane, *[None] * (sends - 1), lambda: self.come_home(mac))
+        dataplane.install(mac, self.near_family[0])
+        self.until("report", lambda: recorder.local == [mac])
+        self.at_home(mac)
+        assert recorder.failed == []
+        dataplane.stop()
+
+    @pytest.mark.parametrize("sends", [0, 1, 2, 3])
+    def test_station_comes_home_during_the_withdrawal(self, metrics: Metrics, sends: int) -> None:
+        """Whenever a station is heard at this site, its entry is learnt anew in the end."""
+        dataplane, recorder = self.run(metrics)
+        mac = station(1)
+        self.installed(dataplane, mac)
+        if sends:
+            self.interpose(dataplane, *[None] * (sends - 1), lambda: self.come_home(mac))
+        else:
+            self.come_home(mac)
+        dataplane.withdraw(mac)
+        self.until("withdrawal", lambda: self.shown(mac) is None)
+        self.until("end", lambda: not dataplane._active.table._believed)
+        if sends == 3:  # The bridge had forgotten it.
+            self.settle()
+            assert self.site.bridge_port(mac) == "port0"
+        else:
+            assert recorder.local == [mac]
+            self.at_home(mac)
+        assert self.total(metrics, "fdb_refused") == 0
+        dataplane.stop()
+
+    def test_plane_entry_refused(self, metrics: Metrics) -> None:
+        """If the second step of an installation fails, the first is undone; frames go on."""
+        dataplane, recorder = self.run(metrics)
+        mac = station(1)
+        self.held(dataplane, mac)
+        requests = dataplane._active.requests
+        send = requests.batch
+
+        def refuse(messages: Any) -> Any:
+            entries = [entry for m in messages for entry in parse_entries(message(m.type, m.body))]
+            if any(any(entry.nbma) for entry in entries):
+                assert self.site.bridge_port(mac) == "vx1"
+                return [(index, errno.ENOMEM) for index in range(len(messages))]
+            return send(messages)
+
+        requests.batch = refuse
+        dataplane.install(mac, self.near_family[0])
+        self.until("refusal", lambda: recorder.failed)
+        ((failed, error),) = recorder.failed
+        assert failed == mac
+        assert isinstance(error, DataplaneError)
+        assert error.errno == errno.ENOMEM
+        self.until("hold", lambda: self.shown(mac) == "hold")
+        assert self.total(metrics, "fdb_refused") == 1
+        dataplane.stop()
+
+    def test_entries_removed_between_the_steps(self, metrics: Metrics) -> None:
+        """Somebody who empties the tables during a change does not keep it from its end."""
+        dataplane, recorder = self.run(metrics)
+        mac, other = station(1), station(2)
+        self.held(dataplane, mac)
+        self.interpose(dataplane, None, lambda: self.bridge_fdb("del", mac, "vx1"))
+        dataplane.install(mac, self.near_family[0])
+        self.until("shortcut", lambda: self.shown(mac) == self.near_family[0])
+        self.installed(dataplane, other)
+        self.interpose(dataplane, lambda: self.bridge_fdb("del", other, "vx1"))
+        dataplane.withdraw(other)
+        self.until("withdrawal", lambda: self.shown(other) is None)
+        dataplane.withdraw(mac)
+        self.until("half-way", lambda: self.shown(mac) == "half-way")
+        self.untouched = False
+        self.remove_entry(mac)
+        ages = dataplane.idle_times()
+        self.until("withdrawal", lambda: self.shown(mac) is None)
+        assert self.reactor.result(ages) == {}
+        self.frame(mac)
+        self.until("miss", lambda: recorder.missed == [mac])
+        assert recorder.failed == []
+        assert recorder.local == []
+        dataplane.stop()
+
+    def test_answer_during_the_withdrawal(self, metrics: Metrics) -> None:
+        """A shortcut that is wanted again while its last frames drain is there at once."""
+        dataplane, recorder = self.run(metrics)
+        mac = station(1)
+        self.installed(dataplane, mac)
+        dataplane.withdraw(mac)
+        self.until("half-way", lambda: self.shown(mac) == "half-way")
+        dataplane.hold(mac)
+        self.reactor.turn()
+        self.reactor.result(dataplane.idle_times())
+        assert self.total(metrics, "fdb_repairs") == 0
+        dataplane.install(mac, self.near_family[1])
+        self.until("shortcut", lambda: self.shown(mac) == self.near_family[1])
+        self.settle()
+        assert self.shown(mac) == self.near_family[1]
+        assert recorder.missed == recorder.local == []
+        assert recorder.failed == []
+        dataplane.stop()
+
+    def test_shortcut_plane_removed_during_a_withdrawal(self, metrics: Metrics) -> None:
+        """What the bridge has behind the hub plane does not stay when our mark is gone."""
+        dataplane, recorder = self.run(metrics)
+        mac = station(1)
+        self.installed(dataplane, mac)
+        dataplane.withdraw(mac)
+        self.until("half-way", lambda: self.shown(mac) == "half-way")
+        self.site.namespace.ip("link", "del", "vx1-s")
+        self.until("report", lambda: recorder.links == ["down", "up"])
+        self.until("removal", lambda: self.site.bridge_port(mac) is None)
         dataplane.stop()
 
     def test_station_moves_while_it_is_asked_for(self, metrics: Metrics) -> None:
