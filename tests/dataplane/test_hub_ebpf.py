@@ -334,10 +334,11 @@ class TestLife:
 class TestRefusals:
     """One line each that names the place and the cure."""
 
-    def start(self, lab: HubLab, interface: str) -> None:
+    def start(self, lab: HubLab, interface: str) -> EBPFSwitch:
         switch = EBPFSwitch(MemoryReactorClock(), Metrics(), interface, pin_root=PIN_ROOT)
         with lab.hub.entered():
             switch.start(HubListener())
+        return switch
 
     def test_no_device(self, lab: HubLab) -> None:
         """A device that is missing can be made by the command that is shown."""
@@ -361,14 +362,12 @@ class TestRefusals:
         options = ("type", "vxlan", "external", "dstport", "4795")
         lab.hub.ip("link", "add", "vx5.1", *options)
         try:
-            self.start(lab, "vx5.1")
+            switch = self.start(lab, "vx5.1")
         except StartError as error:
             pytest.fail(str(error))
         finally:
             lab.hub.ip("link", "del", "vx5.1")
-            for path in Path(PIN_ROOT).rglob("*"):
-                if path.is_file():
-                    path.unlink()
+        switch.stop()
 
     def test_no_privilege(self, lab: HubLab) -> None:
         """Without capabilities the daemon says which it needs."""
@@ -391,17 +390,22 @@ class TestRefusals:
     def test_root_directory_of_another_user(self, lab: HubLab) -> None:
         """A user who may not pin is told who must own the directory."""
         Path(PIN_ROOT).mkdir(exist_ok=True)
-        said = self.run_without(lab, "--reuid=65534", "--clear-groups")
+        said = self.run_without(lab, user=65534)
         assert said.endswith(f"the daemon's user must own {PIN_ROOT}")
 
     @staticmethod
-    def run_without(lab: HubLab, *options: str) -> str:
+    def run_without(lab: HubLab, *options: str, user: int = 0) -> str:
+        # The user changes after the imports: the checkout may be in root's own directory.
         script = textwrap.dedent(f"""
+            import os
             from twisted.internet.testing import MemoryReactorClock
             from dmevpn.dataplane.hub_ebpf import EBPFSwitch
             from dmevpn.errors import StartError
             from dmevpn.interfaces import HubListener
             from dmevpn.metrics import Metrics
+            if {user}:
+                os.setgroups([])
+                os.setresuid({user}, {user}, {user})
             try:
                 EBPFSwitch(MemoryReactorClock(), Metrics(), {DEVICE!r}, pin_root={PIN_ROOT!r}
                     ).start(HubListener())
@@ -410,7 +414,9 @@ class TestRefusals:
         """)
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(
-            lab.hub.command("setpriv", *options, sys.executable, "-c", script),
+            lab.hub.command(
+                *(["setpriv", *options] if options else []), sys.executable, "-c", script
+            ),
             capture_output=True,
             text=True,
             env=environment,

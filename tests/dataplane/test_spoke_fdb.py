@@ -83,6 +83,7 @@ class KernelContract(SpokeDataplaneContract):
         run = dataplane._active
         dataplane._active = None
         dataplane._close(run)
+        run.devices._close()
         run.requests.close()
 
     def until(self, what: str, check: Callable[[], Any]) -> Any:
