@@ -389,6 +389,7 @@ class TestRefusals:
 
     def test_root_directory_of_another_user(self, lab: HubLab) -> None:
         """A user who may not pin is told who must own the directory."""
+        self.start(lab, DEVICE).stop()  # root's daemon was here, and has mounted the bpffs
         Path(PIN_ROOT).mkdir(exist_ok=True)
         said = self.run_without(lab, user=65534)
         assert said.endswith(f"the daemon's user must own {PIN_ROOT}")
