@@ -139,7 +139,7 @@ class EBPFSwitch:
         :raises StartError: with the cure. Nothing is left behind, and what a killed daemon has
             left running goes on.
         """
-        libbpf.library()
+        libbpf.shared_library()
         # First of all the lock: what we would tidy up after a failure may be a running daemon's.
         self._pins.open()
         found = bool(self._pins.names())

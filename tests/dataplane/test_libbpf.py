@@ -29,12 +29,12 @@ class TestLibrary:
     def test_missing(self) -> None:
         """A machine without it is told which package to install."""
         with pytest.raises(StartError, match="install libbpf1"):
-            libbpf.library("libbpf.so.nonexistent")
+            libbpf.shared_library("libbpf.so.nonexistent")
 
     def test_another_library(self) -> None:
         """A library that is no libbpf 1 is named."""
         with pytest.raises(StartError, match=r"not libbpf 1\.0 or newer"):
-            libbpf.library("libc.so.6")
+            libbpf.shared_library("libc.so.6")
 
 
 class TestLoadFailure:

@@ -136,7 +136,7 @@ _PROTOTYPES: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 
 
 @functools.cache
-def library(name: str = "libbpf.so.1") -> Any:
+def shared_library(name: str = "libbpf.so.1") -> Any:
     """The library with its prototypes, silenced: its errors end in our own one-line messages.
 
     :raises StartError: if it is not installed, or is not libbpf 1.
@@ -185,7 +185,7 @@ class Map:
 
         :param per_cpu: values are one for each possible CPU, each padded to eight octets.
         """
-        lib = library()
+        lib = shared_library()
         self.name = name
         self.fd = fd
         self.shape = shape
@@ -244,7 +244,7 @@ class Map:
 
         :param size: entries per piece; raised by itself if one bucket holds more.
         """
-        lookup_batch = library().bpf_map_lookup_batch
+        lookup_batch = shared_library().bpf_map_lookup_batch
         key_size = self.shape.key_size
         token = ctypes.create_string_buffer(max(key_size, 4))
         count = _u32()
@@ -302,7 +302,7 @@ class Program:
             data_size_out=len(frame),
             repeat=1,
         )
-        result = library().bpf_prog_test_run_opts(self.fd, ctypes.byref(options))
+        result = shared_library().bpf_prog_test_run_opts(self.fd, ctypes.byref(options))
         _check(result, f"running {self.name}")
         return output.raw
 
@@ -316,7 +316,7 @@ class Object:
         :param pin_directory: where maps are pinned by name, or taken from.
         :raises StartError: if it is missing or no eBPF object.
         """
-        self._library = library()
+        self._library = shared_library()
         self._log = ctypes.create_string_buffer(_LOG_SIZE)
         options = _ObjectOpenOptions(
             sz=ctypes.sizeof(_ObjectOpenOptions),
@@ -413,12 +413,12 @@ def pin(fd: int, path: str) -> None:
 
     :raises DataplaneError: EEXIST if the name is taken.
     """
-    _check(library().bpf_obj_pin(fd, path.encode()), f"pinning {path}")
+    _check(shared_library().bpf_obj_pin(fd, path.encode()), f"pinning {path}")
 
 
 def open_pinned(path: str) -> int:
     """A descriptor of what is pinned at a path; the caller closes it."""
-    return _check(library().bpf_obj_get(path.encode()), f"opening {path}")
+    return _check(shared_library().bpf_obj_get(path.encode()), f"opening {path}")
 
 
 def pinned_map_shape(path: str) -> MapShape:
@@ -447,6 +447,6 @@ def _program_id(fd: int) -> int:
 
 def _info(fd: int, info: Any) -> Any:
     length = _u32(ctypes.sizeof(info))
-    result = library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
+    result = shared_library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(length))
     _check(result, "reading what is pinned")
     return info
