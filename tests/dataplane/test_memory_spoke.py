@@ -11,10 +11,10 @@ from twisted.internet.task import Clock
 from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane, Row
 from dmevpn.metrics import Metrics
-from tests.contracts.spoke_dataplane import Recorder, SpokeDataplaneContract, station
+from tests.contracts.spoke_dataplane import HomecomingContract, Recorder, station
 
 
-class TestContract(SpokeDataplaneContract):
+class TestContract(HomecomingContract):
     """The contract on a clock that stands still."""
 
     hub, other_hub = parse_ip("10.0.0.254"), parse_ip("10.0.0.253")

@@ -16,7 +16,12 @@ from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.metrics import Metrics
 from lab.wait import eventually
-from tests.contracts.spoke_dataplane import Recorder, SpokeDataplaneContract, station
+from tests.contracts.spoke_dataplane import (
+    HomecomingContract,
+    Recorder,
+    SpokeDataplaneContract,
+    station,
+)
 from tests.dataplane.site import HUB4, HUB6, Site, spoke_plan
 from tests.dataplane.test_netlink import message
 from tests.dataplane.turns import Turns
@@ -133,7 +138,7 @@ class KernelContract(SpokeDataplaneContract):
         self.site.namespace.ip("link", "set", "vx1", "up" if up else "down")
 
 
-class TwoPlanes(KernelContract):
+class TwoPlanes(KernelContract, HomecomingContract):
     """Both planes."""
 
     def operator_adds(self, mac: bytes, vtep: VTEP) -> None:
@@ -560,7 +565,6 @@ class TestSingleDevice(KernelContract):
 
     device = "vx1"
     flood = ("vx1", "ff:ff:ff:ff:ff:ff")
-    sees_home_coming = False
 
     def prepare(self) -> None:
         super().prepare()
