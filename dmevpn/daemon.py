@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import inlineCallbacks, maybeDeferred
 
 from dmevpn.config.diff import diff
 from dmevpn.config.model import Plan
@@ -19,27 +17,11 @@ from dmevpn.log import Logger
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import STOP_LIMIT, Node
+from dmevpn.systemd import Watchdog, notify_systemd, reloading
 
-__all__ = ["Daemon", "notify_systemd"]
+__all__ = ["Daemon"]
 
 Row = dict[str, Any]
-
-
-def notify_systemd(state: str) -> None:
-    """Tell the service manager (sd_notify) how we are, if it wants to know.
-
-    :param state: such as ``READY=1``.
-    """
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(state.encode(), address)
-        except OSError:
-            Logger().warn("the service manager does not listen at {path}", path=address)
 
 
 class Daemon(Service):
@@ -62,7 +44,7 @@ class Daemon(Service):
         self.node = node
         self._config = config
         self._reactor = reactor
-        self._reloading: Deferred[Row] | None = None
+        self._watchdog = Watchdog(reactor)
         controller = Controller(node, config, self.reload)
         self._admin = [admin(endpoint, controller) for endpoint in plan.admin]
 
@@ -95,13 +77,15 @@ class Daemon(Service):
         for service in self._admin:
             service.startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        notify_systemd("READY=1")
+        self._watchdog.start()
+        notify_systemd("READY=1", self._status())
 
     @inlineCallbacks
     def stopService(self) -> Any:
         """Operators first, so that they do not see a half-stopped node."""
         super().stopService()  # type: ignore[no-untyped-call]
         notify_systemd("STOPPING=1")
+        self._watchdog.stop()
         for service in self._admin:
             yield maybeDeferred(service.stopService)
         yield self.node.stopService()
@@ -114,6 +98,23 @@ class Daemon(Service):
 
         :returns: Deferred of ``{"ok": bool, "messages": [str, …]}``.
         """
+        reloading(self._reactor.seconds())
+        status = "the reload failed: the log says why"
+        try:
+            report = yield self._apply_file()
+            status = self._status() if report["ok"] else "not reloaded: the log says why"
+        finally:
+            notify_systemd("READY=1", status)
+        return report
+
+    def _status(self) -> str:
+        plan = self.node.plan
+        return (
+            f"{len(plan.spokes)} spoke and {len(plan.hubs)} hub interfaces of {self._config.path}"
+        )
+
+    @inlineCallbacks
+    def _apply_file(self) -> Any:
         plan, messages = self._config.load()
         for message in messages:
             self.log.warn("{message}", message=message)

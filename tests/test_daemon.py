@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 
 from dmevpn.config.model import Plan
-from dmevpn.daemon import Daemon, notify_systemd
+from dmevpn.daemon import Daemon
 from dmevpn.errors import StartError
 from dmevpn.roles.configfile import ConfigFile
+from tests.test_systemd import Manager
 from tests.world import World
 
 GOOD = "interface nhrp\ninterface vx0\n controller nhrp\n vpn-id 1\n provision\n l2learnonly\n"
@@ -135,20 +135,20 @@ def test_reload_that_waits(file: Path) -> None:
     daemon.stopService()
 
 
-def test_notification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service manager is told when it wants to be, and its absence harms nobody."""
-    path = str(tmp_path / "notify")
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    notify_systemd("READY=1")
-    monkeypatch.setenv("NOTIFY_SOCKET", path)
-    notify_systemd("READY=1")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(path)
-        notify_systemd("READY=1")
-        assert manager.recv(100) == b"READY=1"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        name = f"dmevpn-test-{tmp_path.name}"
-        manager.bind(f"\0{name}")
-        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
-        notify_systemd("STOPPING=1")
-        assert manager.recv(100) == b"STOPPING=1"
+def test_manager_is_told(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`systemctl reload` waits for the reload, and `systemctl status` says what came of it."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with Manager(str(tmp_path / "notify")) as manager:
+        daemon = make(file, [])
+        daemon.privilegedStartService()
+        daemon.startService()
+        status = f"STATUS=0 spoke and 1 hub interfaces of {file}"
+        assert manager.heard() == [f"READY=1\n{status}"]
+        daemon._reactor.advance(2.5)
+        reload(daemon)
+        assert manager.heard() == ["RELOADING=1\nMONOTONIC_USEC=2500000", f"READY=1\n{status}"]
+        file.write_text("no-such-word")
+        reload(daemon)
+        assert manager.heard()[1] == "READY=1\nSTATUS=not reloaded: the log says why"
+        daemon.stopService()
+        assert manager.heard() == ["STOPPING=1"]
