@@ -46,6 +46,6 @@ venv:
 	@tools/setup.sh test
 
 clean:
-	rm -rf .venv build dist dmevpn.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf .venv .interop build dist dmevpn.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name dropin.cache -delete

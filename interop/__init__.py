@@ -1,0 +1,1 @@
+"""Real peers in a guest whose kernel has GRE devices: `make interop`, docs/interop.md."""
