@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
 
 __all__ = ["Changes", "Difference", "diff"]
 
@@ -47,8 +47,8 @@ class Difference(Generic[T]):
 class Changes:
     """The way from one plan to another.
 
-    In this order: stop spokes, hubs, speakers; start speakers, hubs, spokes. All that stops does
-    so before anything starts, since devices, ports and VPNs may change hands.
+    In this order: stop spokes, layer 3, hubs, speakers; start speakers, hubs, layer 3, spokes.
+    All that stops does so before anything starts, since devices, ports and VPNs may change hands.
     """
 
     speakers: Difference[SpeakerPlan] = Difference()
@@ -57,11 +57,13 @@ class Changes:
     """By VPN index."""
     hubs: Difference[HubPlan] = Difference()
     """By name of the data interface."""
+    layer3: Difference[Layer3Plan] = Difference()
+    """By control interface and VPN."""
     postponed: tuple[str, ...] = ()
     """Keywords whose change waits for the next start of the daemon."""
 
     def __bool__(self) -> bool:
-        return bool(self.speakers or self.spokes or self.hubs or self.postponed)
+        return bool(self.speakers or self.spokes or self.hubs or self.layer3 or self.postponed)
 
 
 def diff(old: Plan, new: Plan) -> Changes:
@@ -86,6 +88,12 @@ def diff(old: Plan, new: Plan) -> Changes:
             new.hubs,
             lambda hub: hub.interface,
             lambda hub: hub.controller in touched,
+        ),
+        layer3=_difference(
+            old.layer3,
+            new.layer3,
+            lambda layer3: (layer3.interface, layer3.vpn),
+            lambda layer3: layer3.interface in touched,
         ),
         postponed=tuple(keyword for keyword, changed in postponed.items() if changed),
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from dmevpn.addresses import DEFAULT_OUI
 from dmevpn.config import arguments as a
-from dmevpn.config.model import DEFAULT_HOLDING_TIME, DEFAULT_VXLAN_PORT
+from dmevpn.config.model import DEFAULT_HOLDING_TIME, DEFAULT_VXLAN_PORT, MAIN_TABLE
 
 __all__ = [
     "KEYWORDS",
@@ -44,6 +44,8 @@ class Reload(Enum):
 
     NOTHING = "nothing"
     ROLE = "restarts the VPNs of the data interface"
+    LAYER_3 = "restarts IPv4 and IPv6 of the control interface"
+    USER = "restarts what uses it"
     SPEAKER = "restarts the control interface and its VPNs"
     DAEMON = "takes effect when the daemon is started again"
 
@@ -124,10 +126,8 @@ _REGISTER = Option(name="register", help="Register with this server.")
 _NO_UNIQUE = Option(
     name="no-unique",
     help="Register so that another station may take the address over.",
-    no_effect=_NOT_YET,
 )
 _PEER_OPTIONS = (_REGISTER, _NO_UNIQUE, *_PEERS)
-_PEER_OPTIONS_LAYER_3 = (replace(_REGISTER, no_effect=_LAYER_3), _NO_UNIQUE, *_PEERS)
 
 _HOLDING_TIME = Argument(
     name="S", convert=a.number(30, 65535, "a number of seconds"), example="7200"
@@ -136,7 +136,6 @@ _TARGET_HOLDING_TIME = Option(
     name="holding-time",
     help="Seconds that an answer about this target is to last.",
     arguments=(_HOLDING_TIME,),
-    no_effect=_LAYER_3,
 )
 _VNI = Argument(name="VNI", convert=a.vni, example="100")
 _YES_NO = Argument(name="yes|no", convert=a.yes_or_no, example="yes")
@@ -209,10 +208,13 @@ _ROWS = (
     ),
     Keyword(
         name="protocol-address",
-        help="Our protocol address and its network.",
+        help="Our IPv4 or IPv6 protocol address and its network, one of each family: makes us a"
+        " client and a server for addresses of that family. After a `vpn-id` it is of that VPN,"
+        " else of packets that name none. A kernel GRE device has addresses of its own.",
         contexts=_CONTROL,
         arguments=(Argument(name="ADDR/P", convert=a.ip_prefix, example="1.0.0.2/24"),),
-        reload=Reload.SPEAKER,
+        repeatable=True,
+        reload=Reload.LAYER_3,
     ),
     Keyword(
         name="gre-key",
@@ -274,17 +276,18 @@ _ROWS = (
     ),
     Keyword(
         name="map",
-        help="The underlay address (or host name) of a protocol address, for the NHS that a"
-        " `map-vni` of this interface names.",
+        help="The underlay address (or host name) of a protocol address; with /P, of the way to"
+        " its network. With `register`, of a server that we register with. A `map-vni` of this"
+        " interface may name its NHS by PROTO.",
         contexts=_CONTROL,
         arguments=(
             _PREFIX,
             Argument(name="NBMA|HOST", convert=a.host, example="10.0.0.1"),
         ),
-        options=_PEER_OPTIONS_LAYER_3,
+        options=_PEER_OPTIONS,
         repeatable=True,
         inherited=True,
-        reload=Reload.ROLE,
+        reload=Reload.USER,
     ),
     Keyword(
         name="map-vni",
@@ -307,12 +310,67 @@ _ROWS = (
         inherited=True,
         reload=Reload.ROLE,
     ),
+    Keyword(
+        name="dynamic-map",
+        help="Every address of the host name is a next hop server of the network, and we register"
+        " with each.",
+        contexts=_CONTROL,
+        arguments=(
+            Argument(name="NET/P", convert=a.network, example="10.255.255.0/24"),
+            Argument(name="HOST", convert=a.host, example="hub.example.org"),
+        ),
+        options=_PEER_OPTIONS,
+        repeatable=True,
+        inherited=True,
+        reload=Reload.LAYER_3,
+    ),
+    Keyword(
+        name="shortcut-target",
+        help="A network behind us: who asks for an address in it is told of the whole network, and"
+        " to come to us.",
+        contexts=_CONTROL,
+        arguments=(_PREFIX,),
+        options=(_TARGET_HOLDING_TIME,),
+        repeatable=True,
+        inherited=True,
+        reload=Reload.LAYER_3,
+    ),
+    Keyword(
+        name="shortcut",
+        help="Ask for the direct way when a Traffic Indication says that a packet took a detour.",
+        contexts=_CONTROL,
+        inherited=True,
+        reload=Reload.LAYER_3,
+    ),
+    Keyword(
+        name="redirect",
+        help="Tell registered stations by Traffic Indications that their packets go out by the"
+        " kernel GRE device that they came in by.",
+        contexts=_CONTROL,
+        inherited=True,
+        reload=Reload.LAYER_3,
+    ),
+    Keyword(
+        name="non-caching",
+        help="Keep no answer that only passes through us.",
+        contexts=_CONTROL,
+        inherited=True,
+        reload=Reload.LAYER_3,
+    ),
+    Keyword(
+        name="route-table",
+        help=f"Routing table that shortcut routes go to. Default: {MAIN_TABLE}, the main one.",
+        contexts=_CONTROL,
+        arguments=(Argument(name="ID", convert=a.number(1, 2**32 - 1), example="254"),),
+        inherited=True,
+        reload=Reload.LAYER_3,
+    ),
     # --- data interfaces ---
     Keyword(
         name="vpn-id",
         help="Data interface of a spoke: its VPN. Of a hub: the VPNs it serves, `N`, `N-M` or"
-        " `any`. Control interface: the VPN of the `map-vni` lines after it, up to the next"
-        " `vpn-id`; a single one is that of all.",
+        " `any`. Control interface: the VPN of the lines after it, up to the next `vpn-id`; of"
+        " `map-vni` lines a single one is that of all.",
         contexts=_ANY,
         arguments=(Argument(name="N|N-M|any", convert=a.vpn_range, example="1"),),
         repeatable=True,
@@ -367,29 +425,6 @@ _ROWS = (
     ),
     # --- of OpenNHRP and the original dmevpn, without effect here ---
     Keyword(
-        name="dynamic-map",
-        help="Next hop servers of a network by the addresses of a host name.",
-        contexts=_ANY,
-        arguments=(
-            Argument(name="NET/P", convert=a.network, example="10.255.255.0/24"),
-            Argument(name="HOST", convert=a.host, example="hub.example.org"),
-        ),
-        options=_PEER_OPTIONS_LAYER_3,
-        repeatable=True,
-        inherited=True,
-        no_effect=_LAYER_3,
-    ),
-    Keyword(
-        name="shortcut-target",
-        help="A network that we answer resolution requests for.",
-        contexts=_ANY,
-        arguments=(_PREFIX,),
-        options=(_TARGET_HOLDING_TIME,),
-        repeatable=True,
-        inherited=True,
-        no_effect=_LAYER_3,
-    ),
-    Keyword(
         name="shortcut-vnid",
         help="A VNI that the original dmevpn answers resolution requests with.",
         contexts=_ANY,
@@ -400,29 +435,8 @@ _ROWS = (
         no_effect="the VNI of default-vni is the answer",
     ),
     Keyword(
-        name="shortcut",
-        help="Make shortcut routes.",
-        contexts=_ANY,
-        inherited=True,
-        no_effect=_LAYER_3,
-    ),
-    Keyword(
-        name="redirect",
-        help="Send Traffic Indications.",
-        contexts=_ANY,
-        inherited=True,
-        no_effect=_LAYER_3,
-    ),
-    Keyword(
         name="shortcut-destination",
         help="Answer for the addresses of this interface.",
-        contexts=_ANY,
-        inherited=True,
-        no_effect=_LAYER_3,
-    ),
-    Keyword(
-        name="non-caching",
-        help="Do not cache answers in transit.",
         contexts=_ANY,
         inherited=True,
         no_effect=_LAYER_3,
@@ -433,14 +447,6 @@ _ROWS = (
         contexts=_ANY,
         arguments=(Argument(name="dynamic|nhs|ADDR", convert=a.multicast, example="dynamic"),),
         repeatable=True,
-        inherited=True,
-        no_effect=_LAYER_3,
-    ),
-    Keyword(
-        name="route-table",
-        help="Routing table that shortcut routes go to.",
-        contexts=_ANY,
-        arguments=(Argument(name="ID", convert=a.number(0, 2**32 - 1), example="254"),),
         inherited=True,
         no_effect=_LAYER_3,
     ),

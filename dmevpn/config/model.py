@@ -13,21 +13,27 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID
 __all__ = [
     "DEFAULT_HOLDING_TIME",
     "DEFAULT_VXLAN_PORT",
+    "MAIN_TABLE",
     "Config",
     "ConfigWarning",
     "HubPlan",
     "InterfaceConfig",
+    "Layer3Plan",
+    "MapPlan",
     "NHSPlan",
     "Plan",
     "SpeakerPlan",
     "SpokePlan",
     "Statement",
+    "TargetPlan",
 ]
 
 #: Seconds that a registration is asked to last (RFC 2332 names none; every daemon uses it).
 DEFAULT_HOLDING_TIME = 7200
 #: IANA's VXLAN port (RFC 7348 §8), used on devices that we make.
 DEFAULT_VXLAN_PORT = 4789
+#: The kernel's main routing table (RT_TABLE_MAIN in ``linux/rtnetlink.h``).
+MAIN_TABLE = 254
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +91,6 @@ class SpeakerPlan:
     transport: str = "auto"
     """``auto``, ``raw`` or ``device``."""
     nbma_address: bytes | None = None
-    protocol_address: tuple[bytes, int] | None = None
     gre_key: int | None = None
     secret: bytes | None = field(default=None, repr=False)
     """Cisco plaintext authentication; None: packets carry none."""
@@ -108,8 +113,65 @@ class NHSPlan:
     """Whether we register with it (else frames only flood to it)."""
     flood: bool = False
     """Whether frames without a shortcut may go to it (named by ``default-vni``)."""
+    unique: bool = True
+    """Whether nobody else may take over the address that we register."""
     peer: str = "rfc"
     """``rfc``, ``legacy``, ``opennhrp``, ``frr`` or ``cisco``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapPlan:
+    """A ``map`` or ``dynamic-map``: where an IPv4 or IPv6 station, or the way to a network, is."""
+
+    protocol: bytes
+    """Protocol address of the station; of a ``dynamic-map`` the network's."""
+    prefix_length: int
+    """Bits of the network that is reached by way of the station."""
+    host: str
+    """Its underlay address or host name, as written."""
+    address: bytes | None
+    """Its underlay address, or None: ``host`` must be looked up."""
+    dynamic: bool = False
+    """Whether every address of ``host`` is a server of the network."""
+    register: bool = False
+    """Whether we register with it."""
+    unique: bool = True
+    """Whether nobody else may take over the address that we register."""
+    peer: str = "rfc"
+    """``rfc``, ``legacy``, ``opennhrp``, ``frr`` or ``cisco``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetPlan:
+    """A ``shortcut-target``: a network behind us that others may be told the way to."""
+
+    protocol: bytes
+    prefix_length: int
+    holding_time: int
+    """Seconds that an answer about it lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer3Plan:
+    """IPv4 and IPv6 protocol addresses of one VPN on a control interface: client and server."""
+
+    interface: str
+    """The control interface."""
+    vpn: VPNID | None = None
+    """None is the default routing instance: packets that name no VPN."""
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    """Our protocol addresses with their prefix lengths, one of a family at most. Those of the
+    kernel's GRE device count, too, in the default routing instance."""
+    maps: tuple[MapPlan, ...] = ()
+    targets: tuple[TargetPlan, ...] = ()
+    shortcut: bool = False
+    """Whether a Traffic Indication makes us ask for the way."""
+    redirect: bool = False
+    """Whether we send Traffic Indications about packets that go out where they came in."""
+    caching: bool = True
+    """Whether an answer that passes through us may be kept."""
+    route_table: int = MAIN_TABLE
+    """Routing table of shortcut routes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +212,7 @@ class Plan:
     speakers: tuple[SpeakerPlan, ...] = ()
     spokes: tuple[SpokePlan, ...] = ()
     hubs: tuple[HubPlan, ...] = ()
+    layer3: tuple[Layer3Plan, ...] = ()
     admin: tuple[str, ...] = ()
     """Twisted server endpoint descriptions."""
     state_dir: str | None = None

@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.config.conflicts import find_conflicts
 from dmevpn.config.grammar import KEYWORDS, Context
+from dmevpn.config.layer3 import layer3_plans, speaks_layer3
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     DEFAULT_VXLAN_PORT,
@@ -23,14 +24,15 @@ from dmevpn.config.model import (
     ConfigWarning,
     HubPlan,
     InterfaceConfig,
+    Layer3Plan,
     Plan,
     SpeakerPlan,
     SpokePlan,
     Statement,
 )
 from dmevpn.config.parser import parse_all
-from dmevpn.config.servers import check_servers, default_servers, register, single_vpn
-from dmevpn.config.statements import Findings, every, last, value
+from dmevpn.config.servers import check_servers, default_servers, register
+from dmevpn.config.statements import Findings, every, last, single_vpn, value
 from dmevpn.errors import ConfigError
 
 __all__ = ["Resolution", "check", "resolve", "resolve_all"]
@@ -123,19 +125,24 @@ class _Resolver:
                 spokes += self._spoke(block, oui)
             else:
                 hubs += self._hub(block)
+        layer3: list[Layer3Plan] = []
         for block in controls:
-            spokes = register(self.found, block, spokes)
+            plans, used = layer3_plans(self.found, block, oui, self._transport(block))
+            layer3 += plans
+            spokes = register(self.found, block, spokes, used)
         for spoke in spokes:
             blocks = self._blocks[spoke.interface], self._blocks[spoke.controller]
             check_servers(self.found, spoke, *blocks)
-        used = {s.controller for s in spokes} | {hub.controller for hub in hubs}
-        speakers = [self._speaker(block) for block in controls if block.name in used]
+        speaking = {spoke.controller for spoke in spokes} | {hub.controller for hub in hubs}
+        speaking |= {each.interface for each in layer3}
+        speakers = [self._speaker(block) for block in controls if block.name in speaking]
         endpoint = f"unix:/run/dmevpn/{_quoted(name)}.sock:mode=600:lockfile=1"
         plan = Plan(
             oui=oui,
             speakers=tuple(speakers),
             spokes=tuple(spokes),
             hubs=tuple(hubs),
+            layer3=tuple(layer3),
             admin=tuple(str(s.arguments[0]) for s in every(top, "admin")) or (endpoint,),
             state_dir=value(top, "state-dir", f"/var/lib/dmevpn/{name}"),
         )
@@ -188,6 +195,8 @@ class _Resolver:
             if block.name in self._named:
                 return Context.CONTROL
             data = spoke or hub
+            if data is None and speaks_layer3(block, self._transport(block)):
+                return Context.CONTROL
             if data is None:
                 self._warn_block(block, "no `controller` names this interface")
             elif last(statements, "vpn-id") is None:
@@ -312,15 +321,15 @@ class _Resolver:
 
     # --- control interfaces ---
 
+    def _transport(self, block: InterfaceConfig) -> str:
+        return value(block.statements, "transport", "raw")
+
     def _speaker(self, block: InterfaceConfig) -> SpeakerPlan:
         said = block.statements
         return SpeakerPlan(
             interface=block.name,
-            transport=value(said, "transport", "raw"),
+            transport=self._transport(block),
             nbma_address=value(said, "nbma-address", cast("bytes | None", None)),
-            protocol_address=value(
-                said, "protocol-address", cast("tuple[bytes, int] | None", None)
-            ),
             gre_key=value(said, "gre-key", cast("int | None", None)),
             secret=value(said, "cisco-authentication", cast("bytes | None", None)),
             holding_time=value(said, "holding-time", DEFAULT_HOLDING_TIME),
@@ -346,4 +355,4 @@ class _Resolver:
                 message = f"joins VPN {spoke.vpn.index} and VPN {other.vpn.index} into one LAN"
                 self.found.warn(provision, spoke.bridge, message)
         if not plan.speakers:
-            self.found.warn(None, "", "nothing to do: no data interface of a spoke or a hub")
+            self.found.warn(None, "", "nothing to do: no data interface, no protocol-address")

@@ -6,7 +6,7 @@ protocol address of the latter. What names one address is one server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from typing import cast
 
@@ -14,9 +14,9 @@ from dmevpn.addresses import format_address
 from dmevpn.config.arguments import Host
 from dmevpn.config.grammar import PEERS
 from dmevpn.config.model import InterfaceConfig, NHSPlan, SpokePlan, Statement
-from dmevpn.config.statements import Findings, every, has_option, last
+from dmevpn.config.statements import Findings, every, has_option, last, single_vpn
 
-__all__ = ["check_servers", "default_servers", "register", "single_vpn"]
+__all__ = ["check_servers", "default_servers", "register"]
 
 
 def default_servers(found: Findings, defaults: Iterable[Statement]) -> tuple[NHSPlan, ...]:
@@ -33,16 +33,20 @@ def default_servers(found: Findings, defaults: Iterable[Statement]) -> tuple[NHS
 
 
 def register(
-    found: Findings, block: InterfaceConfig, spokes: Iterable[SpokePlan]
+    found: Findings,
+    block: InterfaceConfig,
+    spokes: Iterable[SpokePlan],
+    elsewhere: Container[Statement] = (),
 ) -> list[SpokePlan]:
     """The spokes, with what the ``map-vni`` lines of a control interface add to them.
 
     :param block: of the control interface.
+    :param elsewhere: its ``map`` and ``vpn-id`` lines that have another effect.
     """
     result = list(spokes)
     maps = {_protocol(each): each for each in every(block.statements, "map")}
     used: set[bytes | None] = set()
-    for statement, index in _map_vnis(found, block):
+    for statement, index in _map_vnis(found, block, elsewhere):
         nhs, mac = cast("tuple[Host, bytes | None]", statement.arguments[1:])
         mapped = maps.get(nhs.address)
         used.add(nhs.address)
@@ -66,20 +70,10 @@ def register(
             spoke, servers=_with(spoke.servers, server), station=spoke.station or mac
         )
     for address, each in maps.items():
-        if address not in used:
+        if address not in used and each not in elsewhere:
             message = "map has no effect: no map-vni of this interface names its address"
             found.warn(each, each.words[1], message)
     return result
-
-
-def single_vpn(found: Findings, statement: Statement, owner: str) -> int | None:
-    """The VPN index of a ``vpn-id`` that must name one; None if it does not (noted)."""
-    low, high = cast(tuple[int, int], statement.arguments[0])
-    if low == high:
-        return low
-    message = f"{owner} has one VPN: a range is for a hub's data interface"
-    found.error(statement, statement.words[1], message)
-    return None
 
 
 def check_servers(
@@ -119,6 +113,7 @@ def _server(host: Host, *statements: Statement, register: bool, flood: bool) -> 
         address=host.address,
         register=register,
         flood=flood,
+        unique=not any(has_option(statement, "no-unique") for statement in statements),
         peer=said[-1] if said else "rfc",
     )
 
@@ -132,13 +127,16 @@ def _with(servers: tuple[NHSPlan, ...], server: NHSPlan) -> tuple[NHSPlan, ...]:
                 known,
                 register=known.register or server.register,
                 flood=known.flood or server.flood,
+                unique=known.unique and server.unique,
                 peer=known.peer if server.peer == "rfc" else server.peer,
             )
             return (*servers[:place], merged, *servers[place + 1 :])
     return (*servers, server)
 
 
-def _map_vnis(found: Findings, block: InterfaceConfig) -> Iterator[tuple[Statement, int]]:
+def _map_vnis(
+    found: Findings, block: InterfaceConfig, elsewhere: Container[Statement]
+) -> Iterator[tuple[Statement, int]]:
     """Each ``map-vni`` with the index of the VPN that governs it."""
     vpns = every(block.statements, "vpn-id")
     governing = vpns[0] if len(vpns) == 1 else None
@@ -160,8 +158,11 @@ def _map_vnis(found: Findings, block: InterfaceConfig) -> Iterator[tuple[Stateme
             if index is not None:
                 yield statement, index
     for vpn in vpns:
-        if vpn not in governs:
-            message = "vpn-id has no effect: on a control interface it is for map-vni"
+        if vpn not in governs and vpn not in elsewhere:
+            message = (
+                "vpn-id has no effect: on a control interface it is for map-vni and"
+                " protocol-address"
+            )
             found.warn(vpn, vpn.words[1], message)
 
 

@@ -9,7 +9,7 @@ from dmevpn.config.model import ConfigWarning, InterfaceConfig, Statement
 from dmevpn.config.parser import shown
 from dmevpn.errors import ConfigError
 
-__all__ = ["Findings", "every", "has_option", "last", "value"]
+__all__ = ["Findings", "every", "has_option", "last", "single_vpn", "value"]
 
 T = TypeVar("T")
 
@@ -52,3 +52,13 @@ class Findings:
         """Note something idle or doubtful; without a place it is about the whole file."""
         line = 0 if place is None else place.line
         self.warnings.append(ConfigWarning(self._path, line, shown(word), message))
+
+
+def single_vpn(found: Findings, statement: Statement, owner: str) -> int | None:
+    """The VPN index of a ``vpn-id`` that must name one; None if it does not (noted)."""
+    low, high = cast(tuple[int, int], statement.arguments[0])
+    if low == high:
+        return low
+    message = f"{owner} has one VPN: a range is for a hub's data interface"
+    found.error(statement, statement.words[1], message)
+    return None

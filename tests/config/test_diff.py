@@ -100,6 +100,18 @@ def test_restarted_parts_stop_and_start():
     assert [part.vni for part in changes.spokes.to_start] == [101]
 
 
+def test_layer_3():
+    """IPv4 and IPv6 of a VPN restart alone, or with their control interface."""
+    text = BOTH + "interface n3 gre-key 3 protocol-address 1.0.0.1/24 vpn-id 3\n"
+    text += "protocol-address 1.0.3.1/24\n"
+    changes = diff(plan(text), plan(text.replace("1.0.3.1", "1.0.3.2")))
+    assert [new.vpn.index for _, new in changes.layer3.restarted] == [3]
+    assert not (changes.speakers or changes.spokes or changes.hubs)
+    changes = diff(plan(text), plan(text.replace("gre-key 3", "gre-key 4")))
+    assert names(changes.layer3) == ([], ["n3", "n3"], [])
+    assert names(diff(plan(BOTH), plan(text)).layer3) == ([], [], ["n3", "n3"])
+
+
 @pytest.mark.parametrize(
     ("field", "value", "keyword"),
     [("admin", ("tcp:1",), "admin"), ("state_dir", "/x", "state-dir")],
@@ -122,6 +134,8 @@ def test_empty_difference():
 
 BASE = """vpn-oui 02-00-00 admin tcp:1 state-dir /a
 interface n1 transport raw vpn-id 1 map 1.0.0.1 10.0.0.9 map-vni 100 1.0.0.1 register
+interface n3 gre-key 3 protocol-address 1.0.0.3/24 dynamic-map 1.0.0.0/24 hub.example
+shortcut-target 192.168.0.0/24 route-table 7
 interface vx1 controller n1 vpn-id 1 default-vni 100 10.0.0.1 provision br1
 interface hub1 controller n1 vpn-id 1 l2learnonly provision vxlan-port 5000
 """
@@ -132,7 +146,13 @@ EDITS = {
     "vpn-oui": ("02-00-00", "02-00-01"),
     "transport": None,  # auto and raw are the same in this release
     "nbma-address": ("n1 transport", "n1 nbma-address 10.0.0.2 transport"),
-    "protocol-address": ("n1 transport", "n1 protocol-address 1.0.0.2/24 transport"),
+    "protocol-address": ("1.0.0.3/24", "1.0.0.2/24"),
+    "dynamic-map": ("hub.example", "hub2.example"),
+    "shortcut-target": ("192.168.0.0/24", "192.168.0.0/25"),
+    "shortcut": ("route-table 7", "route-table 7 shortcut"),
+    "redirect": ("route-table 7", "route-table 7 redirect"),
+    "non-caching": ("route-table 7", "route-table 7 non-caching"),
+    "route-table": ("route-table 7", "route-table 8"),
     "gre-key": ("n1 transport", "n1 gre-key 5 transport"),
     "cisco-authentication": ("n1 transport", "n1 cisco-authentication x transport"),
     "holding-time": ("n1 transport", "n1 holding-time 60 transport"),
@@ -168,7 +188,9 @@ def test_reload_as_documented(name):
     elif changes.speakers.restarted:
         happened = Reload.SPEAKER
     elif changes.spokes or changes.hubs:
-        happened = Reload.ROLE
+        happened = Reload.USER if name == "map" else Reload.ROLE
+    elif changes.layer3:
+        happened = Reload.LAYER_3
     else:
         happened = Reload.NOTHING
     assert happened is KEYWORDS[name].reload

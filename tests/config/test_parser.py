@@ -207,7 +207,7 @@ MISTAKES = [
         "interface a map-vni 1 hub 2e:cd:9a:5c:ae register",
         "1: map-vni MAC: a MAC address such as 02:00:00:00:00:01 is expected near '2e:cd:9a:5c:ae'",
     ),
-    ("interface a register", "1: belongs after the arguments of map or map-vni or default-vni"),
+    ("interface a register", "1: belongs after the arguments of map or map-vni or dynamic-map"),
     ("interface a transport device", "1: transport auto|raw|device: kernel GRE devices are not"),
     (
         "interface a shortcut-target 1.0.0.0/8 holding-time 5",

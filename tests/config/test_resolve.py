@@ -6,7 +6,7 @@ import pytest
 
 from dmevpn.addresses import VPNID
 from dmevpn.config.grammar import KEYWORDS
-from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.config.parser import parse
 from dmevpn.config.resolve import check, resolve
 from dmevpn.errors import ConfigError
@@ -136,7 +136,6 @@ def test_every_field_of_a_speaker():
             interface="nhrp",
             transport="raw",
             nbma_address=b"\x0a\0\0\x02",
-            protocol_address=(b"\x01\0\0\x02", 24),
             gre_key=7,
             secret=b"s3cret",
             holding_time=600,
@@ -144,6 +143,7 @@ def test_every_field_of_a_speaker():
             vpn_errors=False,
         ),
     )
+    assert plan(text).layer3 == (Layer3Plan(interface="nhrp", addresses=((b"\x01\0\0\x02", 24),)),)
 
 
 def test_top():
@@ -165,7 +165,7 @@ def test_endpoint_of_an_odd_name():
 def test_nothing_to_do():
     """A file without a VPN is correct, and says that nothing will happen."""
     assert plan("").speakers == ()
-    assert warnings("") == ["0: warning: nothing to do: no data interface of a spoke or a hub"]
+    assert warnings("") == ["0: warning: nothing to do: no data interface, no protocol-address"]
 
 
 def test_resolve():
@@ -341,11 +341,9 @@ def test_options_without_effect():
     """So does an option."""
     text = SPOKE.replace("register", "register no-unique\ncisco")
     assert [message.partition(" (")[0] for message in warnings(text)] == [
-        "5: warning: no-unique after default-vni has no effect",
         "6: warning: cisco after default-vni has no effect",
     ]
-    text = ORIGINAL_SPOKE.replace("map 1.0.0.1 10.0.0.1", "map 1.0.0.1 10.0.0.1 register")
-    assert warnings(text)[0].startswith("3: warning: register after map has no effect (layer-3")
+    assert not plan(text).spokes[0].servers[0].unique
 
 
 def test_inherited_keyword_in_the_wrong_place():

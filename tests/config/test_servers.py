@@ -164,7 +164,11 @@ def test_range_on_a_control_interface():
             "vpn-id 3 map-vni 100 10.0.0.1 register",
             "map-vni has no effect: no data interface with VPN 3 and VNI 100 near 'map-vni'",
         ),
-        ("vpn-id 3", "vpn-id has no effect: on a control interface it is for map-vni near '3'"),
+        (
+            "vpn-id 3",
+            "vpn-id has no effect: on a control interface it is for map-vni and protocol-address"
+            " near '3'",
+        ),
         (
             "map 1.0.0.1 10.0.0.1",
             "map has no effect: no map-vni of this interface names its address near '1.0.0.1'",
