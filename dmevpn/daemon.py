@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.application.service import IService, Service
 from twisted.internet.defer import inlineCallbacks, maybeDeferred
+from twisted.logger import ILogObserver
 
 from dmevpn.config.diff import diff
 from dmevpn.config.model import Plan
@@ -28,6 +29,7 @@ class Daemon(Service):
     """Starts the node before the admin interface and stops it after.
 
     :param admin: makes the service that listens on an endpoint for operators.
+    :param observer: where the log goes; None leaves that to twistd.
     """
 
     log = Logger()
@@ -40,13 +42,21 @@ class Daemon(Service):
         node: Node,
         admin: Callable[[str, IController], IService],
         reactor: Any,
+        observer: ILogObserver | None = None,
     ) -> None:
         self.node = node
         self._config = config
         self._reactor = reactor
+        self._observer = observer
         self._watchdog = Watchdog(reactor)
         controller = Controller(node, config, self.reload)
         self._admin = [admin(endpoint, controller) for endpoint in plan.admin]
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Become part of an application; twistd looks there for the log's observer."""
+        if self._observer is not None:
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def privilegedStartService(self) -> None:
         """Open sockets and devices; all of them or none.

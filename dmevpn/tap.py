@@ -23,6 +23,7 @@ from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.errors import StartError
 from dmevpn.interfaces import IController, IRequestIDStore
 from dmevpn.log import LEVELS, Logger
+from dmevpn.logfile import make_observer
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.requests import FileRequestIDStore, TimeRequestIDStore
@@ -178,4 +179,14 @@ def makeService(options: Options) -> IService:
     def admin(endpoint: str, controller: IController) -> IService:
         return AdminService(reactor, endpoint, controller, metrics=metrics, log_levels=LEVELS)
 
-    return Daemon(config=options.config, plan=plan, node=node, admin=admin, reactor=reactor)
+    observer = None
+    if options.parent is not None and not options.parent.get("logger"):
+        observer = make_observer(options.parent, plan.log_format, reactor)
+    return Daemon(
+        config=options.config,
+        plan=plan,
+        node=node,
+        admin=admin,
+        reactor=reactor,
+        observer=observer,
+    )

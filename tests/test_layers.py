@@ -59,7 +59,11 @@ LAYERS = (
         foreign=("zope.interface", "twisted"),
     ),
     Layer(modules=("admin",), own=(*BASE, "admin"), foreign=("zope.interface", "twisted")),
-    Layer(modules=("tap", "daemon", "systemd"), own=("",), foreign=("zope.interface", "twisted")),
+    Layer(
+        modules=("tap", "daemon", "logfile", "systemd"),
+        own=("",),
+        foreign=("zope.interface", "twisted"),
+    ),
 )
 
 #: Who may reach memory and the C library directly.

@@ -24,6 +24,7 @@ __all__ = [
     "host",
     "ip_address",
     "ip_prefix",
+    "log_format",
     "looks_like_mac",
     "multicast",
     "network",
@@ -89,6 +90,13 @@ def yes_or_no(word: str) -> bool:
     if word not in ("yes", "no"):
         raise ValueError("yes or no is expected")
     return word == "yes"
+
+
+def log_format(word: str) -> str:
+    """The form of the log."""
+    if word not in ("text", "json"):
+        raise ValueError("text or json is expected")
+    return word
 
 
 def transport(word: str) -> str:

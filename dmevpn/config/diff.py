@@ -74,7 +74,11 @@ def diff(old: Plan, new: Plan) -> Changes:
         old.speakers, new.speakers, lambda s: s.interface, lambda speaker: everything
     )
     touched = {after.interface for _, after in speakers.restarted}
-    postponed = {"admin": old.admin != new.admin, "state-dir": old.state_dir != new.state_dir}
+    postponed = {
+        "admin": old.admin != new.admin,
+        "state-dir": old.state_dir != new.state_dir,
+        "log-format": old.log_format != new.log_format,
+    }
     return Changes(
         speakers=speakers,
         spokes=_difference(

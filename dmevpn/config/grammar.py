@@ -172,6 +172,14 @@ _ROWS = (
         no_effect=_NOT_YET,
     ),
     Keyword(
+        name="log-format",
+        help="The form of the log's lines: `text`, or `json` with an object in each. Where the log"
+        " goes is twistd's option `--logfile`. Default: text.",
+        contexts=_TOP,
+        arguments=(Argument(name="text|json", convert=a.log_format, example="json"),),
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
         name="state-dir",
         help="Where state that must survive a restart is kept. Default: `/var/lib/dmevpn/NAME`."
         " The option `--state-dir` wins over it.",

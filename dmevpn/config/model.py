@@ -216,3 +216,5 @@ class Plan:
     admin: tuple[str, ...] = ()
     """Twisted server endpoint descriptions."""
     state_dir: str | None = None
+    log_format: str = "text"
+    """``text`` or ``json``."""

@@ -145,6 +145,7 @@ class _Resolver:
             layer3=tuple(layer3),
             admin=tuple(str(s.arguments[0]) for s in every(top, "admin")) or (endpoint,),
             state_dir=value(top, "state-dir", f"/var/lib/dmevpn/{name}"),
+            log_format=value(top, "log-format", "text"),
         )
         self.found.errors += find_conflicts(self._config, plan)
         if not self.found.errors:

@@ -114,7 +114,11 @@ def test_layer_3():
 
 @pytest.mark.parametrize(
     ("field", "value", "keyword"),
-    [("admin", ("tcp:1",), "admin"), ("state_dir", "/x", "state-dir")],
+    [
+        ("admin", ("tcp:1",), "admin"),
+        ("state_dir", "/x", "state-dir"),
+        ("log_format", "json", "log-format"),
+    ],
 )
 def test_postponed(field, value, keyword):
     """What only a new start can change is named, and nothing restarts."""
@@ -132,7 +136,7 @@ def test_empty_difference():
 
 # --- the table ---
 
-BASE = """vpn-oui 02-00-00 admin tcp:1 state-dir /a
+BASE = """vpn-oui 02-00-00 admin tcp:1 state-dir /a log-format text
 interface n1 transport raw vpn-id 1 map 1.0.0.1 10.0.0.9 map-vni 100 1.0.0.1 register
 interface n3 gre-key 3 protocol-address 1.0.0.3/24 dynamic-map 1.0.0.0/24 hub.example
 shortcut-target 192.168.0.0/24 route-table 7
@@ -143,6 +147,7 @@ interface hub1 controller n1 vpn-id 1 l2learnonly provision vxlan-port 5000
 EDITS = {
     "admin": ("tcp:1", "tcp:2"),
     "state-dir": ("/a", "/b"),
+    "log-format": ("log-format text", "log-format json"),
     "vpn-oui": ("02-00-00", "02-00-01"),
     "transport": None,  # auto and raw are the same in this release
     "nbma-address": ("n1 transport", "n1 nbma-address 10.0.0.2 transport"),
