@@ -98,7 +98,7 @@ class Link(NamedTuple):
 
 
 def _u32(data: bytes | None) -> int:
-    return int(struct.unpack_from("=I", data)[0]) if data else 0
+    return int(struct.unpack_from("=I", data)[0]) if data and len(data) >= 4 else 0
 
 
 def _text(data: bytes | None) -> str:

@@ -80,8 +80,13 @@ _ATTRIBUTE = struct.Struct("=HH")
 _PORT = struct.Struct("=HHHxx")
 _NUMBER = struct.Struct("=HHI")
 _CACHEINFO = struct.Struct("=IIII")
+_HALF = struct.Struct("=H")
 # struct nlmsghdr and the ndmsg behind it.
 _HEADER = struct.Struct("=IHHIIBxxxiHBB")
+
+
+#: Octets that an attribute has at least, with its header; one that is cut short ends the reading.
+_SHORTEST = {_NDA_CACHEINFO: 20, _NDA_VLAN: 6, _NDA_PORT: 6, _NDA_VNI: 8, _NDA_MASTER: 8}
 
 
 class Entry(NamedTuple):
@@ -223,7 +228,7 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
             at = offset + 28
             while at + 4 <= end:
                 size, kind = attribute(data, at)
-                if size < 4:
+                if size < _SHORTEST.get(kind, 4) or at + size > end:
                     break
                 if kind == _NDA_LLADDR:
                     mac = data[at + 4 : at + size]
@@ -234,11 +239,11 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
                 elif kind == _NDA_VNI:
                     vni = _NUMBER.unpack_from(data, at)[2]
                 elif kind == _NDA_PORT:
-                    port = socket.ntohs(_PORT.unpack_from(data, at)[2])
+                    port = socket.ntohs(_HALF.unpack_from(data, at + 4)[0])
                 elif kind == _NDA_MASTER:
                     master = _NUMBER.unpack_from(data, at)[2]
                 elif kind == _NDA_VLAN:
-                    vlan = _PORT.unpack_from(data, at)[2]
+                    vlan = _HALF.unpack_from(data, at + 4)[0]
                 at += (size + 3) & ~3
             if len(mac) == 6:
                 yield Entry(

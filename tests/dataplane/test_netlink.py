@@ -102,6 +102,19 @@ def test_truncated_entries() -> None:
     assert list(parse_entries(struct.pack("=IHHII", 4, 28, 0, 0, 0) + bytes(40))) == []
 
 
+def test_damaged_entries() -> None:
+    """Neither does one with a wrong length in it, whichever attribute that is of."""
+    written = self_set(7, station(1), NBMA, vni=101, port=4789)
+    cache_info = attribute(3, bytes(16)) + attribute(5, b"\2\0") + attribute(9, bytes(4))
+    link = struct.pack("=BxHiII", 0, 1, 7, 1, 0) + attribute(3, b"vx0\0") + attribute(4, bytes(4))
+    for data in (message(written.type, written.body + cache_info), message(16, link)):
+        for place in range(len(data)):
+            for octet in (0, 5, 6, 255):
+                damaged = data[:place] + bytes([octet]) + data[place + 1 :]
+                list(parse_entries(damaged))
+                list(parse_links(damaged))
+
+
 def test_attributes() -> None:
     """Attributes are padded, nested, read back, and a broken length ends them."""
     data = attribute(1, b"abc") + nested(2, attribute(3, b"x"), attribute(4, b""))
