@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench bpf venv clean
+.PHONY: help demo demo-down test lint bench fuzz bpf venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -11,6 +11,7 @@ help:
 	@echo "make test          the whole test suite, system tests included (ARGS='-k name' narrows it)"
 	@echo "make lint          ruff, mypy --strict, and the eBPF object against its source"
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
+	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make bpf           build the eBPF object anew (it is kept in git)"
 	@echo "make venv          only install what the others need"
 	@echo "make clean         remove what these commands made in the checkout"
@@ -33,6 +34,10 @@ lint:
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m mypy
 	@tools/check_bpf.sh
+
+fuzz:
+	@tools/setup.sh fuzz
+	@$(PYTHON) -m fuzz $(ARGS)
 
 bench:
 	@tools/setup.sh test

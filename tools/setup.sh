@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes a machine ready for `make demo` (argument: demo) or for the tests and checks (argument: test).
+# Makes a machine ready for `make demo` (argument: demo), for the tests and checks (test), or for
+# `make fuzz` (fuzz).
 #
 # Debian packages are installed only where something is missing, Python packages go into .venv, and a
 # second run finds everything in place and needs no network. What no package can cure is refused in
@@ -11,9 +12,10 @@ say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 case "${1:-}" in
-    demo) extras= ;;
-    test) extras='[test,dev]' ;;
-    *) die "usage: tools/setup.sh demo|test" ;;
+    demo) extras= enough='demo test fuzz' ;;
+    test) extras='[test,dev]' enough='test fuzz' ;;
+    fuzz) extras='[test,dev,fuzz]' enough=fuzz ;;
+    *) die "usage: tools/setup.sh demo|test|fuzz" ;;
 esac
 
 [ "$(uname -s)" = Linux ] || die "dmevpn drives the Linux kernel's vxlan devices; this is $(uname -s)"
@@ -105,15 +107,15 @@ usable_venv() {
     holds place "$PWD" && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 if usable_venv; then
-    if holds test "$wanted" || holds "$1" "$wanted"; then
-        exit 0
-    fi
+    for stamp in $enough; do
+        if holds "$stamp" "$wanted"; then exit 0; fi
+    done
 else
     say "making the virtual environment .venv with $("$python" -V)"
     run "making .venv" "$python" -m venv --clear .venv
     printf '%s\n' "$PWD" >.venv/.dmevpn-place
 fi
-rm -f .venv/.dmevpn-demo .venv/.dmevpn-test
+rm -f .venv/.dmevpn-demo .venv/.dmevpn-test .venv/.dmevpn-fuzz
 say "installing Python packages into .venv (the first time this takes a minute)"
 # Without compat mode setuptools hides our part of twisted.plugins, and twistd would not know us.
 run "pip install" .venv/bin/python -m pip install --disable-pip-version-check \
