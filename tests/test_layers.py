@@ -39,7 +39,7 @@ LAYERS = (
     Layer(
         modules=("nhrp",),
         own=(*BASE, "nhrp"),
-        foreign=("zope.interface", "twisted.internet.interfaces"),
+        foreign=("zope.interface", "twisted.internet.interfaces", "sortedcontainers"),
         forbidden=IMPURE,
     ),
     Layer(modules=("config",), own=(*BASE, "config"), forbidden=IMPURE),

@@ -1,6 +1,7 @@
 """All bindings of one VPN: protocol address to VTEP (RFC 2332 §6.2). Layer: core.
 
-There is one binding per protocol address, the strongest. MAC, IPv4 and IPv6 addresses differ in
+There is one binding per protocol address or prefix, the strongest; where it is wanted, others of
+the same strength that name other VTEPs stand beside it. MAC, IPv4 and IPv6 addresses differ in
 length, so one table keeps them apart. Who wants to know of changes subscribes.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -18,8 +19,14 @@ from dmevpn.addresses import VTEP, Path
 from dmevpn.interfaces import ICacheListener
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
+from dmevpn.nhrp.prefixes import PrefixIndex, key_of
 
-__all__ = ["LIMIT", "SHORTEST_LIFE", "Binding", "Cache", "Kind"]
+__all__ = ["LIMIT", "MOST_BESIDE", "SHORTEST_LIFE", "Binding", "Cache", "Kind"]
+
+_K = TypeVar("_K", VTEP, bytes)
+
+#: Octets of a MAC.
+_MAC: Final = 6
 
 #: Bindings of one VPN, unless its owner says otherwise: twice the 100,000 that a hub is built
 #: for. A peer that registers or makes us resolve ever new addresses ends here.
@@ -28,6 +35,9 @@ LIMIT: Final = 200_000
 #: Registrations of one VTEP that are looked at when one of them is wanted. A site has one or two;
 #: a peer that registers all addresses it can think of at one VTEP makes no question dearer.
 MOST_REGISTRATIONS: Final = 16
+
+#: Bindings that stand beside the first one of an address: an answer has to name them all.
+MOST_BESIDE: Final = 15
 
 #: Seconds of life below which a binding is as good as gone: a reply states whole seconds.
 SHORTEST_LIFE: Final = 1.0
@@ -75,22 +85,43 @@ class Binding:
     """NBMA address in the registration, where translation changed it."""
     path: Path | None = None
     """How its registrant is reached."""
+    prefix_length: int | None = None
+    """Bits of the protocol address that count, the others being zero; None: exactly this one."""
+
+    @property
+    def key(self) -> bytes:
+        """What the cache knows the address or prefix by."""
+        length = self.prefix_length
+        return self.protocol if length is None else key_of(self.protocol, length)
+
+    @property
+    def bits(self) -> int:
+        """How many bits of the protocol address count."""
+        length = self.prefix_length
+        return 8 * len(self.protocol) if length is None else length
 
 
 class Cache:
     """The bindings of one VPN.
 
     :ivar clock: on which bindings expire.
+    :ivar index: the keys of all bindings but MACs, which have no prefixes.
     :param limit: bindings at most; the oldest negative one gives way, else nothing is added.
     """
 
     def __init__(self, clock: IReactorTime, metrics: Metrics, limit: int = LIMIT) -> None:
         self.clock = clock
+        self.index = PrefixIndex()
         self._limit = limit
+        #: By key; those beside the first one of a key by :func:`_place_beside`.
         self._bindings: dict[bytes, Binding] = {}
+        #: The places of those beside the first, by key, in the order they came.
+        self._beside: dict[bytes, dict[bytes, None]] = {}
         #: In the order they came: the first is the first to give way.
         self._negative: dict[bytes, None] = {}
+        #: The places of dynamic bindings by VTEP, and by the NBMA addresses of their registrant.
         self._registered: dict[VTEP, set[bytes]] = {}
+        self._registrants: dict[bytes, set[bytes]] = {}
         self._counts = [0] * len(Kind)
         self._listeners: tuple[ICacheListener, ...] = ()
         self._deadlines = Deadlines(clock, self._due)
@@ -109,15 +140,61 @@ class Cache:
         """All of them as they are now; the cache may change while the caller goes through."""
         return iter(list(self._bindings.values()))
 
-    def lookup(self, protocol: bytes) -> Binding | None:
-        """The binding of an address, if it has at least a second to live."""
-        binding = self._bindings.get(protocol)
+    def lookup(self, key: bytes) -> Binding | None:
+        """The first binding of an address or of the key of a prefix (see
+        :mod:`dmevpn.nhrp.prefixes`), if it has at least a second to live."""
+        binding = self._bindings.get(key)
         if binding is None:
             return None
         expires = binding.expires
         if expires is not None and expires - self.clock.seconds() < SHORTEST_LIFE:
             return None
         return binding
+
+    def find(self, protocol: bytes) -> Binding | None:
+        """What is registered or configured for an address: its own binding, or that of the
+        longest prefix that covers it."""
+        binding = self.lookup(protocol)
+        if binding is not None and binding.kind >= Kind.DYNAMIC:
+            return binding
+        return self.find_around(protocol)
+
+    def find_around(self, protocol: bytes, shorter_than: int | None = None) -> Binding | None:
+        """What is registered or configured for the longest prefix that covers an address.
+
+        :param shorter_than: bits that the prefix has at least one less of; None: any prefix.
+        """
+        for key in self.index.covering(protocol):
+            binding = self.lookup(key)
+            if (
+                binding is not None
+                and binding.kind >= Kind.DYNAMIC
+                and (shorter_than is None or binding.bits < shorter_than)
+            ):
+                return binding
+        return None
+
+    def inside(self, protocol: bytes, prefix_length: int) -> list[Binding]:
+        """The first bindings of all addresses and prefixes in a set. Of a set of MACs, which
+        nobody has a use for, every binding is looked at."""
+        if len(protocol) != _MAC:
+            keys = self.index.inside(protocol, prefix_length)
+            return [self._bindings[key] for key in keys]
+        network = key_of(protocol, prefix_length)
+        return [
+            binding
+            for binding in self._bindings.values()
+            if len(binding.protocol) == _MAC and key_of(binding.protocol, prefix_length) == network
+        ]
+
+    def alternatives(self, binding: Binding) -> list[Binding]:
+        """A binding with those of the same address beside it, the preferred one first."""
+        key = binding.key
+        places = self._beside.get(key)
+        if places is None:
+            return [binding]
+        found = [each for each in map(self.lookup, (key, *places)) if each is not None]
+        return sorted(found, key=lambda each: -each.preference)
 
     def is_registered(self, vtep: VTEP) -> bool:
         """Whether a dynamic binding names a VTEP, even if it is about to expire."""
@@ -127,17 +204,36 @@ class Cache:
         """Dynamic bindings of a VTEP that have at least a second to live; MOST_REGISTRATIONS of
         them are looked at."""
         some = islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS)
-        found = [self.lookup(protocol) for protocol in some]
-        return [binding for binding in found if binding is not None]
+        return [binding for binding in map(self.lookup, some) if binding is not None]
 
-    def put(self, binding: Binding, *, overrule: bool = False) -> bool:
+    def registered_by(self, nbma: bytes) -> Iterator[Binding]:
+        """Dynamic bindings whose registrant has an NBMA address, be it as it says or as it is
+        seen. The cache must not change before the caller is through."""
+        return (self._bindings[place] for place in self._registrants.get(nbma, ()))
+
+    def put(self, binding: Binding, *, overrule: bool = False, beside: bool = False) -> bool:
         """Add a binding or replace the one that is there.
 
         :param overrule: also replace a stronger one: the same source has thought better of it.
-        :return: False if a stronger one is there, or if the cache is full.
+        :param beside: let bindings of the same kind that name other VTEPs stand.
+        :return: False if a stronger one is there, or if there is no room.
         """
-        protocol = binding.protocol
-        old = self._bindings.get(protocol)
+        length = binding.prefix_length
+        key = binding.protocol if length is None else key_of(binding.protocol, length)
+        place = key
+        old = self._bindings.get(place)
+        if (
+            beside
+            and old is not None
+            and old.kind is binding.kind
+            and binding.vtep is not None
+            and old.vtep != binding.vtep
+        ):
+            place = _place_beside(key, binding.vtep)
+            old = self._bindings.get(place)
+            if old is None and len(self._beside.get(key, ())) >= MOST_BESIDE:
+                self._full.inc()
+                return False
         if old is None:
             if len(self._bindings) >= self._limit and not self._evict():
                 self._full.inc()
@@ -149,15 +245,28 @@ class Cache:
             and (old.expires is None or old.expires - self.clock.seconds() >= SHORTEST_LIFE)
         ):
             return False
-        self._bindings[protocol] = binding
-        if old is None or old.kind is not binding.kind or old.vtep != binding.vtep:
-            if old is not None:
-                self._unlist(old)
-            self._list(binding)
+        if not beside and self._beside:
+            for other in list(self._beside.get(key, ())):
+                self.remove(other, "moved")
+        self._bindings[place] = binding
+        if old is None:
+            if place is key:
+                if len(key) != _MAC:
+                    self.index.add(key)
+            else:
+                self._beside.setdefault(key, {})[place] = None
+            self._list(place, binding)
+        elif (
+            old.kind is not binding.kind
+            or old.vtep != binding.vtep
+            or old.claimed != binding.claimed
+        ):
+            self._unlist(place, old)
+            self._list(place, binding)
         if binding.expires is None:
-            self._deadlines.discard(protocol)
+            self._deadlines.discard(place)
         else:
-            self._deadlines.set(protocol, binding.expires)
+            self._deadlines.set(place, binding.expires)
         if old is None:
             for listener in self._listeners:
                 listener.binding_added(binding)
@@ -166,21 +275,39 @@ class Cache:
                 listener.binding_changed(old, binding)
         return True
 
-    def remove(self, protocol: bytes, reason: str) -> Binding | None:
-        """Take a binding away, whatever its kind; what it was, or None."""
-        binding = self._bindings.pop(protocol, None)
+    def remove(self, place: bytes, reason: str) -> Binding | None:
+        """Take the first binding of a key away, whatever its kind; what it was, or None. If there
+        are others beside it, the one that came first takes its place."""
+        binding = self._bindings.pop(place, None)
         if binding is None:
             return None
-        self._unlist(binding)
-        self._deadlines.discard(protocol)
+        self._unlist(place, binding)
+        self._deadlines.discard(place)
+        key = binding.key
+        if place != key:
+            self._forget_beside(key, place)
+        elif key in self._beside:
+            self._promote(key)
+        elif len(key) != _MAC:
+            self.index.remove(key)
         for listener in self._listeners:
             listener.binding_removed(binding, reason)
         return binding
 
+    def drop(self, binding: Binding, reason: str) -> None:
+        """Take one binding away, be it the first of its key or one beside it."""
+        key = binding.key
+        if self._bindings.get(key) is not binding:
+            assert binding.vtep is not None, "what stands beside another one has a VTEP"
+            key = _place_beside(key, binding.vtep)
+        self.remove(key, reason)
+
     def remove_if(self, predicate: Callable[[Binding], bool], reason: str) -> int:
         """Take away all bindings that a predicate is true of; how many."""
-        doomed = [binding.protocol for binding in self._bindings.values() if predicate(binding)]
-        return sum(self.remove(protocol, reason) is not None for protocol in doomed)
+        doomed = [binding for binding in self._bindings.values() if predicate(binding)]
+        for binding in doomed:
+            self.drop(binding, reason)
+        return len(doomed)
 
     def subscribe(self, listener: ICacheListener) -> None:
         """Tell a listener of all changes from now on; listeners are told in this order."""
@@ -194,29 +321,54 @@ class Cache:
         """Forget everything without telling anybody, and leave no timer behind."""
         self._listeners = ()
         self._deadlines.close()
+        self.index.clear()
         self._bindings.clear()
+        self._beside.clear()
         self._negative.clear()
         self._registered.clear()
+        self._registrants.clear()
         self._counts = [0] * len(Kind)
 
-    def _list(self, binding: Binding) -> None:
+    def _list(self, place: bytes, binding: Binding) -> None:
         kind = binding.kind
         self._counts[kind] += 1
         if kind is Kind.NEGATIVE:
-            self._negative[binding.protocol] = None
+            self._negative[place] = None
         elif kind is Kind.DYNAMIC and binding.vtep is not None:
-            self._registered.setdefault(binding.vtep, set()).add(binding.protocol)
+            _add(self._registered, binding.vtep, place)
+            _add(self._registrants, binding.vtep.nbma, place)
+            if binding.claimed:
+                _add(self._registrants, binding.claimed, place)
 
-    def _unlist(self, binding: Binding) -> None:
+    def _unlist(self, place: bytes, binding: Binding) -> None:
         kind = binding.kind
         self._counts[kind] -= 1
         if kind is Kind.NEGATIVE:
-            del self._negative[binding.protocol]
+            del self._negative[place]
         elif kind is Kind.DYNAMIC and binding.vtep is not None:
-            protocols = self._registered[binding.vtep]
-            protocols.discard(binding.protocol)
-            if not protocols:
-                del self._registered[binding.vtep]
+            _take(self._registered, binding.vtep, place)
+            _take(self._registrants, binding.vtep.nbma, place)
+            if binding.claimed:
+                _take(self._registrants, binding.claimed, place)
+
+    def _forget_beside(self, key: bytes, place: bytes) -> None:
+        places = self._beside[key]
+        del places[place]
+        if not places:
+            del self._beside[key]
+
+    def _promote(self, key: bytes) -> None:
+        """Give the first place of a key, which is free, to the binding beside it that came
+        first. To everybody else that binding stays what it is."""
+        place = next(iter(self._beside[key]))
+        self._forget_beside(key, place)
+        binding = self._bindings.pop(place)
+        self._unlist(place, binding)
+        self._deadlines.discard(place)
+        self._bindings[key] = binding
+        self._list(key, binding)
+        if binding.expires is not None:
+            self._deadlines.set(key, binding.expires)
 
     def _evict(self) -> bool:
         """Make room by forgetting the oldest negative binding: it can be asked for again."""
@@ -227,11 +379,33 @@ class Cache:
         self.remove(oldest, "flushed")
         return True
 
-    def _due(self, protocol: bytes) -> float | None:
-        expires = self._bindings[protocol].expires
+    def _due(self, place: bytes) -> float | None:
+        expires = self._bindings[place].expires
         assert expires is not None, "what never expires has no deadline"
         if expires > self.clock.seconds():
             return expires
         self._expired.inc()
-        self.remove(protocol, "expired")
+        self.remove(place, "expired")
+        # Another binding may have moved up into the place, with its own deadline.
         return None
+
+
+def _place_beside(key: bytes, vtep: VTEP) -> bytes:
+    """Where a binding stands that is not the first of its key; no key has this length."""
+    vni = (vtep.vni or 0).to_bytes(4, "big")
+    return b"%b%b%c%b" % (key, vtep.nbma.ljust(16, b"\0"), len(vtep.nbma), vni)
+
+
+def _add(table: dict[_K, set[bytes]], key: _K, place: bytes) -> None:
+    places = table.get(key)
+    if places is None:
+        table[key] = {place}
+    else:
+        places.add(place)
+
+
+def _take(table: dict[_K, set[bytes]], key: _K, place: bytes) -> None:
+    places = table[key]
+    places.discard(place)
+    if not places:
+        del table[key]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dmevpn.addresses import parse_ip
+from dmevpn.addresses import VTEP, parse_ip, parse_prefix
 from dmevpn.interfaces import ICacheListener
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.cache import Cache, Kind
+from dmevpn.nhrp.cache import MOST_BESIDE, Binding, Cache, Kind
 from tests.nhrp.neighbours import (
     HOST,
     OTHER_HOST,
@@ -203,3 +205,109 @@ def test_close_leaves_nothing(clock: Clock, cache: Cache, log: CacheLog) -> None
     assert not clock.getDelayedCalls()
     assert len(cache) == 0 and cache.count(Kind.CACHED) == 0
     assert log.take() == []
+
+
+# --- prefixes ---------------------------------------------------------------------------------
+
+
+def prefix(text: str, kind: Kind = Kind.DYNAMIC, **more: Any) -> Binding:
+    protocol, length = parse_prefix(text)
+    return binding(protocol, more.pop("vtep", VTEP_A), kind, prefix_length=length, **more)
+
+
+def test_the_longest_prefix_is_found(clock: Clock, cache: Cache) -> None:
+    """An address of its own wins over all prefixes, and what is about to expire is not there."""
+    wide, narrow = prefix("10.0.0.0/8"), prefix("10.1.0.0/16", expires=10.0)
+    own = binding(parse_ip("10.1.0.1"), kind=Kind.STATIC)
+    for each in (wide, narrow, own, prefix("10.1.2.0/24", Kind.CACHED)):
+        assert cache.put(each)
+    assert cache.find(parse_ip("10.1.0.1")) is own
+    assert cache.find(parse_ip("10.1.2.3")) is narrow, "answers of others do not count"
+    assert cache.find(parse_ip("10.2.0.1")) is wide
+    assert cache.find(parse_ip("11.0.0.1")) is None
+    assert cache.find_around(narrow.protocol, narrow.bits) is wide
+    clock.advance(9.5)
+    assert cache.find(parse_ip("10.1.2.3")) is wide
+    inside = cache.inside(parse_ip("10.1.0.0"), 16)
+    assert {each.key for each in inside} == {own.key, narrow.key, prefix("10.1.2.0/24").key}
+    cache.remove(own.key, "purged")
+    assert own not in cache.inside(parse_ip("10.1.0.0"), 16)
+
+
+def test_a_set_of_macs(cache: Cache) -> None:
+    """A purge may name one."""
+    for mac in (HOST, OTHER_HOST, STATION_A):
+        cache.put(binding(mac))
+    assert {each.protocol for each in cache.inside(HOST, 24)} == {HOST, OTHER_HOST}
+
+
+# --- several bindings of one address ----------------------------------------------------------
+
+
+def at(number: int, **more: Any) -> Binding:
+    return binding(HOST, VTEP(parse_ip("192.0.2.30"), number), Kind.DYNAMIC, **more)
+
+
+def test_bindings_beside_each_other(clock: Clock, metrics: Metrics) -> None:
+    """Each VTEP has its own, with its own time; the preferred one is named first."""
+    cache, log = Cache(clock, metrics), CacheLog()
+    cache.subscribe(log)
+    one, two, three = at(1, expires=10.0), at(2, preference=9), at(3, expires=20.0)
+    for each in (one, two, three):
+        assert cache.put(each, beside=True)
+    assert len(cache) == cache.count(Kind.DYNAMIC) == 3
+    assert cache.lookup(HOST) is one
+    assert cache.alternatives(one) == [two, one, three]
+    assert log.take() == [("added", HOST, "dynamic")] * 3
+    again = at(3, expires=15.0)
+    cache.put(again, beside=True)
+    assert len(cache) == 3 and cache.registrations_of(at(3).vtep) == [again]  # type: ignore
+    log.take()
+    clock.advance(10)
+    assert log.take() == [("removed", HOST, "expired")]
+    assert cache.lookup(HOST) is two, "the next one has moved up"
+    assert cache.alternatives(two) == [two, again]
+    cache.drop(again, "purged")
+    assert cache.alternatives(two) == [two] and not cache.is_registered(at(3).vtep)  # type: ignore
+    cache.put(again, beside=True)
+    cache.put(at(7))
+    assert [each.vtep.vni for each in cache.bindings() if each.vtep] == [7], "the only one now"
+    cache.remove(HOST, "purged")
+    assert len(cache) == 0 and cache.inside(HOST, 48) == []
+    clock.advance(100)
+    assert not clock.getDelayedCalls()
+
+
+def test_one_that_moved_up_expires_in_its_own_time(clock: Clock, metrics: Metrics) -> None:
+    """It has changed its place, not its time."""
+    cache = Cache(clock, metrics)
+    cache.put(at(1, expires=10.0))
+    cache.put(at(2, expires=20.0), beside=True)
+    clock.advance(11)
+    assert len(cache) == 1
+    clock.advance(9)
+    assert len(cache) == 0
+
+
+def test_not_too_many_beside_each_other(clock: Clock, metrics: Metrics) -> None:
+    """An answer must have room for all of them."""
+    cache = Cache(clock, metrics)
+    for number in range(1, MOST_BESIDE + 2):
+        assert cache.put(at(number), beside=True)
+    assert not cache.put(at(99), beside=True)
+    assert cache.put(at(3), beside=True), "who is there may renew"
+    assert metrics.value("cache_full") == 1
+    assert cache.remove_if(lambda each: True, "flushed") == MOST_BESIDE + 1
+    assert len(cache) == 0
+
+
+def test_who_registered(cache: Cache) -> None:
+    """A client is known by the address it has, and by the one it is seen at."""
+    translated = binding(kind=Kind.DYNAMIC, claimed=parse_ip("10.9.9.9"))
+    cache.put(translated)
+    assert list(cache.registered_by(VTEP_B.nbma)) == [translated]
+    assert list(cache.registered_by(parse_ip("10.9.9.9"))) == [translated]
+    cache.put(binding(kind=Kind.DYNAMIC, claimed=parse_ip("10.9.9.8")))
+    assert list(cache.registered_by(parse_ip("10.9.9.9"))) == []
+    cache.remove(HOST, "purged")
+    assert list(cache.registered_by(parse_ip("10.9.9.8"))) == []
