@@ -145,7 +145,8 @@ class _Node:
         ]
 
     def _prepare(self) -> None:
-        """What is particular to a target."""
+        """End the other node: the fuzzer speaks for everybody else."""
+        raise NotImplementedError
 
     def _node(self) -> Machine:
         """Whom the packets go to."""
@@ -200,6 +201,9 @@ class Hub(_Node):
 
     name = "hub"
 
+    def _prepare(self) -> None:
+        self._world.kill(self._site.machine)
+
     def _node(self) -> Machine:
         return self._world.hub
 
@@ -211,12 +215,12 @@ class Hub(_Node):
 
 
 class Spoke(_Node):
-    """A spoke's daemon, from the GRE header on; the hub is silent, so the fuzzer answers."""
+    """A spoke's daemon, from the GRE header on."""
 
     name = "spoke"
 
     def _prepare(self) -> None:
-        self._world.network.isolate(self._world.hub.address)
+        self._world.kill(self._world.hub)
 
     def _node(self) -> Machine:
         return self._site.machine
