@@ -200,11 +200,16 @@ def main() -> int:
         _minimise(names)
         return 0
     FINDINGS.mkdir(parents=True, exist_ok=True)
+    # A run in the background is ended by this one, and its child with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seconds = arguments.seconds or (float("inf") if arguments.runs else 60.0)
     share, packets = seconds / len(names), -(-arguments.runs // len(names))
     os.environ["PYTHONHASHSEED"] = "0"
     with TemporaryDirectory() as directory:
-        results = [_fuzz(name, directory, share, packets) for name in names]
+        try:
+            results = [_fuzz(name, directory, share, packets) for name in names]
+        except KeyboardInterrupt:
+            return 130
     if all(results):
         print("fuzz: ok")
     return 0 if all(results) else 1
