@@ -116,7 +116,7 @@ class World:
             speakers=(self.speaker,),
             hubs=(HubPlan(interface="vx0", controller="nhrp", vpns=vpns),),
         )
-        self.names: dict[str, Callable[[], Deferred[bytes]]] = {}
+        self.names: dict[str, Callable[[], Deferred[Any]]] = {}
 
     # --- making it ------------------------------------------------------------------------
 
@@ -183,12 +183,17 @@ class World:
                 authenticator=CiscoAuthentication,
                 spoke_dataplane=spoke_dataplane,
                 hub_dataplane=hub_dataplane,
-                resolve_host=lambda name, family: self.names[name](),
+                resolve_host=self._resolve,
                 request_ids=TimeRequestIDStore(self.clock.seconds),
                 jitter=lambda: 0.5,
                 machine_id=b"test",
             ),
         )
+
+    def _resolve(self, name: str, family: int | None) -> Deferred[tuple[bytes, ...]]:
+        """Names have one address or a tuple of them."""
+        found: Deferred[Any] = self.names[name]()
+        return found.addCallback(lambda each: (each,) if isinstance(each, bytes) else each)
 
     def _start(self, machine: Machine, plan: Plan) -> Node:
         machine.node = self.make_node(machine, plan)

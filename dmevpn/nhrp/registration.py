@@ -129,10 +129,14 @@ class RegistrationClient:
     :ivar expires: when the binding at the server runs out, on the clock; None without one.
     :ivar renew_at: when it will next be renewed or asked for again; None while being asked for.
     :ivar last_error: why the latest request failed, or None.
+    :ivar server: the server's protocol address, as far as it has told us; else empty.
     :param jitter: uniform in [0, 1).
     :param station: the protocol address that is registered, and the source of the requests.
     :param vtep: where it is.
     :param holding_time: seconds asked for.
+    :param destination: protocol address of the server, or of its network's broadcast; empty if
+        neither is known: the server knows its clients by their own (RFC 2332 §5.2.3).
+    :param unique: whether nobody else may take the address over.
     :param on_change: called after each change of the state, and once more when the binding runs
         out while the state stays, because :attr:`usable` has changed then.
     """
@@ -153,6 +157,8 @@ class RegistrationClient:
         mtu: int,
         metrics: Metrics,
         on_change: Callable[[RegistrationClient, State, State], None],
+        destination: bytes = b"",
+        unique: bool = True,
     ) -> None:
         self.path = path
         self.nhs = path.peer
@@ -168,6 +174,9 @@ class RegistrationClient:
         self._vtep = vtep
         self._holding_time = holding_time
         self._mtu = mtu
+        self.server = b""
+        self._destination = destination or station
+        self._unique = unique
         self._on_change = on_change
         self._request_id: int | None = None
         self._conflict = False
@@ -209,6 +218,9 @@ class RegistrationClient:
         self._request_id = None
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         if refusal == CIECode.SUCCESS:
+            responder = packet.extension(ResponderAddress)
+            if responder is not None and responder.cies:
+                self.server = responder.cies[0].protocol
             granted = min([cie.holding_time for cie in packet.cies if cie.holding_time] or [0])
             self._move(Input.ACK, lambda: self._accepted(granted or self._holding_time))
         elif refusal == CIECode.ALREADY_REGISTERED and not self._conflict:
@@ -360,19 +372,19 @@ class RegistrationClient:
         self._outstanding.send_once(self._make_purge, self._link, self.path)
 
     def _make_request(self, request_id: int) -> RegistrationRequest:
-        """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3).
-
-        The destination is our own address, since we do not know the server's.
-        """
+        """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3)."""
+        width = 8 * len(self._station)
+        prefix_length, flags = (EXACT_PREFIX, RegistrationFlag.U) if self._unique else (width, 0)
+        cie = CIE(prefix_length=prefix_length, mtu=self._mtu, holding_time=self._holding_time)
         return RegistrationRequest(
             source_nbma=self._vtep.nbma,
             source_subaddress=encode_vni(self._vtep.vni),
             source_protocol=self._station,
-            destination_protocol=self._station,
+            destination_protocol=self._destination,
             protocol_type=protocol_type_of(self._station),
-            flags=RegistrationFlag.U,
+            flags=flags,
             request_id=request_id,
-            cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu, holding_time=self._holding_time),),
+            cies=(cie,),
             extensions=(ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord()),
         )
 
@@ -383,7 +395,7 @@ class RegistrationClient:
             source_nbma=self._vtep.nbma,
             source_subaddress=encode_vni(self._vtep.vni),
             source_protocol=self._station,
-            destination_protocol=self._station,
+            destination_protocol=self._destination,
             protocol_type=protocol_type_of(self._station),
             flags=PurgeFlag.N,
             request_id=request_id,

@@ -1,8 +1,8 @@
-"""Host names of hubs to underlay addresses, until they are known. Layer: role."""
+"""Host names of peers to underlay addresses, for as long as somebody wants them. Layer: role."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -11,65 +11,88 @@ from twisted.python.failure import Failure
 
 from dmevpn.log import Logger
 
-__all__ = ["NameLookup"]
+__all__ = ["REFRESH", "RETRY", "Addresses", "NameWatch"]
 
-#: Seconds until names are looked up again that could not be.
+#: Seconds until names are looked up again that could not be, before they have ever been.
 RETRY = 10.0
+#: Seconds between two look-ups of known names. The system's resolver keeps the lives of its
+#: answers to itself.
+REFRESH = 60.0
+
+#: Underlay addresses by name; those of a name in the order of the system's preference.
+Addresses = dict[str, tuple[bytes, ...]]
 
 
-class NameLookup:
-    """Looks up several names, again and again until all are known.
+class NameWatch:
+    """Looks up several names, again and again.
 
-    :param resolve: a name to a Deferred of its address.
-    :param found: called once, with name → address.
+    Nobody hears of a failure once the names are known: whoever has an address keeps it.
+
+    :param resolve: a name to a Deferred of its addresses, one at least.
+    :param changed: called when all names are known, and whenever their addresses differ from what
+        it was called with; their order means nothing.
     """
 
     log = Logger()
 
     def __init__(
         self,
-        names: list[str],
-        resolve: Callable[[str], Deferred[bytes]],
+        names: Iterable[str],
+        resolve: Callable[[str], Deferred[tuple[bytes, ...]]],
         clock: IReactorTime,
-        found: Callable[[dict[str, bytes]], None],
+        changed: Callable[[Addresses], None],
     ) -> None:
-        self._names = names
+        self._names = sorted(set(names))
         self._resolve = resolve
         self._clock = clock
-        self._found = found
+        self._changed = changed
+        self._known: dict[str, frozenset[bytes]] = {}
+        self._failing = False
         self._waiting: Deferred[Any] | None = None
-        self._retry: Any = None
-        self._cancelled = False
+        self._next: Any = None
+        self._stopped = False
 
     def start(self) -> None:
         """Ask for all names now."""
-        self._retry = None
+        self._next = None
         waiting = gatherResults([self._resolve(name) for name in self._names], consumeErrors=True)
         self._waiting = waiting
         waiting.addCallbacks(self._succeeded, self._failed)
         waiting.addErrback(lambda failure: self.log.failure("after a look-up", failure))
 
-    def cancel(self) -> None:
-        """Give up; ``found`` is not called any more."""
-        self._cancelled = True
-        if self._retry is not None:
-            self._retry.cancel()
+    def stop(self) -> None:
+        """Ask no more; ``changed`` is not called any more."""
+        self._stopped = True
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
         elif self._waiting is not None:
             self._waiting.cancel()
 
-    def _succeeded(self, addresses: list[bytes]) -> None:
-        if not self._cancelled:
-            self._found(dict(zip(self._names, addresses, strict=True)))
+    def _succeeded(self, found: list[tuple[bytes, ...]]) -> None:
+        if self._stopped:
+            return
+        if self._failing:
+            self._failing = False
+            self.log.info("{names}: found again", names=", ".join(self._names))
+        self._next = self._clock.callLater(REFRESH, self.start)
+        addresses = dict(zip(self._names, found, strict=True))
+        known = {name: frozenset(each) for name, each in addresses.items()}
+        if known != self._known:
+            self._known = known
+            self._changed(addresses)
 
     def _failed(self, failure: Failure) -> None:
-        if self._cancelled:
+        if self._stopped:
             return
         if isinstance(failure.value, FirstError):
             failure = failure.value.subFailure
-        self.log.warn(
-            "cannot look up {names}: {reason}; trying again in {seconds} s",
-            names=", ".join(self._names),
-            reason=failure.getErrorMessage(),
-            seconds=RETRY,
-        )
-        self._retry = self._clock.callLater(RETRY, self.start)
+        if not self._failing:
+            self.log.warn(
+                "cannot look up {names}: {reason}; {outcome}",
+                names=", ".join(self._names),
+                reason=failure.getErrorMessage(),
+                outcome="the known address stays" if self._known else "trying again",
+            )
+        self._failing = True
+        self._next = self._clock.callLater(REFRESH if self._known else RETRY, self.start)

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.config.diff import Changes, diff
-from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import (
     IAuthenticator,
@@ -38,7 +38,7 @@ from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.requests import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.hub import HubRole, VTEPOwners
-from dmevpn.roles.lookup import NameLookup
+from dmevpn.roles.lookup import Addresses, NameWatch
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.spoke import SpokeRole
 
@@ -59,8 +59,8 @@ class Drivers:
     authenticator: Callable[[bytes], IAuthenticator]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
-    resolve_host: Callable[[str, int | None], Deferred[bytes]]
-    """A host name to its underlay address; of 4 or 16 octets, if one must be."""
+    resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]]
+    """A host name to its underlay addresses; of 4 or 16 octets, if they must be."""
     request_ids: IRequestIDStore
     jitter: Callable[[], float]
     """A number from [0, 1), uniformly."""
@@ -90,7 +90,7 @@ class Node(Service):
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
         self._owners = VTEPOwners(metrics)
-        self._lookups: dict[str, NameLookup] = {}
+        self._names: dict[str, NameWatch] = {}
         self._applying = DeferredLock()
         self._stopping = False
 
@@ -156,7 +156,7 @@ class Node(Service):
 
     def _running(self, plan: Plan) -> Plan:
         """What of a plan runs, or will when the names of its hubs are known."""
-        spokes = {*self.spokes, *self._lookups}
+        spokes = {*self.spokes, *self._names}
         return replace(
             plan,
             speakers=tuple(each for each in plan.speakers if each.interface in self.speakers),
@@ -214,8 +214,12 @@ class Node(Service):
     def _start_spoke(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
         names = [server.host for server in plan.servers if server.address is None]
         if names:
-            self._look_up(names, plan, speaker_plan)
-            return
+            self._watch_names(names, plan, speaker_plan)
+        else:
+            self._start_known(plan, speaker_plan)
+
+    def _start_known(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+        """Start a spoke, every server of which has an address."""
         spoke = SpokeRole(
             plan=plan,
             speaker_plan=speaker_plan,
@@ -231,29 +235,29 @@ class Node(Service):
         self._start(spoke)
         self.spokes[plan.interface] = spoke
 
-    def _look_up(self, names: list[str], plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
-        """Start a spoke once the names of its hubs have addresses."""
-
-        def found(addresses: dict[str, bytes]) -> None:
-            del self._lookups[plan.interface]
-            servers = tuple(
-                replace(server, address=addresses.get(server.host, server.address))
-                for server in plan.servers
-            )
-            try:
-                self._start_spoke(replace(plan, servers=servers), speaker_plan)
-            except DmevpnError as error:
-                self.log.error("{reason}", reason=str(error))
-                self.plan = self._running(self.plan)
-
+    def _watch_names(self, names: list[str], plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+        """Start a spoke once the names of its hubs have addresses, and follow these."""
         # All addresses of a spoke are of one family.
         known = [speaker_plan.nbma_address, *(server.address for server in plan.servers)]
         family = next((len(address) for address in known if address is not None), None)
-        lookup = NameLookup(
-            names, lambda name: self._drivers.resolve_host(name, family), self.clock, found
+
+        def changed(addresses: Addresses) -> None:
+            spoke = self.spokes.get(plan.interface)
+            if spoke is not None:
+                spoke.set_servers(_addressed(plan.servers, addresses, spoke.plan.servers))
+                return
+            servers = _addressed(plan.servers, addresses, ())
+            try:
+                self._start_known(replace(plan, servers=servers), speaker_plan)
+            except DmevpnError as error:
+                self.log.error("{reason}", reason=str(error))
+                self._names.pop(plan.interface).stop()
+                self.plan = self._running(self.plan)
+
+        watch = self._names[plan.interface] = NameWatch(
+            names, lambda name: self._drivers.resolve_host(name, family), self.clock, changed
         )
-        self._lookups[plan.interface] = lookup
-        lookup.start()
+        watch.start()
 
     @staticmethod
     def _start(role: SpokeRole | HubRole) -> None:
@@ -267,9 +271,9 @@ class Node(Service):
         """Stop what is gone or changed: roles while their speakers still send for them."""
         roles: list[Deferred[None]] = []
         for spoke_plan in changes.spokes.to_stop:
-            lookup = self._lookups.pop(spoke_plan.interface, None)
-            if lookup is not None:
-                lookup.cancel()
+            names = self._names.pop(spoke_plan.interface, None)
+            if names is not None:
+                names.stop()
             spoke = self.spokes.pop(spoke_plan.interface, None)
             if spoke is not None:
                 roles.append(spoke.stop())
@@ -295,3 +299,19 @@ class Node(Service):
             )
 
         return serve
+
+
+def _addressed(
+    servers: tuple[NHSPlan, ...], found: Addresses, before: tuple[NHSPlan, ...]
+) -> tuple[NHSPlan, ...]:
+    """Servers with the addresses of their names: the first of each that was used before, if it
+    still is one, or else the first."""
+    used = {server.address for server in before}
+
+    def address(server: NHSPlan) -> bytes:
+        return next((each for each in found[server.host] if each in used), found[server.host][0])
+
+    return tuple(
+        server if server.address is not None else replace(server, address=address(server))
+        for server in servers
+    )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -24,7 +25,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
-from dmevpn.config.model import SpeakerPlan, SpokePlan
+from dmevpn.config.model import NHSPlan, SpeakerPlan, SpokePlan
 from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
@@ -117,13 +118,13 @@ class SpokeRole:
         self.dataplane.start(self)
         vtep: VTEP = self.dataplane.local_vtep
         self.station = plan.station or derive_station(self._machine_id, plan.vpn, vtep)
-        link = self._speaker.attach(plan.vpn, self)
+        self._link = self._speaker.attach(plan.vpn, self)
         self.resolution = ResolutionClient(
             clock=self._clock,
             jitter=self._jitter,
             cache=self.cache,
             outstanding=self._outstanding,
-            link=link,
+            link=self._link,
             station=self.station,
             vtep=vtep,
             mtu=self.dataplane.mtu,
@@ -137,25 +138,7 @@ class SpokeRole:
                 self.dataplane.withdraw(mac)
             else:
                 self.resolution.adopt(mac, shortcut)
-        for server in plan.servers:
-            if server.register and server.address is not None:
-                client = RegistrationClient(
-                    clock=self._clock,
-                    jitter=self._jitter,
-                    outstanding=self._outstanding,
-                    link=link,
-                    path=Path(server.address, vtep.nbma, self._speaker_plan.gre_key),
-                    station=self.station,
-                    vtep=vtep,
-                    holding_time=self._speaker_plan.holding_time,
-                    mtu=self.dataplane.mtu,
-                    metrics=self._metrics,
-                    on_change=self._registration_changed,
-                )
-                self.registrations.append(client)
-        self._choose_flood()
-        for client in self.registrations:
-            client.start()
+        self.set_servers(plan.servers)
         self.log.info(
             "vpn {vpn}: spoke at {vtep}, station {mac}, on {ifname}",
             vpn=plan.vpn.index,
@@ -185,6 +168,44 @@ class SpokeRole:
         return stopped
 
     # --- hubs ---------------------------------------------------------------------------
+
+    def set_servers(self, servers: tuple[NHSPlan, ...]) -> None:
+        """Register with these hubs, in this order of preference, and with no others.
+
+        A registration with a hub that is still among them goes on.
+
+        :param servers: each has an address.
+        """
+        self.plan = replace(self.plan, servers=servers)
+        wanted = {each.address: each for each in servers if each.register and each.address}
+        known = {client.nhs: client for client in self.registrations}
+        added = {
+            nbma: self._client(nbma, each) for nbma, each in wanted.items() if nbma not in known
+        }
+        self.registrations = [{**known, **added}[nbma] for nbma in wanted]
+        self._choose_flood()
+        for nbma, client in known.items():
+            if nbma not in wanted:
+                client.stop()
+        for client in added.values():
+            client.start()
+
+    def _client(self, nbma: bytes, server: NHSPlan) -> RegistrationClient:
+        vtep: VTEP = self.dataplane.local_vtep
+        return RegistrationClient(
+            clock=self._clock,
+            jitter=self._jitter,
+            outstanding=self._outstanding,
+            link=self._link,
+            path=Path(nbma, vtep.nbma, self._speaker_plan.gre_key),
+            station=self.station,
+            vtep=vtep,
+            unique=server.unique,
+            holding_time=self._speaker_plan.holding_time,
+            mtu=self.dataplane.mtu,
+            metrics=self._metrics,
+            on_change=self._registration_changed,
+        )
 
     def server(self) -> Path | None:
         """The NHS to ask: the first, in order of preference, that knows our registration."""

@@ -11,43 +11,46 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IResolutionReceiver
 from zope.interface import implementer
 
-__all__ = ["resolve_host"]
+__all__ = ["LIMIT", "resolve_host"]
+
+#: Addresses of one name that are used; whoever answers for it could name any number.
+LIMIT = 16
 
 
 @implementer(IResolutionReceiver)
-class _FirstAddress:
-    """Takes the first address that the resolver finds."""
+class _Addresses:
+    """Takes the addresses that the resolver finds."""
 
     def __init__(self, name: str) -> None:
-        self.done: Deferred[bytes] = Deferred()
+        self.done: Deferred[tuple[bytes, ...]] = Deferred()
         self._name = name
-        self._first: bytes | None = None
+        self._found: dict[bytes, None] = {}
 
     def resolutionBegan(self, resolutionInProgress: Any) -> None:
         pass
 
     def addressResolved(self, address: Any) -> None:
-        if self._first is None:
+        if len(self._found) < LIMIT:
             family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            self._first = socket.inet_pton(family, address.host)
+            self._found[socket.inet_pton(family, address.host)] = None
 
     def resolutionComplete(self) -> None:
         if self.done.called:
             return
-        if self._first is None:
-            self.done.errback(DNSLookupError(f"{self._name}: no such host"))
+        if self._found:
+            self.done.callback(tuple(self._found))
         else:
-            self.done.callback(self._first)
+            self.done.errback(DNSLookupError(f"{self._name}: no such host"))
 
 
-def resolve_host(reactor: Any, name: str, family: int | None = None) -> Deferred[bytes]:
-    """The first underlay address of a host name, in the order of the system's preference.
+def resolve_host(reactor: Any, name: str, family: int | None = None) -> Deferred[tuple[bytes, ...]]:
+    """The underlay addresses of a host name, in the order of the system's preference.
 
     :param reactor: provides IReactorPluggableNameResolver.
-    :param family: 4 or 16, the length that the address must have; None: either.
+    :param family: 4 or 16, the length that the addresses must have; None: either.
     :raises DNSLookupError: (as a failure) if it has none.
     """
-    receiver = _FirstAddress(name)
+    receiver = _Addresses(name)
     types = {None: None, 4: [IPv4Address], 16: [IPv6Address]}[family]
     reactor.nameResolver.resolveHostName(receiver, name, addressTypes=types)
     return receiver.done

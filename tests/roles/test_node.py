@@ -11,13 +11,13 @@ from twisted.internet.error import DNSLookupError
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from zope.interface import implementer
 
-from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP
+from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip
 from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane
 from dmevpn.dataplane.memory_spoke import MemorySpokeDataplane
 from dmevpn.errors import StartError
 from dmevpn.nhrp.registration import State
-from dmevpn.roles.lookup import RETRY
+from dmevpn.roles.lookup import REFRESH, RETRY
 from dmevpn.roles.node import Node
 from dmevpn.roles.spoke import derive_station
 from tests.world import Site, World, mac
@@ -127,6 +127,29 @@ def named_hub(world: World, one: Site) -> Plan:
     plan = world.spoke_plan(one)
     server = replace(plan.spokes[0].servers[0], host="hub.example", address=None)
     return replace(plan, spokes=(replace(plan.spokes[0], servers=(server,)),))
+
+
+def test_a_hub_that_gets_another_address_is_followed(world: World) -> None:
+    """The registration moves to the address that the name has now; the old hub forgets us."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    world.names["hub.example"] = lambda: succeed(world.hub.address)
+    node = world._start(one.machine, named_hub(world, one))
+    world.run(1)
+    assert one.vtep in world.switch.members
+    spoke, moved = node.spokes["vx1"], parse_ip("10.0.0.99")
+    (before,) = spoke.registrations
+    world.names["hub.example"] = lambda: succeed((moved, parse_ip("10.0.0.98")))
+    world.run(REFRESH)
+    assert [client.nhs for client in spoke.registrations] == [moved]
+    assert one.vtep not in world.switch.members, "the old registration was purged"
+    assert one.kernel.flood == (moved,)
+    world.names["hub.example"] = lambda: succeed((parse_ip("10.0.0.98"), moved))
+    world.run(2 * REFRESH, step=1)
+    assert [client.nhs for client in spoke.registrations] == [moved], "an address in use stays"
+    world.names["hub.example"] = lambda: succeed(world.hub.address)
+    world.run(REFRESH + 2, step=1)
+    assert one.vtep in world.switch.members
+    assert before not in spoke.registrations
 
 
 def test_a_name_that_is_not_found_is_one_line_in_the_log(world: World) -> None:

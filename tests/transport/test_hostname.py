@@ -8,7 +8,10 @@ import pytest
 from twisted.internet.error import DNSLookupError
 from twisted.internet.testing import MemoryReactor
 
-from dmevpn.transport.hostname import resolve_host
+from dmevpn.transport.hostname import LIMIT, resolve_host
+
+IPV4, OTHER_IPV4 = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
+IPV6 = bytes.fromhex("20010db8" + "00" * 11 + "01")
 
 
 class Resolver:
@@ -31,18 +34,27 @@ class Resolver:
 @pytest.mark.parametrize(
     ("family", "expected"),
     [
-        (None, bytes.fromhex("20010db8" + "00" * 11 + "01")),
-        (4, bytes([192, 0, 2, 1])),
-        (16, bytes.fromhex("20010db8" + "00" * 11 + "01")),
+        (None, (IPV6, IPV4, OTHER_IPV4)),
+        (4, (IPV4, OTHER_IPV4)),
+        (16, (IPV6,)),
     ],
 )
-def test_first_of_the_family(family: int | None, expected: bytes) -> None:
+def test_those_of_the_family(family: int | None, expected: tuple[bytes, ...]) -> None:
     """A hub with addresses of both families is reached by the one that the spoke uses."""
     reactor: Any = MemoryReactor()
-    reactor.nameResolver = Resolver("2001:db8::1", "192.0.2.1", "192.0.2.2")
-    found: list[bytes] = []
+    reactor.nameResolver = Resolver("2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.1")
+    found: list[tuple[bytes, ...]] = []
     resolve_host(reactor, "hub.example", family).addCallback(found.append)
     assert found == [expected]
+
+
+def test_more_than_are_used() -> None:
+    """A name that somebody gave thousands of addresses costs no more than some."""
+    reactor: Any = MemoryReactor()
+    reactor.nameResolver = Resolver(*[f"192.0.2.{n}" for n in range(1, 100)])
+    found: list[tuple[bytes, ...]] = []
+    resolve_host(reactor, "hub.example").addCallback(found.append)
+    assert [len(each) for each in found] == [LIMIT]
 
 
 def test_nothing_found() -> None:
