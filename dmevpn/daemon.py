@@ -11,7 +11,6 @@ from twisted.internet.defer import inlineCallbacks, maybeDeferred
 from twisted.logger import ILogObserver
 
 from dmevpn.config.diff import diff
-from dmevpn.config.model import Plan
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import IController
 from dmevpn.log import Logger
@@ -28,7 +27,7 @@ Row = dict[str, Any]
 class Daemon(Service):
     """Starts the node before the admin interface and stops it after.
 
-    :param admin: makes the service that listens on an endpoint for operators.
+    :param operators: makes the services that listen for operators, of a controller.
     :param observer: where the log goes; None leaves that to twistd.
     """
 
@@ -38,9 +37,8 @@ class Daemon(Service):
         self,
         *,
         config: ConfigFile,
-        plan: Plan,
         node: Node,
-        admin: Callable[[str, IController], IService],
+        operators: Callable[[IController], list[IService]],
         reactor: Any,
         observer: ILogObserver | None = None,
     ) -> None:
@@ -49,8 +47,7 @@ class Daemon(Service):
         self._reactor = reactor
         self._observer = observer
         self._watchdog = Watchdog(reactor)
-        controller = Controller(node, config, self.reload)
-        self._admin = [admin(endpoint, controller) for endpoint in plan.admin]
+        self._operators = operators(Controller(node, config, self.reload))
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of an application; twistd looks there for the log's observer."""
@@ -65,7 +62,7 @@ class Daemon(Service):
         """
         try:
             self.node.privilegedStartService()
-            for service in self._admin:
+            for service in self._operators:
                 service.privilegedStartService()  # type: ignore[no-untyped-call]
         except BaseException as error:
             if isinstance(error, StartError):
@@ -84,7 +81,7 @@ class Daemon(Service):
         """Everything runs: hear SIGHUP, and tell the service manager."""
         super().startService()  # type: ignore[no-untyped-call]
         self.node.startService()
-        for service in self._admin:
+        for service in self._operators:
             service.startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         self._watchdog.start()
@@ -96,7 +93,7 @@ class Daemon(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         notify_systemd("STOPPING=1")
         self._watchdog.stop()
-        for service in self._admin:
+        for service in self._operators:
             yield maybeDeferred(service.stopService)
         yield self.node.stopService()
 

@@ -32,6 +32,7 @@ __all__ = [
     "IStation",
     "LearnedMAC",
     "MemberCounters",
+    "PlaneCounters",
     "Registration",
     "SpokeListener",
 ]
@@ -74,9 +75,6 @@ class ILink(Interface):
 
     def send(packet: Any, path: Path) -> None:
         """Encapsulate, authenticate and send a packet to ``path.peer``."""
-
-    def form(path: Path) -> Any:
-        """The Form in which packets go to ``path.peer``; plain if it cannot name the VPN."""
 
 
 class IStation(Interface):
@@ -150,6 +148,15 @@ class FDBEntry(NamedTuple):
     """Seconds since a frame was last sent by it; None if unknown."""
 
 
+class PlaneCounters(NamedTuple):
+    """Frames that one vxlan device of a spoke has carried since it was made."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+
+
 class ISpokeDataplane(Interface):
     """The vxlan and bridge forwarding of one VPN at one site.
 
@@ -188,6 +195,12 @@ class ISpokeDataplane(Interface):
 
     def idle_times() -> Any:
         """Deferred of a dict: MAC of each shortcut to seconds since it last carried a frame."""
+
+    def traffic() -> dict[str, PlaneCounters]:
+        """What went by the ``hub`` and by the ``shortcut`` plane; by ``both`` if they are one.
+
+        Planes whose device is missing are left out.
+        """
 
     def stop() -> Any:
         """Withdraw every entry of ours, remove every device of ours; returns a Deferred."""

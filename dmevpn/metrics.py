@@ -1,4 +1,4 @@
-"""Named counters and gauges with labels, kept in memory. Layer: base.
+"""Named counters, gauges and histograms, kept in memory. Layer: base.
 
 Whoever counts something asks for its counter once and keeps it, so that counting is one
 addition. Nothing here does I/O: readers take a :meth:`Metrics.snapshot`.
@@ -6,10 +6,12 @@ addition. Nothing here does I/O: readers take a :meth:`Metrics.snapshot`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
-__all__ = ["Counter", "Metrics", "Sample"]
+__all__ = ["Counter", "Histogram", "Metrics", "Sample"]
 
 #: Label sets kept per metric. Peers cannot make metrics grow beyond it: what comes later is
 #: counted together under the label value "other".
@@ -29,23 +31,42 @@ class Counter:
         self.value += amount
 
 
+class Histogram:
+    """How often a quantity was how large."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """Of each bucket, up to and with its bound; the last is for what exceeds all."""
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
 class Sample(NamedTuple):
     """One number of a snapshot."""
 
     name: str
-    """Begins with ``dmevpn_``; counters end with ``_total``."""
+    """Begins with ``dmevpn_``; counters end with ``_total``, the parts of a histogram with
+    ``_bucket`` (cumulative, bounded by the label ``le``), ``_sum`` and ``_count``."""
     labels: tuple[tuple[str, str], ...]
     """Sorted by label name."""
     kind: str
-    """``counter`` or ``gauge``."""
+    """``counter``, ``gauge`` or ``histogram``."""
     value: float
 
 
 class Metrics:
-    """All counters and gauges of a daemon."""
+    """All counters, gauges and histograms of a daemon."""
 
     def __init__(self) -> None:
         self._counters: dict[str, dict[tuple[tuple[str, str], ...], Counter]] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], Callable[[], float]] = {}
 
     def counter(self, name: str, **labels: str) -> Counter:
@@ -63,6 +84,14 @@ class Metrics:
             if counter is None:
                 counter = series[key] = Counter()
         return counter
+
+    def histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
+        """The histogram of that name; made when first asked for.
+
+        :param name: without the prefix ``dmevpn_``.
+        :param bounds: upper bounds of the buckets, rising.
+        """
+        return self._histograms.setdefault(name, Histogram(bounds))
 
     def gauge(self, name: str, read: Callable[[], float], **labels: str) -> None:
         """Name a number that is read from its owner's table whenever a snapshot is taken."""
@@ -86,5 +115,18 @@ class Metrics:
         for name in sorted(self._counters):
             for labels, counter in sorted(self._counters[name].items()):
                 yield Sample(f"dmevpn_{name}_total", labels, "counter", counter.value)
+        for name, histogram in sorted(self._histograms.items()):
+            yield from _histogram_samples(f"dmevpn_{name}", histogram)
         for (name, labels), read in sorted(self._gauges.items(), key=lambda item: item[0]):
-            yield Sample(f"dmevpn_{name}", labels, "gauge", read())
+            # A reader that takes its time may find that an owner is gone.
+            if self._gauges.get((name, labels)) is read:
+                yield Sample(f"dmevpn_{name}", labels, "gauge", read())
+
+
+def _histogram_samples(name: str, histogram: Histogram) -> Iterator[Sample]:
+    counts = accumulate(histogram.counts)
+    bounds = [*map(repr, histogram.bounds), "+Inf"]
+    for bound, count in zip(bounds, counts, strict=True):
+        yield Sample(f"{name}_bucket", (("le", bound),), "histogram", count)
+    yield Sample(f"{name}_count", (), "histogram", sum(histogram.counts))
+    yield Sample(f"{name}_sum", (), "histogram", histogram.sum)

@@ -102,8 +102,7 @@ def _request_ids(plan: Plan) -> IRequestIDStore:
 
 def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
     def transport(speaker: SpeakerPlan) -> RawGREPort:
-        further_keys = [key for key, _ in speaker.vpn_of_key]
-        return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key, further_keys)
+        return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key)
 
     def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> VXLANFDB:
         return VXLANFDB(reactor, metrics, spoke, speaker.nbma_address)
@@ -177,17 +176,25 @@ def makeService(options: Options) -> IService:
     metrics = Metrics()
     node = Node(plan=plan, clock=reactor, drivers=_drivers(reactor, metrics, plan), metrics=metrics)
 
-    def admin(endpoint: str, controller: IController) -> IService:
-        return AdminService(reactor, endpoint, controller, metrics=metrics, log_levels=LEVELS)
+    def operators(controller: IController) -> list[IService]:
+        services: list[IService] = [
+            AdminService(reactor, endpoint, controller, metrics=metrics, log_levels=LEVELS)
+            for endpoint in plan.admin
+        ]
+        if plan.metrics is not None:
+            # Only who wants it pays for a web server's memory.
+            from dmevpn.admin.scraping import MetricsService
+
+            services.append(MetricsService(reactor, plan.metrics, controller, metrics))
+        return services
 
     observer = None
     if options.parent is not None and not options.parent.get("logger"):
         observer = make_observer(options.parent, plan.log_format, reactor)
     return Daemon(
         config=options.config,
-        plan=plan,
         node=node,
-        admin=admin,
+        operators=operators,
         reactor=reactor,
         observer=observer,
     )

@@ -10,7 +10,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.testing import MemoryReactorClock
 
-from dmevpn.config.model import Plan
 from dmevpn.daemon import Daemon
 from dmevpn.errors import StartError
 from dmevpn.roles.configfile import ConfigFile
@@ -65,19 +64,13 @@ def make(file: Path, calls: list[str], *, endpoints: int = 1, refuses: bool = Fa
     plan, _ = config.load()
     assert plan is not None
     node = world.make_node(world.hub, plan)
-    admins = iter([Admin(calls) for _ in range(endpoints - 1)] + [Admin(calls, refuses)])
-    plan = Plan(**{**_fields(plan), "admin": ("unix:/a",) * endpoints})
+    admins = [Admin(calls) for _ in range(endpoints - 1)] + [Admin(calls, refuses)]
     return Daemon(
         config=config,
-        plan=plan,
         node=node,
-        admin=lambda endpoint, controller: next(admins),
+        operators=lambda controller: admins,
         reactor=Reactor(),
     )
-
-
-def _fields(plan: Plan) -> dict[str, Any]:
-    return {name: getattr(plan, name) for name in plan.__dataclass_fields__}
 
 
 def test_admin_closes_before_the_node(file: Path) -> None:

@@ -58,7 +58,11 @@ LAYERS = (
         own=(*BASE, "nhrp", "config", "roles"),
         foreign=("zope.interface", "twisted"),
     ),
-    Layer(modules=("admin",), own=(*BASE, "admin"), foreign=("zope.interface", "twisted")),
+    Layer(
+        modules=("admin",),
+        own=(*BASE, "admin"),
+        foreign=("zope.interface", "twisted", "prometheus_client"),
+    ),
     Layer(
         modules=("tap", "daemon", "logfile", "systemd"),
         own=("",),

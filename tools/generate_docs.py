@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dmevpn.admin.metric_table import METRICS  # noqa: E402
 from dmevpn.config.grammar import KEYWORDS, Context, Keyword, Option  # noqa: E402
 
 
@@ -75,9 +76,15 @@ def idle_table() -> str:
     return table(["words", "what they are for", "why they do nothing"], rows)
 
 
+def metric_table() -> str:
+    """Every metric with its meaning."""
+    return table(["metric", "meaning"], [[f"`{name}`", text] for name, text in METRICS.items()])
+
+
 #: File and name of each generated part, and who writes it.
 PARTS = {
     "docs/configuration.md": {"keywords": keyword_tables, "idle": idle_table},
+    "docs/metrics.md": {"metrics": metric_table},
 }
 
 

@@ -405,12 +405,12 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "metrics show",
-            "List counters and gauges",
+            "List counters, gauges and histograms",
             (),
             (
                 Column("name", "begins with dmevpn_"),
                 Column("labels", "an object of strings", "labels"),
-                Column("kind", "counter or gauge"),
+                Column("kind", "one of counter, gauge, histogram"),
                 Column("value", "a number", "number"),
             ),
             _metrics_show,

@@ -24,6 +24,12 @@ log = Logger()
 #: Everyone may look which daemons there are; the sockets themselves have a mode of their own.
 DIRECTORY_MODE = 0o755
 
+#: What each keyword's endpoint may look like.
+_EXAMPLES = {
+    "admin": "unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1",
+    "metrics": "tcp:9101:interface=127.0.0.1",
+}
+
 
 def unix_path(description: str) -> str | None:
     """The path of a ``unix:`` endpoint description; None for other endpoints.
@@ -48,12 +54,15 @@ def unix_path(description: str) -> str | None:
     return None
 
 
-def listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListeningPort:
+def listen(
+    reactor: Any, description: str, factory: IProtocolFactory, keyword: str = "admin"
+) -> IListeningPort:
     """Listen on a Twisted server endpoint.
 
     A missing directory of a UNIX socket is made, and a socket that a killed daemon left behind
     is taken over.
 
+    :param keyword: of the configuration, which the message names.
     :raises StartError: naming the endpoint, what is wrong, and the cure.
     """
     try:
@@ -63,17 +72,17 @@ def listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListen
             raise ValueError("no path")
     except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise StartError(
-            f"admin {description}: no endpoint ({error});"
-            " write for example unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1"
+            f"{keyword} {description}: no endpoint ({error});"
+            f" write for example {_EXAMPLES[keyword]}"
         ) from None
     if path is None:
-        return _listening(endpoint, factory, description)
+        return _listening(endpoint, factory, description, keyword)
     made = _make_directory(path)
     _remove_stale(path)
     lock = f"{path}.lock"
     locked = os.path.lexists(lock)
     try:
-        return _listening(endpoint, factory, path)
+        return _listening(endpoint, factory, path, keyword)
     except StartError:
         # Twisted takes the lock before it binds, and leaves it behind when it cannot bind.
         if not locked:
@@ -85,7 +94,9 @@ def listen(reactor: Any, description: str, factory: IProtocolFactory) -> IListen
         raise
 
 
-def _listening(endpoint: Any, factory: IProtocolFactory, place: str) -> IListeningPort:
+def _listening(
+    endpoint: Any, factory: IProtocolFactory, place: str, keyword: str
+) -> IListeningPort:
     # Twisted's own service would log a failure and go on without a socket; every server
     # endpoint that Twisted has listens before it returns, so the outcome is known here.
     outcome: list[Any] = []
@@ -95,23 +106,23 @@ def _listening(endpoint: Any, factory: IProtocolFactory, place: str) -> IListeni
     if isinstance(outcome[0], Failure):
         error = outcome[0].value
         if isinstance(error, CannotListenError | OSError | ValueError):
-            raise StartError(f"cannot listen on {place}: {_explain(error, place)}")
+            raise StartError(f"cannot listen on {place}: {_explain(error, place, keyword)}")
         outcome[0].raiseException()
     port: IListeningPort = outcome[0]
     return port
 
 
-def _explain(error: BaseException, place: str) -> str:
+def _explain(error: BaseException, place: str, keyword: str) -> str:
     """What went wrong, and the cure."""
     if isinstance(error, CannotListenError):
         error = error.socketError
     if isinstance(error, PermissionError):
-        return f"{error.strerror}; run as root, or name another place with `admin`"
+        return f"{error.strerror}; run as root, or name another place with `{keyword}`"
     if isinstance(error, OSError):
-        return f"{error.strerror or error}; name another place with `admin`"
+        return f"{error.strerror or error}; name another place with `{keyword}`"
     if str(error) == "Cannot acquire lock":
         return f"another daemon holds {place}.lock; stop it, or remove that if there is none"
-    return f"{error}; name another place with `admin`"
+    return f"{error}; name another place with `{keyword}`"
 
 
 def _make_directory(path: str) -> bool:

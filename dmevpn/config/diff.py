@@ -76,6 +76,7 @@ def diff(old: Plan, new: Plan) -> Changes:
     touched = {after.interface for _, after in speakers.restarted}
     postponed = {
         "admin": old.admin != new.admin,
+        "metrics": old.metrics != new.metrics,
         "state-dir": old.state_dir != new.state_dir,
         "log-format": old.log_format != new.log_format,
     }

@@ -12,6 +12,7 @@ from typing import Final, cast
 
 from dmevpn.addresses import VPNID, format_address
 from dmevpn.config.arguments import Host
+from dmevpn.config.grammar import PEERS
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     MAIN_TABLE,
@@ -21,7 +22,6 @@ from dmevpn.config.model import (
     Statement,
     TargetPlan,
 )
-from dmevpn.config.peers import daemon
 from dmevpn.config.statements import Findings, every, has_option, last, single_vpn, value
 
 __all__ = ["layer3_plans", "speaks_layer3"]
@@ -144,6 +144,7 @@ def _maps(
         if len(protocol) not in families:
             continue
         used.add(statement)
+        peers = [option.keyword for option in statement.options if option.keyword in PEERS]
         maps.append(
             MapPlan(
                 protocol=protocol,
@@ -153,7 +154,7 @@ def _maps(
                 dynamic=dynamic,
                 register=dynamic or has_option(statement, "register"),
                 unique=not has_option(statement, "no-unique"),
-                peer=daemon(statement),
+                peer=peers[-1] if peers else "rfc",
             )
         )
     return tuple(maps)

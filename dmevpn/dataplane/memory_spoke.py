@@ -19,7 +19,7 @@ from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.dataplane.neighbours import ZERO_MAC
 from dmevpn.dataplane.spoke_table import MAX_HOLDS
 from dmevpn.errors import DataplaneError
-from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener
+from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener, PlaneCounters
 from dmevpn.metrics import Metrics
 
 __all__ = ["MemorySite", "MemorySpokeDataplane", "Row"]
@@ -44,6 +44,8 @@ class MemorySite:
         self.flood: tuple[bytes, ...] = ()
         self.up = True
         self.used: dict[bytes, float] = {}
+        self.carried = {"hub": 0, "shortcut": 0}
+        """Frames sent by each plane."""
         self._clock = clock
         self.driver: MemorySpokeDataplane | None = None
         """Who hears of misses and changes; None while no daemon runs."""
@@ -62,8 +64,10 @@ class MemorySite:
         if row is None:
             if self.driver is not None:
                 self.driver.frame_missed(mac)
+            self.carried["hub"] += 1
             return hub
         self.used[mac] = self._clock.seconds()
+        self.carried["hub" if row.vtep is None else "shortcut"] += 1
         return hub if row.vtep is None else row.vtep
 
     def speak(self, mac: bytes) -> None:
@@ -221,6 +225,13 @@ class MemorySpokeDataplane:
     def _age(self, mac: bytes) -> float | None:
         used = self.site.used.get(mac)
         return None if used is None else self._clock.seconds() - used
+
+    def traffic(self) -> dict[str, PlaneCounters]:
+        """What each plane has carried, in frames of the least size."""
+        return {
+            plane: PlaneCounters(0, 0, count, count * 60)
+            for plane, count in self.site.carried.items()
+        }
 
     def send(self, mac: bytes) -> VTEP | bytes | None:
         """Where a frame of a local station goes; see :meth:`MemorySite.send`."""

@@ -11,8 +11,10 @@ from dmevpn.dataplane.neighbours import BROADCAST, ZERO_MAC
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.provision import Planes, Provisioner, shortcut_plane
 from dmevpn.dataplane.spoke_layout import Layout
+from dmevpn.dataplane.traffic import device_traffic
 from dmevpn.dataplane.underlay import Underlay, find_underlay
 from dmevpn.errors import StartError
+from dmevpn.interfaces import PlaneCounters
 from dmevpn.log import Logger
 
 __all__ = ["DeviceState", "SpokeDevices", "hub_address"]
@@ -120,6 +122,15 @@ class SpokeDevices:
         if self._provisioner is not None:
             self._provisioner.close()
             self._provisioner = None
+
+    def traffic(self) -> dict[str, PlaneCounters]:
+        """What each plane has carried."""
+        name = self._plan.interface
+        planes = {"hub": name, "shortcut": shortcut_plane(name)}
+        if not self.provisioned:
+            planes = {"both": name}
+        found = {plane: device_traffic(self._requests, planes[plane]) for plane in planes}
+        return {plane: counters for plane, counters in found.items() if counters is not None}
 
     def look(self) -> DeviceState:
         """How the devices are now.

@@ -32,7 +32,7 @@ from dmevpn.dataplane.spoke_devices import SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.spoke_table import EntryTable, Reading
 from dmevpn.errors import DataplaneError, StartError
-from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener
+from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener, PlaneCounters
 from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.sockfilter import neighbour_messages
@@ -297,6 +297,14 @@ class VXLANFDB:
         self._running.waiting.append(waiting)
         self._begin_reading()
         return waiting
+
+    def traffic(self) -> dict[str, PlaneCounters]:
+        """What each plane has carried; nothing if the kernel does not say."""
+        try:
+            return self._active.devices.traffic() if self._active else {}
+        except DataplaneError as error:
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            return {}
 
     def _hold_count(self) -> float:
         return len(self._running.table.holds)

@@ -6,14 +6,13 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.errors import MalformedPacket
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import ErrorCode, PacketType
-from dmevpn.nhrp.encapsulation import decapsulate
+from dmevpn.nhrp.encapsulation import LEGACY_LENGTH
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode_embedded
 
-__all__ = ["SOURCES", "ErrorReporter", "describe", "embedded", "embedded_vpn"]
+__all__ = ["SOURCES", "ErrorReporter", "describe", "embedded"]
 
 #: Error Indications in a row to one NBMA address, and how many a second it earns again.
 SOURCE_BURST: Final = 10.0
@@ -112,25 +111,17 @@ class ErrorReporter:
 def embedded(indication: ErrorIndication) -> RequestOrReply | None:
     """The packet that an Error Indication is about, as far as its addresses; None if damaged.
 
-    The original daemon includes its VPN headers.
+    The original daemon includes its VPN headers, which tell nothing new: the indication is
+    looked at in the VPN that it came in.
     """
     contents = indication.contents
+    if contents[:3] == b"\xaa\xaa\x03":
+        contents = contents[LEGACY_LENGTH:]
     try:
-        packet = decode_embedded(contents[decapsulate(contents, DEFAULT_OUI).offset :])
+        packet = decode_embedded(contents)
     except MalformedPacket:
         return None
     return packet if isinstance(packet, RequestOrReply) else None
-
-
-def embedded_vpn(indication: ErrorIndication, oui: bytes) -> VPNID | None:
-    """The VPN that the packet which an Error Indication is about names; None if it names none.
-
-    :param oui: of the VPNs of legacy packets, which do not say.
-    """
-    try:
-        return decapsulate(indication.contents, oui).vpn_id
-    except MalformedPacket:
-        return None
 
 
 def describe(code: int) -> str:

@@ -61,6 +61,8 @@ _RENEWAL: Final = 2 / 3
 #: which the requests for all of them are spread.
 _ADOPTED: Final = 60
 _ADOPTION_SPREAD: Final = 10.0
+#: Bounds in seconds of the histogram of resolution times: from a hub next door to retransmissions.
+_LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(slots=True)
@@ -70,6 +72,8 @@ class _Question:
     request_id: int
     done: list[Callable[[Binding], None]]
     """Whoever waits for the outcome."""
+    asked: float
+    """When, by the clock."""
 
 
 @implementer(ICacheListener)
@@ -129,6 +133,7 @@ class ResolutionClient:
             outcome: metrics.counter("resolutions_answered", outcome=outcome)
             for outcome in ("cached", "negative", "error", "timeout")
         }
+        self._latency = metrics.histogram("resolution_seconds", _LATENCIES)
         cache.subscribe(self)
 
     # --- asking -----------------------------------------------------------------------------
@@ -231,7 +236,7 @@ class ResolutionClient:
             on_timeout=lambda: self._timed_out(protocol),
         )
         assert request_id is not None, "the caller has looked for room"
-        self._questions[protocol] = _Question(request_id, done)
+        self._questions[protocol] = _Question(request_id, done, self._clock.seconds())
 
     def _make_request(self, protocol: bytes, request_id: int) -> ResolutionRequest:
         """Authoritative answers only, so that no server that knows nothing of VPNs answers from
@@ -256,6 +261,7 @@ class ResolutionClient:
     # --- answers ----------------------------------------------------------------------------
 
     def _replied(self, protocol: bytes, packet: RequestOrReply) -> None:
+        self._latency.observe(self._clock.seconds() - self._questions[protocol].asked)
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         best = max(
             filter(None, [self._read(protocol, cie) for cie in packet.cies]),

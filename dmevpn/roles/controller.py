@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import format_address
 from dmevpn.errors import CommandError
-from dmevpn.interfaces import FDBEntry, IController, LearnedMAC
+from dmevpn.interfaces import FDBEntry, IController, LearnedMAC, PlaneCounters
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
@@ -355,7 +355,7 @@ class Controller:
         return self._reload()
 
     def metrics(self) -> Iterator[Row]:
-        """Every counter and gauge."""
+        """Every counter, gauge and histogram; those of one name stand together."""
         for sample in self._node.metrics.snapshot():
             yield {
                 "name": sample.name,
@@ -371,6 +371,17 @@ class Controller:
                     "kind": "counter",
                     "value": value,
                 }
+
+        carried = [(spoke.plan.vpn.index, spoke.dataplane.traffic()) for spoke in self._spokes()]
+        for field in PlaneCounters._fields:
+            for vpn, planes in carried:
+                for plane, counters in planes.items():
+                    yield {
+                        "name": f"dmevpn_plane_{field}_total",
+                        "labels": {"plane": plane, "vpn": str(vpn)},
+                        "kind": "counter",
+                        "value": getattr(counters, field),
+                    }
 
     def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """Report every change of any cache until cancelled."""

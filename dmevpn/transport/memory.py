@@ -142,9 +142,8 @@ class MemoryTransport(GREEndpoint):
         metrics: Metrics,
         addresses: Iterable[bytes],
         key: int | None = None,
-        further_keys: Iterable[int] = (),
     ) -> None:
-        super().__init__(metrics, key, further_keys)
+        super().__init__(metrics, key)
         self.network = network
         self.addresses = tuple(addresses)
 
@@ -155,7 +154,7 @@ class MemoryTransport(GREEndpoint):
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what the kernel would refuse is counted."""
-        packet = self.wrap(data, path)
+        packet = self.wrap(data)
         if packet is None:
             return
         family = [address for address in self.addresses if len(address) == len(path.peer)]

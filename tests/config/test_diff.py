@@ -116,6 +116,7 @@ def test_layer_3():
     ("field", "value", "keyword"),
     [
         ("admin", ("tcp:1",), "admin"),
+        ("metrics", "tcp:2", "metrics"),
         ("state_dir", "/x", "state-dir"),
         ("log_format", "json", "log-format"),
     ],
@@ -136,7 +137,7 @@ def test_empty_difference():
 
 # --- the table ---
 
-BASE = """vpn-oui 02-00-00 admin tcp:1 state-dir /a log-format text
+BASE = """vpn-oui 02-00-00 admin tcp:1 metrics tcp:3 state-dir /a log-format text
 interface n1 transport raw vpn-id 1 map 1.0.0.1 10.0.0.9 map-vni 100 1.0.0.1 register
 interface n3 gre-key 3 protocol-address 1.0.0.3/24 dynamic-map 1.0.0.0/24 hub.example
 shortcut-target 192.168.0.0/24 route-table 7
@@ -146,6 +147,7 @@ interface hub1 controller n1 vpn-id 1 l2learnonly provision vxlan-port 5000
 #: For each keyword, what is written instead of what.
 EDITS = {
     "admin": ("tcp:1", "tcp:2"),
+    "metrics": ("tcp:3", "tcp:4"),
     "state-dir": ("/a", "/b"),
     "log-format": ("log-format text", "log-format json"),
     "vpn-oui": ("02-00-00", "02-00-01"),
@@ -164,8 +166,6 @@ EDITS = {
     "nat-detection": ("n1 transport", "n1 nat-detection no transport"),
     "vpn-errors": ("n1 transport", "n1 vpn-errors no transport"),
     "map": ("10.0.0.9", "10.0.0.8"),
-    "implied-vpn": ("n1 transport", "n1 implied-vpn 7 transport"),
-    "legacy-detection": ("n1 transport", "n1 legacy-detection no transport"),
     "map-vni": ("map-vni 100 1.0.0.1", "map-vni 100 1.0.0.1 02:00:00:00:00:01"),
     "vpn-id": ("n1 vpn-id 1 l2", "n1 vpn-id 2 l2"),
     "controller": ("hub1 controller n1", "n2 gre-key 9 interface hub1 controller n2"),

@@ -226,6 +226,21 @@ class SpokeDataplaneContract:
         dataplane.stop()
         assert list(dataplane.entries()) == []
 
+    def test_traffic(self, metrics: Metrics) -> None:
+        """An operator sees how much goes by a shortcut."""
+        dataplane, _ = self.run(metrics)
+        before = dataplane.traffic()
+        assert set(before) in ({"hub", "shortcut"}, {"both"})
+        plane = "both" if "both" in before else "shortcut"
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.frame(station(1))
+        self.until(
+            "frame", lambda: dataplane.traffic()[plane].tx_packets > before[plane].tx_packets
+        )
+        assert dataplane.traffic()[plane].tx_bytes > before[plane].tx_bytes
+        dataplane.stop()
+
     def test_flood(self, metrics: Metrics) -> None:
         """Broadcasts follow to another hub, and end when there is none."""
         dataplane, _ = self.run(metrics)

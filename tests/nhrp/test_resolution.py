@@ -261,6 +261,19 @@ def test_an_answer_is_a_shortcut_for_its_time(world: World) -> None:
     world.close()
 
 
+def test_how_long_an_answer_takes(world: World) -> None:
+    """Operators see how long answers take, whatever they are."""
+    histogram = world.metrics.histogram("resolution_seconds", ())
+    world.client.resolve(HOST)
+    world.clock.advance(0.02)
+    world.answer_with(VTEP_B, 300)
+    assert histogram.sum == pytest.approx(0.02)
+    assert [bound for bound, n in zip(histogram.bounds, histogram.counts, strict=False) if n] == [
+        0.025
+    ]
+    world.close()
+
+
 def test_the_answer_of_the_vectors(world: World) -> None:
     """Vector V21 is read as it is meant."""
     world.client.resolve(HOST)

@@ -255,6 +255,13 @@ def test_metrics(talk: Talk) -> None:
     names = {row["name"] for row in talk.hub.metrics()}
     assert "dmevpn_packets_total" in names
     talk.world.switch.receive(talk.one.vtep._replace(vni=999), b"\xff" * 6 + A)
+    talk.world.exchange(talk.one, A, talk.two, B)
+    carried = {
+        row["labels"]["plane"]: row["value"]
+        for row in talk.spoke.metrics()
+        if row["name"] == "dmevpn_plane_tx_packets_total"
+    }
+    assert carried["hub"] > 0 and carried["shortcut"] > 0
     rows = [row for row in talk.hub.metrics() if row["name"] == "dmevpn_switch_drops_total"]
     assert any(row["labels"]["reason"] == "unregistered" and row["value"] == 1 for row in rows)
 

@@ -1,0 +1,88 @@
+"""What each metric means, by the name that Prometheus sees. Layer: admin.
+
+HELP lines and docs/metrics.md come from here; a test finds metrics that have no row.
+"""
+
+from __future__ import annotations
+
+__all__ = ["METRICS"]
+
+METRICS = {
+    # --- the daemon ---
+    "dmevpn_build_info": "Versions of dmevpn, Python and Twisted as labels; always 1.",
+    "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
+    "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
+    "dmevpn_scrapes_refused_total": "Scrapes turned away because others were under way.",
+    # --- VPNs ---
+    "dmevpn_vpn_members": "VTEPs registered in a VPN (hub).",
+    "dmevpn_vpn_macs": "MAC addresses that the switch has learned in a VPN (hub).",
+    "dmevpn_vpn_shortcuts": "MAC addresses that are reached directly in a VPN (spoke).",
+    "dmevpn_vpn_pending": "Resolutions under way in a VPN (spoke).",
+    "dmevpn_registration_up": "Whether the hub has our registration (spoke): 1 or 0.",
+    # --- frames at a hub ---
+    "dmevpn_member_rx_packets_total": "Frames that the switch received from a member.",
+    "dmevpn_member_rx_bytes_total": "Their octets.",
+    "dmevpn_member_tx_packets_total": "Frames that the switch sent to a member.",
+    "dmevpn_member_tx_bytes_total": "Their octets.",
+    "dmevpn_member_flooded_packets_total": "Frames of a member that went to all sites: broadcast,"
+    " multicast, unknown destination.",
+    "dmevpn_member_dropped_packets_total": "Frames of a member that were dropped.",
+    "dmevpn_switch_drops_total": "Frames and events that the switch dropped, by reason.",
+    "dmevpn_switch_full_total": "Members or VPNs that the switch had no room for.",
+    "dmevpn_switch_errors_total": "Changes of the switch's tables that the kernel refused.",
+    "dmevpn_switch_events_lost_total": "Times that events of the switch were lost; its table was"
+    " compared then.",
+    "dmevpn_macs_learned_total": "MAC addresses that the switch has learned.",
+    "dmevpn_macs_moved_total": "MAC addresses that came to send from another member.",
+    "dmevpn_macs_aged_total": "MAC addresses that were forgotten because they were silent.",
+    "dmevpn_mac_limit_reached_total": "Reports that a VPN's MAC table is full.",
+    "dmevpn_senders_refused_total": "Reports of frames from somebody who is no member.",
+    "dmevpn_amnesia_full_total": "MAC addresses that could not be purged at all members after a"
+    " restart.",
+    # --- frames at a spoke ---
+    "dmevpn_plane_rx_packets_total": "Frames received by a plane: hub or shortcut; both if they"
+    " are one device.",
+    "dmevpn_plane_rx_bytes_total": "Their octets.",
+    "dmevpn_plane_tx_packets_total": "Frames sent by a plane: hub or shortcut; both if they are one"
+    " device.",
+    "dmevpn_plane_tx_bytes_total": "Their octets.",
+    "dmevpn_fdb_entries": "Entries of ours in the kernel's forwarding database, by state.",
+    "dmevpn_fdb_misses_total": "Frames for MAC addresses without an entry, as the kernel tells.",
+    "dmevpn_fdb_misses_late_total": "Reports of misses that were out of date.",
+    "dmevpn_fdb_misses_lost_total": "Netlink overruns: reports of misses were lost.",
+    "dmevpn_fdb_changes_lost_total": "Netlink overruns: reports of changes were lost, and the"
+    " tables read again.",
+    "dmevpn_fdb_repairs_total": "Entries that somebody else changed and that were put right.",
+    "dmevpn_fdb_refused_total": "Entries that the kernel refused.",
+    "dmevpn_fdb_holds_evicted_total": "Holds given up because there were too many.",
+    "dmevpn_install_failures_total": "Shortcuts that could not be installed; the MAC stays with the"
+    " hub.",
+    # --- NHRP ---
+    "dmevpn_packets_total": "NHRP packets by VPN, type and direction.",
+    "dmevpn_drops_total": "NHRP packets and requests that were discarded, by reason.",
+    "dmevpn_errors_sent_total": "Error Indications sent, by code.",
+    "dmevpn_errors_received_total": "Error Indications received, by code.",
+    "dmevpn_registration_answers_total": "Registrations answered, by CIE code (0: accepted).",
+    "dmevpn_resolution_answers_total": "Resolutions answered, by CIE code (0: found).",
+    "dmevpn_answered_full_total": "Answers not noted for a later purge, for want of room.",
+    "dmevpn_registrations_down_total": "Registrations of ours that were lost.",
+    "dmevpn_registrations_refused_total": "Registrations of ours that a hub refused.",
+    "dmevpn_resolutions_asked_total": "Resolution Requests asked.",
+    "dmevpn_resolutions_answered_total": "Outcomes of our Resolution Requests.",
+    "dmevpn_resolutions_not_asked_total": "Misses for which nothing was asked, by reason.",
+    "dmevpn_resolution_seconds": "Seconds from a Resolution Request to its reply.",
+    "dmevpn_retransmissions_total": "Requests that were sent again.",
+    "dmevpn_requests_timed_out_total": "Requests that nobody answered.",
+    "dmevpn_requests_refused_total": "Requests not sent because too many waited for answers.",
+    "dmevpn_purges_sent_total": "Purge Requests sent.",
+    "dmevpn_purges_unanswered_total": "Purge Requests that nobody acknowledged.",
+    "dmevpn_bindings_expired_total": "Bindings that ran out.",
+    "dmevpn_cache_full_total": "Bindings not kept because the cache was full.",
+    "dmevpn_cache_evictions_total": "Bindings that made room for others.",
+    # --- the GRE sockets ---
+    "dmevpn_datagrams_received_total": "Datagrams received.",
+    "dmevpn_datagrams_sent_total": "Datagrams sent.",
+    "dmevpn_datagrams_lost_total": "Datagrams that the kernel did not take, by error.",
+    "dmevpn_datagram_overruns": "Datagrams that the kernel dropped because we read too slowly.",
+    "dmevpn_receive_errors_total": "Errors of a GRE socket.",
+}
