@@ -76,6 +76,9 @@ class ILink(Interface):
     def send(packet: Any, path: Path) -> None:
         """Encapsulate, authenticate and send a packet to ``path.peer``."""
 
+    def form(path: Path) -> Any:
+        """The Form in which packets go to ``path.peer``; plain if it cannot name the VPN."""
+
 
 class IStation(Interface):
     """An NHC or NHS attached to a speaker for one VPN."""

@@ -102,7 +102,8 @@ def _request_ids(plan: Plan) -> IRequestIDStore:
 
 def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
     def transport(speaker: SpeakerPlan) -> RawGREPort:
-        return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key)
+        further_keys = [key for key, _ in speaker.vpn_of_key]
+        return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key, further_keys)
 
     def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> VXLANFDB:
         return VXLANFDB(reactor, metrics, spoke, speaker.nbma_address)

@@ -178,7 +178,11 @@ class World:
             metrics=machine.metrics,
             drivers=Drivers(
                 transport=lambda speaker: MemoryTransport(
-                    self.network, machine.metrics, [machine.address], speaker.gre_key
+                    self.network,
+                    machine.metrics,
+                    [machine.address],
+                    speaker.gre_key,
+                    [key for key, _ in speaker.vpn_of_key],
                 ),
                 authenticator=CiscoAuthentication,
                 spoke_dataplane=spoke_dataplane,

@@ -36,6 +36,7 @@ __all__ = [
     "text",
     "transport",
     "vni",
+    "vpn_or_none",
     "vpn_range",
     "yes_or_no",
 ]
@@ -121,6 +122,11 @@ def vpn_range(word: str) -> tuple[int, int]:
     if high < low:
         raise ValueError(f"the range is reversed: write {high}-{low}")
     return low, high
+
+
+def vpn_or_none(word: str) -> int | None:
+    """The index of a VPN; None for ``none``."""
+    return None if word == "none" else _vpn_index(word)
 
 
 def device_name(word: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from dmevpn.config.arguments import DEVICE_NAME_MAX
-from dmevpn.config.model import Config, HubPlan, Plan, SpokePlan
+from dmevpn.config.model import Config, HubPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.config.parser import shown
 from dmevpn.config.statements import last
 from dmevpn.errors import ConfigError
@@ -127,9 +127,14 @@ class _Conflicts:
             same_address = a.nbma_address == b.nbma_address or not (
                 a.nbma_address and b.nbma_address
             )
-            if a.gre_key == b.gre_key and same_address:
+            if same_address and _keys(a) & _keys(b):
                 message = (
                     f"every packet would reach {a.interface} as well: give each control interface"
                     " its own gre-key or nbma-address"
                 )
                 yield self._error(b.interface, message, "gre-key", "nbma-address")
+
+
+def _keys(speaker: SpeakerPlan) -> set[int | None]:
+    """The GRE keys whose packets a control interface takes; None: without a key."""
+    return {speaker.gre_key, *(key for key, _ in speaker.vpn_of_key)}

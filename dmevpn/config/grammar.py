@@ -112,16 +112,20 @@ _ANY = _CONTROL | _DATA
 
 _LAYER_3 = "layer-3 shortcuts are not part of this release"
 _NOT_YET = "not part of this release"
-_OTHERS = "in this release every peer is taken for one that follows the RFCs"
 
-#: What a peer can be said to be, besides ours.
-PEERS = ("legacy", "opennhrp", "frr", "cisco")
-
-_PEER_NAMES = ("the original dmevpn", "OpenNHRP", "FRR's nhrpd", "a Cisco router")
-_PEERS = tuple(
-    Option(name=name, help=f"The peer is {peer}.", no_effect=_OTHERS)
-    for name, peer in zip(PEERS, _PEER_NAMES, strict=True)
+_PEERS = (
+    Option(
+        name="legacy",
+        help="The peer is the original dmevpn: a C daemon with VPN headers of its own.",
+    ),
+    Option(name="legacy-big-endian", help="The same, on a big-endian host."),
+    Option(name="opennhrp", help="The peer is OpenNHRP."),
+    Option(name="frr", help="The peer is FRR's nhrpd."),
+    Option(name="cisco", help="The peer is a Cisco router."),
 )
+#: What a peer can be said to be, besides ours.
+PEERS = tuple(option.name for option in _PEERS)
+
 _REGISTER = Option(name="register", help="Register with this server.")
 _NO_UNIQUE = Option(
     name="no-unique",
@@ -272,6 +276,36 @@ _ROWS = (
         name="vpn-errors",
         help="Answer packets of VPNs that we do not serve with an error; `no` is silence, which"
         " tells strangers nothing. Default: yes.",
+        contexts=_CONTROL,
+        arguments=(_YES_NO,),
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="implied-vpn",
+        help="The VPN of packets that name none: of the peer at ADDR (`of-peer`), of those with GRE"
+        " key K (`of-key`, with `transport raw`), or of all others. What we send there names none"
+        " either. `none`: drop such packets. Default: they are in no VPN.",
+        contexts=_CONTROL,
+        arguments=(Argument(name="N|none", convert=a.vpn_or_none, example="7"),),
+        options=(
+            Option(
+                name="of-peer",
+                help="The peer that is meant.",
+                arguments=(Argument(name="ADDR", convert=a.ip_address, example="192.0.2.10"),),
+            ),
+            Option(
+                name="of-key",
+                help="The GRE key that is meant, beside that of `gre-key`.",
+                arguments=(Argument(name="K", convert=a.number(0, 2**32 - 1), example="1007"),),
+            ),
+        ),
+        repeatable=True,
+        reload=Reload.SPEAKER,
+    ),
+    Keyword(
+        name="legacy-detection",
+        help="Take a registration without VPN header, whose VNI makes sense in little-endian order"
+        " only, for one of the original dmevpn. Default: yes.",
         contexts=_CONTROL,
         arguments=(_YES_NO,),
         reload=Reload.SPEAKER,

@@ -12,7 +12,6 @@ from typing import Final, cast
 
 from dmevpn.addresses import VPNID, format_address
 from dmevpn.config.arguments import Host
-from dmevpn.config.grammar import PEERS
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     MAIN_TABLE,
@@ -22,6 +21,7 @@ from dmevpn.config.model import (
     Statement,
     TargetPlan,
 )
+from dmevpn.config.peers import daemon
 from dmevpn.config.statements import Findings, every, has_option, last, single_vpn, value
 
 __all__ = ["layer3_plans", "speaks_layer3"]
@@ -144,7 +144,6 @@ def _maps(
         if len(protocol) not in families:
             continue
         used.add(statement)
-        peers = [option.keyword for option in statement.options if option.keyword in PEERS]
         maps.append(
             MapPlan(
                 protocol=protocol,
@@ -154,7 +153,7 @@ def _maps(
                 dynamic=dynamic,
                 register=dynamic or has_option(statement, "register"),
                 unique=not has_option(statement, "no-unique"),
-                peer=peers[-1] if peers else "rfc",
+                peer=daemon(statement),
             )
         )
     return tuple(maps)

@@ -21,6 +21,7 @@ __all__ = [
     "Layer3Plan",
     "MapPlan",
     "NHSPlan",
+    "PeerPlan",
     "Plan",
     "SpeakerPlan",
     "SpokePlan",
@@ -84,6 +85,18 @@ class ConfigWarning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeerPlan:
+    """What the file says about a peer that is not one of ours."""
+
+    address: bytes
+    """Its underlay address."""
+    daemon: str = "rfc"
+    """As :attr:`NHSPlan.peer`."""
+    vpn: VPNID | None = None
+    """The VPN of packets that name none; None: that of everybody else's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerPlan:
     """One control interface: where NHRP is spoken."""
 
@@ -99,6 +112,16 @@ class SpeakerPlan:
     """Store the outer source address of a registration as its VTEP (protocol: NAT)."""
     vpn_errors: bool = True
     """Answer packets of unknown VPNs with an Error Indication instead of silence."""
+    peers: tuple[PeerPlan, ...] = ()
+    """By address; NHSs of spokes say in their own plan what they are."""
+    vpn_of_key: tuple[tuple[int, VPNID], ...] = ()
+    """GRE keys beside ``gre_key``, each with the VPN of its packets that name none."""
+    plain_vpn: VPNID | None = None
+    """The VPN of all other packets that name none; None: the default routing instance."""
+    plain: bool = True
+    """Whether packets that name no VPN, and that no peer or key implies one for, are taken."""
+    legacy_detection: bool = True
+    """Whether a VNI in the wrong byte order tells the original daemon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +139,7 @@ class NHSPlan:
     unique: bool = True
     """Whether nobody else may take over the address that we register."""
     peer: str = "rfc"
-    """``rfc``, ``legacy``, ``opennhrp``, ``frr`` or ``cisco``."""
+    """``rfc``, ``legacy``, ``legacy-big-endian``, ``opennhrp``, ``frr`` or ``cisco``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,7 @@ from dmevpn.config.model import (
     Statement,
 )
 from dmevpn.config.parser import parse_all
+from dmevpn.config.peers import check_families, implied_vpns, peers
 from dmevpn.config.servers import check_servers, default_servers, register
 from dmevpn.config.statements import Findings, every, last, single_vpn, value
 from dmevpn.errors import ConfigError
@@ -135,7 +136,7 @@ class _Resolver:
             check_servers(self.found, spoke, *blocks)
         speaking = {spoke.controller for spoke in spokes} | {hub.controller for hub in hubs}
         speaking |= {each.interface for each in layer3}
-        speakers = [self._speaker(block) for block in controls if block.name in speaking]
+        speakers = [self._speaker(block, oui) for block in controls if block.name in speaking]
         endpoint = f"unix:/run/dmevpn/{_quoted(name)}.sock:mode=600:lockfile=1"
         plan = Plan(
             oui=oui,
@@ -252,6 +253,7 @@ class _Resolver:
                 self.found.warn(statement, row.name, f"{message}: no effect")
             else:
                 self.found.error(statement, row.name, message)
+        check_families(self.found, fitting)
         self._check_repeats(fitting)
         self._warn_no_effect(fitting)
 
@@ -326,8 +328,9 @@ class _Resolver:
     def _transport(self, block: InterfaceConfig) -> str:
         return value(block.statements, "transport", "raw")
 
-    def _speaker(self, block: InterfaceConfig) -> SpeakerPlan:
+    def _speaker(self, block: InterfaceConfig, oui: bytes) -> SpeakerPlan:
         said = block.statements
+        implied = implied_vpns(self.found, block, oui)
         return SpeakerPlan(
             interface=block.name,
             transport=self._transport(block),
@@ -337,6 +340,11 @@ class _Resolver:
             holding_time=value(said, "holding-time", DEFAULT_HOLDING_TIME),
             nat_detection=value(said, "nat-detection", True),
             vpn_errors=value(said, "vpn-errors", True),
+            peers=peers(self.found, block, implied, oui),
+            vpn_of_key=tuple(implied.of_key.items()),
+            plain_vpn=implied.plain,
+            plain=not implied.refused,
+            legacy_detection=value(said, "legacy-detection", True),
         )
 
     # --- what only the whole shows ---

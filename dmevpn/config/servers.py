@@ -12,8 +12,8 @@ from typing import cast
 
 from dmevpn.addresses import format_address
 from dmevpn.config.arguments import Host
-from dmevpn.config.grammar import PEERS
 from dmevpn.config.model import InterfaceConfig, NHSPlan, SpokePlan, Statement
+from dmevpn.config.peers import daemon
 from dmevpn.config.statements import Findings, every, has_option, last, single_vpn
 
 __all__ = ["check_servers", "default_servers", "register"]
@@ -70,7 +70,8 @@ def register(
             spoke, servers=_with(spoke.servers, server), station=spoke.station or mac
         )
     for address, each in maps.items():
-        if address not in used and each not in elsewhere:
+        says_what = daemon(each) != "rfc" and cast(Host, each.arguments[1]).address is not None
+        if address not in used and each not in elsewhere and not says_what:
             message = "map has no effect: no map-vni of this interface names its address"
             found.warn(each, each.words[1], message)
     return result
@@ -107,14 +108,13 @@ def _protocol(statement: Statement) -> bytes | None:
 
 
 def _server(host: Host, *statements: Statement, register: bool, flood: bool) -> NHSPlan:
-    said = [o.keyword for s in statements for o in s.options if o.keyword in PEERS]
     return NHSPlan(
         host=host.text,
         address=host.address,
         register=register,
         flood=flood,
         unique=not any(has_option(statement, "no-unique") for statement in statements),
-        peer=said[-1] if said else "rfc",
+        peer=daemon(*statements),
     )
 
 

@@ -6,13 +6,14 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
+from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.errors import MalformedPacket
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import ErrorCode, PacketType
-from dmevpn.nhrp.encapsulation import LEGACY_LENGTH
+from dmevpn.nhrp.encapsulation import decapsulate
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode_embedded
 
-__all__ = ["SOURCES", "ErrorReporter", "describe", "embedded"]
+__all__ = ["SOURCES", "ErrorReporter", "describe", "embedded", "embedded_vpn"]
 
 #: Error Indications in a row to one NBMA address, and how many a second it earns again.
 SOURCE_BURST: Final = 10.0
@@ -111,17 +112,25 @@ class ErrorReporter:
 def embedded(indication: ErrorIndication) -> RequestOrReply | None:
     """The packet that an Error Indication is about, as far as its addresses; None if damaged.
 
-    The original daemon includes its VPN headers, which tell nothing new: the indication is
-    looked at in the VPN that it came in.
+    The original daemon includes its VPN headers.
     """
     contents = indication.contents
-    if contents[:3] == b"\xaa\xaa\x03":
-        contents = contents[LEGACY_LENGTH:]
     try:
-        packet = decode_embedded(contents)
+        packet = decode_embedded(contents[decapsulate(contents, DEFAULT_OUI).offset :])
     except MalformedPacket:
         return None
     return packet if isinstance(packet, RequestOrReply) else None
+
+
+def embedded_vpn(indication: ErrorIndication, oui: bytes) -> VPNID | None:
+    """The VPN that the packet which an Error Indication is about names; None if it names none.
+
+    :param oui: of the VPNs of legacy packets, which do not say.
+    """
+    try:
+        return decapsulate(indication.contents, oui).vpn_id
+    except MalformedPacket:
+        return None
 
 
 def describe(code: int) -> str:

@@ -337,9 +337,12 @@ class NextHopServer:
         :param path: to the requester.
         """
         if self._vpn is not None:
-            # RFC 2735 §3.3: what the requester sends to the target must name the VPN.
+            # RFC 2735 §3.3: what the requester sends to the target must name the VPN, unless the
+            # path implies it. The original daemon names it without saying that it can.
             aware = packet.extension(DeviceCapabilities)
-            if aware is None or not aware.source & VPN_AWARE:
+            if (aware is None or not aware.source & VPN_AWARE) and self._link.form(
+                path
+            ) is Form.RFC:
                 return CIE(CIECode.PROHIBITED)
         protocol = packet.destination_protocol
         found = self._find(protocol)

@@ -29,7 +29,9 @@ from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
+from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import ErrorIndication, Packet, decode
+from dmevpn.nhrp.peers import Peer, Peers, ours
 
 __all__ = ["MAX_PACKET", "Speaker"]
 
@@ -40,7 +42,8 @@ MAX_PACKET: Final = 1400
 _REQUEST_ID_OFFSET: Final = 24
 
 _ERROR_CODES = frozenset(ErrorCode)
-_LEGACY = (Form.LEGACY_LITTLE, Form.LEGACY_BIG)
+#: Errors that tell a stranger which VPNs there are, and what is in them (RFC 2735 §4.3).
+_TELLING = frozenset({ErrorCode.UNREACHABLE, ErrorCode.VPN_MISMATCH, ErrorCode.VPN_UNSUPPORTED})
 
 
 @implementer(ILink)
@@ -49,7 +52,6 @@ class _VPN:
 
     def __init__(self, speaker: Speaker, vpn_id: VPNID | None, metrics: Metrics) -> None:
         self.vpn_id = vpn_id
-        self.form = Form.PLAIN if vpn_id is None else Form.RFC
         self.stations: tuple[IStation, ...] = ()
         self.by_type: dict[PacketType, tuple[IStation, ...]] = {}
         self.received = _TypeCounters(metrics, vpn_id, "received")
@@ -66,7 +68,11 @@ class _VPN:
     def send(self, packet: Packet, path: Path) -> None:
         """Sign, encapsulate and send."""
         self.sent[packet.packet_type].inc()
-        self._speaker.send(packet, self.form, self.vpn_id, path)
+        self._speaker.send(packet, self.vpn_id, path)
+
+    def form(self, path: Path) -> Form | None:
+        """The form in which packets go to ``path.peer``; None: it cannot have any."""
+        return self._speaker.naming.form(self.vpn_id, path)
 
 
 class _TypeCounters(dict[PacketType, Counter]):
@@ -90,12 +96,13 @@ class Speaker:
     """Moves the packets of many VPNs between one transport and their stations.
 
     :param interface: name of the control interface, for the log.
-    :param oui: of VPN identifiers in packets that carry only an index.
+    :param naming: which VPN a packet belongs to, and how to say so.
+    :param peers: who is not like us.
     :param authenticator: makes and checks the Authentication extension; None: there is none.
     :param unknown_vpn: called with a Registration Request for a VPN without a server. True means
         that there is one now.
-    :param vpn_errors: whether packets for other unknown VPNs are answered with an Error
-        Indication, which tells strangers which VPNs exist.
+    :param vpn_errors: whether packets of unknown VPNs, of other VPNs than that of their path, and
+        for unknown addresses of a VPN are answered with an Error Indication.
     """
 
     log = Logger()
@@ -107,15 +114,17 @@ class Speaker:
         transport: IDatagramTransport,
         clock: IReactorTime,
         metrics: Metrics,
-        oui: bytes,
+        peers: Peers,
+        naming: Naming,
         authenticator: IAuthenticator | None = None,
         unknown_vpn: Callable[[VPNID, Packet, Path], bool] = lambda vpn_id, packet, path: False,
         vpn_errors: bool = True,
     ) -> None:
         self.interface = interface
+        self.peers = peers
+        self.naming = naming
         self._transport = transport
         self._metrics = metrics
-        self._oui = oui
         self._authenticator = authenticator
         self._unknown_vpn = unknown_vpn
         self._vpn_errors = vpn_errors
@@ -123,6 +132,7 @@ class Speaker:
         self._complaints = Complaints(clock)
         self._vpns: dict[VPNID | None, _VPN] = {}
         self._too_large = metrics.dropped("too_large")
+        self._incapable = metrics.dropped("peer_incapable")
 
     def start(self) -> None:
         """Open the transport.
@@ -133,6 +143,7 @@ class Speaker:
 
     def stop(self) -> Any:
         """Close the transport; what it returns."""
+        self.peers.close()
         return self._transport.stop()
 
     def link(self, vpn_id: VPNID | None) -> ILink:
@@ -167,7 +178,27 @@ class Speaker:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def send(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
+    def send(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> None:
+        """Send a packet of a VPN in the form that the peer understands."""
+        peer = self.peers.get(path.peer)
+        if peer is None and not self.naming.by_key:
+            self._send(packet, Form.PLAIN if vpn_id is None else Form.RFC, vpn_id, path)
+        else:
+            self._send_to(peer, packet, self.naming.form(vpn_id, path), vpn_id, path)
+
+    def _send_to(
+        self, peer: Peer | None, packet: Packet, form: Form | None, vpn_id: VPNID | None, path: Path
+    ) -> None:
+        """Send a packet in a form, as far as the peer understands it."""
+        written = packet if peer is None else peer.write(packet)
+        if written is None or form is None:
+            self._incapable.inc()
+            return
+        self._send(written, form, vpn_id, path)
+        if peer is not None:
+            self.peers.answered(path.peer, written)
+
+    def _send(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
         """Sign, encapsulate and send a packet. Authentication is between neighbours: what the
         packet that this one answers had is replaced or taken out."""
         if self._authenticator is not None:
@@ -188,11 +219,21 @@ class Speaker:
         encapsulation = None
         packet = None
         try:
-            encapsulation = decapsulate(data, self._oui)
-            packet = decode(data, encapsulation)
-            if encapsulation.form in _LEGACY:
-                raise NHRPError("legacy_form")
-            self._dispatch(packet, encapsulation, path)
+            encapsulation = decapsulate(data, self.naming.oui)
+            peer = self.peers.get(path.peer)
+            left_padded = peer is not None and peer.dialect.old
+            packet = decode(data, encapsulation, left_padded=left_padded)
+            # An Error Indication proves itself by the request of ours in it: RFC 2332 §5.2.7
+            # allows it no extensions, so nobody could authenticate it.
+            if (
+                self._authenticator is not None
+                and packet.packet_type is not PacketType.ERROR_INDICATION
+            ):
+                self._authenticator.verify(packet)
+            if peer is None and encapsulation.form is Form.RFC and not self.naming.by_key:
+                self._dispatch(packet, encapsulation.vpn_id, path)
+            else:
+                self._translate(packet, encapsulation, peer, path)
         except NHRPError as error:
             self._metrics.dropped(error.counter).inc()
             offending = error.packet or packet
@@ -207,26 +248,39 @@ class Speaker:
                     nbma=str(path),
                 )
 
-    def _dispatch(self, packet: Packet, encapsulation: Encapsulation, path: Path) -> None:
+    def _translate(
+        self, packet: Packet, encapsulation: Encapsulation, peer: Peer | None, path: Path
+    ) -> None:
+        """Dispatch a packet that is not in RFC form, or from a peer that is not like us.
+
+        :raises NHRPError: if it is in no VPN of its path, and as :meth:`_dispatch`.
+        """
+        vpn_id = self.naming.vpn_id(packet, encapsulation, peer, path)
+        heard = self.naming.heard(packet, encapsulation.form, vpn_id, peer, path)
+        if heard is not None:
+            packet = heard.read(packet, encapsulation.form)
+        if heard is None or heard == peer:
+            self._dispatch(packet, vpn_id, path)
+        else:
+            with self.peers.visit(path.peer, heard):
+                self._dispatch(packet, vpn_id, path)
+
+    def _dispatch(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> None:
         """Hand a packet to the stations of its VPN, until one says that it was for it.
 
         :raises NHRPError: if nobody wants it, and whatever a station raises.
         """
-        # An Error Indication proves itself by the request of ours in it: RFC 2332 §5.2.7 allows
-        # it no extensions, so nobody could authenticate it.
         packet_type = packet.packet_type
-        if self._authenticator is not None and packet_type is not PacketType.ERROR_INDICATION:
-            self._authenticator.verify(packet)
-        vpn = self._vpns.get(encapsulation.vpn_id)
+        vpn = self._vpns.get(vpn_id)
         if vpn is None or not vpn.stations:
-            vpn = self._ask_for_vpn(packet, encapsulation.vpn_id, path)
+            vpn = self._ask_for_vpn(packet, vpn_id, path)
         elif (
             packet_type is PacketType.REGISTRATION_REQUEST
-            and encapsulation.vpn_id is not None
+            and vpn_id is not None
             and not vpn.by_type[packet_type]
         ):
             # A client of ours is there; a server may come, too.
-            self._unknown_vpn(encapsulation.vpn_id, packet, path)
+            self._unknown_vpn(vpn_id, packet, path)
         vpn.received[packet_type].inc()
         if isinstance(packet, ErrorIndication):
             self._count_error("errors_received", packet.code)
@@ -248,16 +302,21 @@ class Speaker:
             vpn = self._vpns.get(vpn_id)
             if vpn is not None and vpn.stations:
                 return vpn
-        code = ErrorCode.VPN_UNSUPPORTED if self._vpn_errors else None
-        raise NHRPError("vpn_unsupported", code=code)
+        raise NHRPError("vpn_unsupported", code=ErrorCode.VPN_UNSUPPORTED)
 
     # --- errors -----------------------------------------------------------------------------
 
     def _report(
         self, error: NHRPError, offending: Packet, encapsulation: Encapsulation, path: Path
     ) -> None:
-        """Answer a packet with an Error Indication, in its VPN and form."""
+        """Answer a packet with an Error Indication, in its VPN and form.
+
+        The original daemon reads none but those in plain form.
+        """
         assert error.code is not None
+        if not self._vpn_errors and encapsulation.vpn_id is not None and error.code in _TELLING:
+            return
+        form = Form.RFC if encapsulation.form is Form.RFC else Form.PLAIN
         indication = self._reporter.report(
             offending,
             error.code,
@@ -265,7 +324,7 @@ class Speaker:
             path.local or bytes(len(path.peer)),
             self._own_address(encapsulation.vpn_id, len(offending.source_protocol)),
             peer=path.peer,
-            overhead=encapsulation.offset,
+            overhead=encapsulation.offset if form is Form.RFC else 0,
         )
         if indication is None:
             return
@@ -279,8 +338,10 @@ class Speaker:
                 reason=describe(error.code),
             )
         self._count_error("errors_sent", error.code)
-        form = Form.PLAIN if encapsulation.vpn_id is None else encapsulation.form
-        self.send(indication, form, encapsulation.vpn_id, path)
+        peer = self.peers.get(path.peer)
+        if encapsulation.form in (Form.LEGACY_LITTLE, Form.LEGACY_BIG):
+            peer = ours(encapsulation.form)
+        self._send_to(peer, indication, form, encapsulation.vpn_id, path)
 
     def _count_error(self, name: str, code: int) -> None:
         """Codes that we do not know are counted together: a peer can send any."""

@@ -34,7 +34,9 @@ from dmevpn.interfaces import (
 )
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
+from dmevpn.nhrp.peers import Peers, peer_of
 from dmevpn.nhrp.requests import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.hub import HubRole, VTEPOwners
@@ -175,12 +177,23 @@ class Node(Service):
             yield partial(self._start_spoke, spoke, speakers[spoke.controller])
 
     def _start_speaker(self, plan: SpeakerPlan, oui: bytes) -> None:
+        peers = Peers(self.clock, self.metrics)
+        peers.claim(plan, {each.address: peer_of(each.daemon, each.vpn) for each in plan.peers})
+        naming = Naming(
+            peers,
+            oui=oui,
+            by_key=dict(plan.vpn_of_key),
+            plain_vpn=plan.plain_vpn,
+            plain=plan.plain,
+            legacy_detection=plan.legacy_detection,
+        )
         speaker = Speaker(
             interface=plan.interface,
             transport=self._drivers.transport(plan),
             clock=self.clock,
             metrics=self.metrics,
-            oui=oui,
+            peers=peers,
+            naming=naming,
             authenticator=None if plan.secret is None else self._drivers.authenticator(plan.secret),
             unknown_vpn=self._unknown_vpn(plan.interface),
             vpn_errors=plan.vpn_errors,

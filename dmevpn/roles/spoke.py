@@ -26,12 +26,14 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import NHSPlan, SpeakerPlan, SpokePlan
+from dmevpn.config.peers import UNAWARE
 from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.packet import Packet, PurgeRequest
+from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.requests import Outstanding, RequestIDs
 from dmevpn.nhrp.resolution import ResolutionClient
@@ -154,6 +156,7 @@ class SpokeRole:
             self._due_call = None
         for client in self.registrations:
             client.stop()
+        self._speaker.peers.claim(self, {})
         self.resolution.close()
         self._outstanding.close()
         self.cache.unsubscribe(self)
@@ -187,8 +190,17 @@ class SpokeRole:
         for nbma, client in known.items():
             if nbma not in wanted:
                 client.stop()
+        self._speaker.peers.claim(self, self._peers(servers))
         for client in added.values():
             client.start()
+
+    def _peers(self, servers: tuple[NHSPlan, ...]) -> dict[bytes, Peer]:
+        """Those of the servers that are said to be other daemons."""
+        return {
+            server.address: peer_of(server.peer, self.plan.vpn if server.peer in UNAWARE else None)
+            for server in servers
+            if server.address and server.peer != "rfc"
+        }
 
     def _client(self, nbma: bytes, server: NHSPlan) -> RegistrationClient:
         vtep: VTEP = self.dataplane.local_vtep

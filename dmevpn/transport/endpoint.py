@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dmevpn.addresses import Path
 from dmevpn.errors import MalformedPacket
 from dmevpn.interfaces import IDatagramReceiver
@@ -16,27 +18,29 @@ class GREEndpoint:
     """The common part of real and in-memory GRE transports.
 
     :param key: the GRE key that packets carry and must carry; None: they carry none.
+    :param further_keys: keys that packets may carry as well; an answer carries that of its request.
     """
 
     log = Logger()
 
-    def __init__(self, metrics: Metrics, key: int | None) -> None:
-        if key is not None and not 0 <= key <= gre.KEY_MAX:
-            raise ValueError(f"no GRE key: {key}")
+    def __init__(self, metrics: Metrics, key: int | None, further_keys: Iterable[int] = ()) -> None:
+        self._keys = frozenset({key, *further_keys})
+        for each in self._keys:
+            if each is not None and not 0 <= each <= gre.KEY_MAX:
+                raise ValueError(f"no GRE key: {each}")
         self.metrics = metrics
         self.key = key
-        self._keys = frozenset({key})
         self._receiver: IDatagramReceiver | None = None
         self._received = metrics.counter("datagrams_received")
         self._sent = metrics.counter("datagrams_sent")
         self._too_large = metrics.dropped("too_large")
 
-    def wrap(self, data: bytes) -> bytes | None:
+    def wrap(self, data: bytes, path: Path) -> bytes | None:
         """The GRE packet to send for a payload; None if that is too large, which is counted."""
         if len(data) > gre.MAX_PAYLOAD:
             self._too_large.inc()
             return None
-        return gre.encode(data, self.key)
+        return gre.encode(data, path.key if path.key in self._keys else self.key)
 
     def packet_received(self, packet: bytes, peer: bytes, local: bytes) -> None:
         """Hand the payload of a GRE packet to the receiver; never raises.

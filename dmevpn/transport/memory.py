@@ -142,8 +142,9 @@ class MemoryTransport(GREEndpoint):
         metrics: Metrics,
         addresses: Iterable[bytes],
         key: int | None = None,
+        further_keys: Iterable[int] = (),
     ) -> None:
-        super().__init__(metrics, key)
+        super().__init__(metrics, key, further_keys)
         self.network = network
         self.addresses = tuple(addresses)
 
@@ -154,7 +155,7 @@ class MemoryTransport(GREEndpoint):
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what the kernel would refuse is counted."""
-        packet = self.wrap(data)
+        packet = self.wrap(data, path)
         if packet is None:
             return
         family = [address for address in self.addresses if len(address) == len(path.peer)]

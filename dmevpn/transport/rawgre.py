@@ -14,6 +14,7 @@ import errno
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -256,6 +257,7 @@ class RawGREPort(GREEndpoint):
 
     :param nbma_address: the address to bind to; None: any of the host, IPv4 and IPv6.
     :param key: the GRE key that packets carry and must carry; None: they carry none.
+    :param further_keys: keys that packets may carry as well.
     """
 
     def __init__(
@@ -264,8 +266,9 @@ class RawGREPort(GREEndpoint):
         metrics: Metrics,
         nbma_address: bytes | None = None,
         key: int | None = None,
+        further_keys: Iterable[int] = (),
     ) -> None:
-        super().__init__(metrics, key)
+        super().__init__(metrics, key, further_keys)
         self._reactor = reactor
         self._address = nbma_address
         self._sockets: dict[int, _Socket] = {}
@@ -294,7 +297,7 @@ class RawGREPort(GREEndpoint):
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what the kernel refuses is counted, as a loss or as too large."""
-        packet = self.wrap(data)
+        packet = self.wrap(data, path)
         if packet is None:
             return
         sock = self._sockets.get(len(path.peer))

@@ -166,6 +166,8 @@ EDITS = {
     "nat-detection": ("n1 transport", "n1 nat-detection no transport"),
     "vpn-errors": ("n1 transport", "n1 vpn-errors no transport"),
     "map": ("10.0.0.9", "10.0.0.8"),
+    "implied-vpn": ("n1 transport", "n1 implied-vpn 7 transport"),
+    "legacy-detection": ("n1 transport", "n1 legacy-detection no transport"),
     "map-vni": ("map-vni 100 1.0.0.1", "map-vni 100 1.0.0.1 02:00:00:00:00:01"),
     "vpn-id": ("n1 vpn-id 1 l2", "n1 vpn-id 2 l2"),
     "controller": ("hub1 controller n1", "n2 gre-key 9 interface hub1 controller n2"),

@@ -195,7 +195,7 @@ MISTAKES = [
     (
         "interface a default-vni 100\nprovision br1",
         "1: NBMA|HOST is missing, such as 10.0.0.1; write `default-vni VNI NBMA|HOST [register]"
-        " [no-unique] [legacy] [opennhrp] [frr] [cisco]` near 'default-vni'",
+        " [no-unique] [legacy] [legacy-big-endian] [opennhrp] [frr] [cisco]` near 'default-vni'",
     ),
     ("interface a\nvpn-id", "2: N|N-M|any is missing, such as 1; write `vpn-id N|N-M|any` near"),
     ("interface", "1: NAME is missing, such as nhrp; write `interface NAME` near 'interface'"),

@@ -21,6 +21,7 @@ from dmevpn.interfaces import (
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.requests import Outstanding, RequestIDs
 
@@ -70,6 +71,9 @@ class Link:
 
     def send(self, packet: Packet, path: Path) -> None:
         self.sent.append((packet, path))
+
+    def form(self, path: Path) -> Form:
+        return Form.RFC
 
     def take(self) -> list[Any]:
         """The packets sent since the last time."""

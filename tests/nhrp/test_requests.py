@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 from dmevpn.addresses import Path
 from dmevpn.interfaces import IRequestIDStore
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp.encapsulation import Form, header
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeRequest,
@@ -38,6 +39,7 @@ from tests.nhrp.neighbours import (
     STATION_A,
     STATION_B,
     TO_HUB,
+    VPN7,
     IDStore,
     Link,
     outstanding,
@@ -355,7 +357,7 @@ def test_an_error_about_a_legacy_packet(requests: Outstanding, link: Link, calls
     """The original daemon includes its VPN headers."""
     request_id = send(requests, link, calls)
     assert request_id is not None
-    headers = b"\xaa\xaa\x03\x00\x00\x5e\x00\x08" + bytes(24)
+    headers = header(Form.LEGACY_LITTLE, VPN7)
     assert requests.reply_received(error(headers + make(request_id).encode()), TO_HUB)
 
 

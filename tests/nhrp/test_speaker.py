@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dmevpn.addresses import DEFAULT_OUI, VPNID, Path, parse_ip
+from dmevpn.addresses import DEFAULT_OUI, VPNID, Path
 from dmevpn.errors import NHRPError
 from dmevpn.interfaces import IDatagramReceiver, ILink
-from dmevpn.metrics import Metrics
-from dmevpn.nhrp.authentication import CiscoAuthentication
-from dmevpn.nhrp.cache import Cache, Kind
+from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
@@ -29,8 +26,6 @@ from dmevpn.nhrp.packet import (
     decode_payload,
 )
 from dmevpn.nhrp.records import CIE
-from dmevpn.nhrp.server import NextHopServer
-from dmevpn.nhrp.speaker import Speaker
 from tests.nhrp.neighbours import (
     HOST,
     HUB,
@@ -38,88 +33,14 @@ from tests.nhrp.neighbours import (
     SITE_A,
     SITE_B,
     STATION_A,
-    STATION_B,
-    TO_A,
     TO_B,
     VPN7,
     VTEP_B,
-    Policy,
     Station,
-    Transport,
     binding,
-    outstanding,
 )
-from tests.vectors import NHRP, VECTORS, Vector
-
-HUB_IP = parse_ip("10.0.0.1")
-CLIENT_IP = parse_ip("10.0.0.10")
-SECRET = b"dmevpn42"
-
-
-class World:
-    """A speaker, with or without servers behind it."""
-
-    def __init__(self, **options: Any) -> None:
-        self.clock = Clock()
-        self.metrics = Metrics()
-        self.transport = Transport()
-        self.asked: list[VPNID] = []
-        secret = options.pop("secret", None)
-        self.speaker = Speaker(
-            interface="gre1",
-            transport=self.transport,
-            clock=self.clock,
-            metrics=self.metrics,
-            oui=DEFAULT_OUI,
-            authenticator=None if secret is None else CiscoAuthentication(secret),
-            **{"unknown_vpn": self.unknown, "vpn_errors": True} | options,
-        )
-        self.speaker.start()
-        self.caches: dict[tuple[VPNID | None, bytes], Cache] = {}
-
-    def unknown(self, vpn_id: VPNID, packet: Packet, path: Path) -> bool:
-        self.asked.append(vpn_id)
-        return False
-
-    def serve(self, vpn_id: VPNID | None, station: bytes = HUB_MAC, mtu: int = 1450) -> Cache:
-        """Attach a next hop server, with two registered clients."""
-        cache = self.caches[vpn_id, station] = Cache(self.clock, self.metrics)
-        server = NextHopServer(
-            clock=self.clock,
-            cache=cache,
-            outstanding=outstanding(self.clock, self.metrics),
-            link=self.speaker.link(vpn_id),
-            policy=Policy(),
-            find_mac={HOST: VTEP_B}.get,
-            vpn=None if vpn_id is None else vpn_id.index,
-            station=station,
-            mtu=mtu,
-            nat_detection=True,
-            metrics=self.metrics,
-        )
-        cache.put(binding(STATION_B, VTEP_B, Kind.DYNAMIC, 540.5, mtu=1450))
-        self.speaker.attach(vpn_id, server)
-        return cache
-
-    def receive(self, octets: bytes, path: Path = TO_A) -> list[bytes]:
-        """What goes out for a payload."""
-        self.transport.sent.clear()
-        self.speaker.datagram_received(octets, path)
-        return [data for data, _ in self.transport.sent]
-
-    def answer(self, octets: bytes, path: Path = TO_A) -> Packet:
-        """The one packet that goes out."""
-        (data,) = self.receive(octets, path)
-        assert self.transport.sent[0][1] == path
-        return decode_payload(data)[1]
-
-    def dropped(self) -> dict[str, int]:
-        """What was discarded, by reason."""
-        return {
-            labels[0][1]: int(value)
-            for name, labels, _, value in self.metrics.snapshot()
-            if name == "dmevpn_drops_total" and value
-        }
+from tests.nhrp.speaking import CLIENT_IP, HUB_IP, SECRET, World, octets
+from tests.vectors import NHRP, Vector
 
 
 @pytest.fixture
@@ -135,10 +56,6 @@ def hub() -> World:
     world.serve(None, HUB_IP, mtu=1400)
     world.serve(VPN7)
     return world
-
-
-def octets(name: str) -> bytes:
-    return VECTORS[name].octets
 
 
 # --- the vectors ------------------------------------------------------------------------------
@@ -327,12 +244,6 @@ def test_packets_without_a_vpn(world: World) -> None:
     world.serve(VPN7)
     assert world.receive(octets("V18")) == []
     assert world.dropped() == {"vpn_missing": 1}
-
-
-def test_the_legacy_form_is_not_spoken(hub: World) -> None:
-    """Packets of the original daemon are counted and dropped."""
-    assert hub.receive(octets("L01")) == []
-    assert hub.dropped() == {"legacy_form": 1}
 
 
 # --- what nobody wants -------------------------------------------------------------------------
