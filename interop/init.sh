@@ -38,6 +38,8 @@ pivot_root . run/machine
 umount -l /run/machine
 rmdir /run/machine
 
+# Debian's own kernel has it built in, and everybody expects it.
+modprobe ipv6
 echo guest >/proc/sys/kernel/hostname
 ip link set lo up
 # The lines are raw and without echo before the command may write the first octet.
