@@ -65,6 +65,7 @@ METRICS = {
     "dmevpn_registration_answers_total": "Registrations answered, by CIE code (0: accepted).",
     "dmevpn_resolution_answers_total": "Resolutions answered, by CIE code (0: found).",
     "dmevpn_answered_full_total": "Answers not noted for a later purge, for want of room.",
+    "dmevpn_peers_full_total": "Peers whose form was not remembered, for want of room.",
     "dmevpn_registrations_down_total": "Registrations of ours that were lost.",
     "dmevpn_registrations_refused_total": "Registrations of ours that a hub refused.",
     "dmevpn_resolutions_asked_total": "Resolution Requests asked.",
