@@ -101,8 +101,8 @@ class Naming:
             # The original daemon sends its indications in plain form whatever they are about.
             return peer
         if form is Form.PLAIN:
-            if peer is None and self._legacy_detection:
-                peer = recognise(packet)
+            if self._legacy_detection:
+                peer = recognise(packet, peer)
             if vpn_id is None or path.key in self.by_key:
                 return peer
         elif form is Form.RFC and peer is None:

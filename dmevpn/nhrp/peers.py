@@ -264,16 +264,19 @@ class Peers:
             self._known[nbma] = peer
 
 
-def recognise(packet: Packet) -> Peer | None:
+def recognise(packet: Packet, peer: Peer | None) -> Peer | None:
     """The original daemon, told by a registration without VPN header: its VNIs make sense in
-    little-endian order only. In network order the first of the four octets is zero."""
-    if not isinstance(packet, RegistrationRequest):
-        return None
+    little-endian order only. In network order the first of the four octets is zero.
+
+    :param peer: what is known so far; it stays if the packet tells nothing.
+    """
+    if not isinstance(packet, RegistrationRequest) or (peer and peer.dialect is not RFC):
+        return peer
     subaddresses = [packet.source_subaddress, *[cie.subaddress for cie in packet.cies]]
     stated = [each for each in subaddresses if each]
     if stated and all([len(each) == 4 and each[0] and not each[3] for each in stated]):
-        return Peer(DIALECTS["legacy"], Form.PLAIN)
-    return None
+        return Peer(DIALECTS["legacy"], Form.PLAIN, peer.vpn_id if peer else None)
+    return peer
 
 
 def ours(form: Form) -> Peer:

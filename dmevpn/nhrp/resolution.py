@@ -264,7 +264,7 @@ class ResolutionClient:
         self._latency.observe(self._clock.seconds() - self._questions[protocol].asked)
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         best = max(
-            filter(None, [self._read(protocol, cie) for cie in packet.cies]),
+            filter(None, [self._read(protocol, cie, packet) for cie in packet.cies]),
             key=lambda binding: binding.preference,
             default=None,
         )
@@ -282,8 +282,11 @@ class ResolutionClient:
             pause = min(_NEGATIVE, max(_PAUSE, stated))
         self._settle(self._negative(protocol, pause))
 
-    def _read(self, protocol: bytes, cie: CIE) -> Binding | None:
-        """What a CIE of an answer says, if it can be used."""
+    def _read(self, protocol: bytes, cie: CIE, packet: RequestOrReply) -> Binding | None:
+        """What a CIE of an answer says, if it can be used.
+
+        The original daemon states the VNI in place of the one of our request.
+        """
         if (
             cie.code
             or not cie.holding_time
@@ -293,6 +296,8 @@ class ResolutionClient:
             return None
         try:
             vni = decode_vni(cie.subaddress, Form.RFC)
+            if vni is None and packet.source_subaddress != encode_vni(self._vtep.vni):
+                vni = decode_vni(packet.source_subaddress, Form.RFC)
         except ValueError:
             return None
         vtep = VTEP(cie.nbma, vni)

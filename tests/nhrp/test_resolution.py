@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,6 +149,20 @@ def cached(world: World) -> World:
 
 
 # --- asking -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "learnt"),
+    [(encode_vni(200), VTEP_B), (encode_vni(VTEP_A.vni), None), (b"", None), (b"\1\0\0", None)],
+)
+def test_a_vni_in_the_header(world: World, header: bytes, learnt: VTEP | None) -> None:
+    """An answer without one in its CIE has it in place of ours, as the original daemon states it;
+    our own come back tells nothing."""
+    world.client.resolve(HOST)
+    reply = world.request().reply([replace(answer(), subaddress=b"")])
+    assert world.requests.reply_received(replace(reply, source_subaddress=header), TO_HUB)
+    binding = world.cache.lookup(HOST)
+    assert binding is not None and binding.vtep == learnt
 
 
 def test_the_request_is_that_of_the_vectors(world: World) -> None:
