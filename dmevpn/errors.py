@@ -32,6 +32,7 @@ class NHRPError(DmevpnError):
     :ivar code: the error code for an Error Indication (RFC 2332 §5.2.7), or None: drop in silence.
     :ivar offset: the octet, counted from ar$afn, that the Error Indication points at.
     :ivar packet: the packet as far as it was read (its header and addresses), or None.
+    :ivar path: where the Error Indication goes, if not back to where the packet came from.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class NHRPError(DmevpnError):
         self.code = code
         self.offset = offset
         self.packet = packet
+        self.path: Any = None
 
 
 class MalformedPacket(NHRPError):

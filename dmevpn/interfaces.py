@@ -79,9 +79,16 @@ class ILink(Interface):
     def form(path: Path) -> Any:
         """The Form in which packets go to ``path.peer``; plain if it cannot name the VPN."""
 
+    def largest(path: Path) -> int:
+        """Octets of the largest NHRP packet that goes to ``path.peer``."""
+
 
 class IStation(Interface):
-    """An NHC or NHS attached to a speaker for one VPN."""
+    """An NHC or NHS attached to a speaker for one VPN.
+
+    Servers are asked first, then clients, and last who wants to see all types: it forwards what
+    is for none of them.
+    """
 
     packet_types = Attribute("The PacketType values that it wants to see.")
     station = Attribute("Its own protocol address, the source of Error Indications.")

@@ -7,7 +7,7 @@ from the hub's switch to members, each hop in its own VNI.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip, parse_mac
-from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, NHSPlan, Plan, RoutePlan, SpeakerPlan, SpokePlan
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
 from dmevpn.metrics import Metrics
@@ -82,6 +82,8 @@ class Site:
     machine: Machine
     vtep: VTEP
     kernel: MemorySite
+    hub: bytes
+    """Address of the hub that it registers with."""
     stations: set[bytes] = field(default_factory=set)
     received: list[bytes] = field(default_factory=list)
     """Frames that reached the stations of the site."""
@@ -112,6 +114,7 @@ class World:
         self.hub = Machine(parse_ip(hub), ProcessClock(self.clock))
         self.machines[self.hub.address] = self.hub
         self.switch = MemorySwitch(self.clock, self._from_hub)
+        self.switches = {self.hub.address: self.switch}
         self.hub_plan = Plan(
             speakers=(self.speaker,),
             hubs=(HubPlan(interface="vx0", controller="nhrp", vpns=vpns),),
@@ -124,14 +127,35 @@ class World:
         """Start the hub's daemon (again)."""
         return self._start(self.hub, self.hub_plan)
 
+    def add_hub(self, address: str, *upstream: str) -> Machine:
+        """Add and start another hub, or start the first one, with servers to ask about MACs that
+        it does not know, the preferred one first."""
+        octets = parse_ip(address)
+        machine = self.machines.setdefault(octets, Machine(octets, ProcessClock(self.clock)))
+        self.switches.setdefault(octets, MemorySwitch(self.clock, self._from_hub))
+        routes = tuple(
+            RoutePlan(protocol=bytes(6), prefix_length=0, nhs=parse_ip(each)) for each in upstream
+        )
+        (hub,) = self.hub_plan.hubs
+        self._start(machine, replace(self.hub_plan, hubs=(replace(hub, routes=routes),)))
+        return machine
+
     def add_site(
-        self, address: str, vni: int, *, vpn: int = 1, register: bool = True, start: bool = True
+        self,
+        address: str,
+        vni: int,
+        *,
+        vpn: int = 1,
+        register: bool = True,
+        start: bool = True,
+        hub: Machine | None = None,
     ) -> Site:
         """Add a machine with a spoke for one VPN, or another VPN to a machine that has no node."""
         octets = parse_ip(address)
         machine = self.machines.setdefault(octets, Machine(octets, ProcessClock(self.clock)))
         vtep = VTEP(octets, vni)
-        site = self.sites[vtep] = Site(machine, vtep, MemorySite(self.clock))
+        at = (hub or self.hub).address
+        site = self.sites[vtep] = Site(machine, vtep, MemorySite(self.clock), at)
         if start:
             self.start_site(site, vpn=vpn, register=register)
         return site
@@ -142,7 +166,7 @@ class World:
 
     def spoke_plan(self, site: Site, *, vpn: int = 1, register: bool = True) -> Plan:
         """What a site's daemon is configured for."""
-        server = NHSPlan(host="hub", address=self.hub.address, register=register, flood=True)
+        server = NHSPlan(host="hub", address=site.hub, register=register, flood=True)
         spoke = SpokePlan(
             interface=f"vx{vpn}",
             controller="nhrp",
@@ -168,7 +192,11 @@ class World:
             return dataplane
 
         def hub_dataplane(hub: HubPlan, speaker: SpeakerPlan) -> MemoryHubDataplane:
-            dataplane = MemoryHubDataplane(machine.clock, self.switch)
+            dataplane = MemoryHubDataplane(
+                machine.clock,
+                self.switches[machine.address],
+                station_mac=b"\x02\x00" + machine.address[-4:],
+            )
             machine.dataplanes.append(dataplane)
             return dataplane
 
@@ -230,8 +258,8 @@ class World:
         target = site.kernel.send(destination)
         if isinstance(target, VTEP):
             self._arrive(target, frame)
-        elif target == self.hub.address:
-            self.switch.receive(site.vtep, frame)
+        elif target == site.hub:
+            self.switches[site.hub].receive(site.vtep, frame)
 
     def exchange(self, one: Site, a: bytes, other: Site, b: bytes) -> None:
         """Two stations speak as hosts do: a question to all, an answer, then more of both."""
@@ -246,7 +274,7 @@ class World:
     def path(self, site: Site, destination: bytes) -> VTEP | bytes | None:
         """Where a frame for a station would go now, without sending one."""
         row = site.kernel.rows.get(destination)
-        return self.hub.address if row is None or row.vtep is None else row.vtep
+        return site.hub if row is None or row.vtep is None else row.vtep
 
     def _from_hub(self, local: bytes, vtep: VTEP, frame: bytes) -> None:
         self._arrive(vtep, frame)

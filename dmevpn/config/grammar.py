@@ -328,7 +328,9 @@ _ROWS = (
         name="map",
         help="The underlay address (or host name) of a protocol address; with /P, of the way to"
         " its network. With `register`, of a server that we register with. A `map-vni` of this"
-        " interface may name its NHS by PROTO.",
+        " interface may name its NHS by PROTO. `map MAC/P NBMA` is for a hub: the server that it"
+        " passes requests on to about MACs with that prefix which nobody here knows;"
+        " `00:00:00:00:00:00/0` is all MACs, and a `vpn-id` before it says in which VPNs.",
         contexts=_CONTROL,
         arguments=(
             _PREFIX,

@@ -6,7 +6,7 @@ addresses of its own, which only a running daemon sees, so there every line may 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -57,7 +57,7 @@ def speaks_layer3(block: InterfaceConfig, transport: str) -> bool:
 
 def layer3_plans(
     found: Findings, block: InterfaceConfig, oui: bytes, transport: str
-) -> tuple[list[Layer3Plan], Container[Statement]]:
+) -> tuple[list[Layer3Plan], Set[Statement]]:
     """What a control interface does for IPv4 and IPv6.
 
     :param block: of the control interface.
@@ -102,7 +102,7 @@ def _instances(found: Findings, block: InterfaceConfig, oui: bytes) -> Iterable[
     for statement in block.statements:
         if statement.keyword == "vpn-id":
             governor = statement
-        if statement.keyword not in _OF_A_VPN:
+        if statement.keyword not in _OF_A_VPN or _is_about_macs(statement):
             continue
         index = None
         if governor is not None:
@@ -116,6 +116,14 @@ def _instances(found: Findings, block: InterfaceConfig, oui: bytes) -> Iterable[
             instance.governors.add(governor)
         instance.statements.append(statement)
     return instances.values()
+
+
+def _is_about_macs(statement: Statement) -> bool:
+    """Whether a ``map`` is a hub's, see :mod:`dmevpn.config.upstream`."""
+    if statement.keyword != "map":
+        return False
+    protocol, _ = cast(tuple[bytes, int], statement.arguments[0])
+    return len(protocol) not in _FAMILIES
 
 
 def _addresses(found: Findings, instance: _Instance) -> tuple[tuple[bytes, int], ...]:

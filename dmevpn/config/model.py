@@ -23,6 +23,7 @@ __all__ = [
     "NHSPlan",
     "PeerPlan",
     "Plan",
+    "RoutePlan",
     "SpeakerPlan",
     "SpokePlan",
     "Statement",
@@ -216,6 +217,19 @@ class SpokePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutePlan:
+    """A ``map`` of MACs: the server that a hub passes requests on to which it cannot answer."""
+
+    protocol: bytes
+    prefix_length: int
+    """Bits of the MAC that count; 0 is all MACs."""
+    nhs: bytes
+    """Underlay address of the server."""
+    vpns: tuple[int, int] | None = None
+    """The VPN indices that it is for, both ends included; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HubPlan:
     """A hub's data interface: one switch for many VPNs."""
 
@@ -225,6 +239,8 @@ class HubPlan:
     """Ranges of VPN indices, both ends included, sorted, disjoint; (1, 2**32 - 1) is ``any``."""
     provision: bool = False
     port: int = DEFAULT_VXLAN_PORT
+    routes: tuple[RoutePlan, ...] = ()
+    """Servers to ask about MACs that nobody here knows; of one prefix the preferred one first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from dmevpn.config.parser import parse_all
 from dmevpn.config.peers import check_families, implied_vpns, peers
 from dmevpn.config.servers import check_servers, default_servers, register
 from dmevpn.config.statements import Findings, every, last, single_vpn, value
+from dmevpn.config.upstream import upstream
 from dmevpn.errors import ConfigError
 
 __all__ = ["Resolution", "check", "resolve", "resolve_all"]
@@ -130,7 +131,8 @@ class _Resolver:
         for block in controls:
             plans, used = layer3_plans(self.found, block, oui, self._transport(block))
             layer3 += plans
-            spokes = register(self.found, block, spokes, used)
+            hubs, routing = upstream(self.found, block, hubs)
+            spokes = register(self.found, block, spokes, used | routing)
         for spoke in spokes:
             blocks = self._blocks[spoke.interface], self._blocks[spoke.controller]
             check_servers(self.found, spoke, *blocks)

@@ -121,6 +121,12 @@ class CIEExtension(Extension):
         extension.cies = cies
         return extension
 
+    def followed_by(self: _C, cie: CIE) -> _C:
+        """The extension with one more CIE; all other octets stay."""
+        value = self.value + cie.encode()
+        octets = b"%b%b%b" % (self.octets[:2], len(value).to_bytes(2, "big"), value)
+        return self.of_cies(octets, (*self.cies, cie))
+
 
 class ResponderAddress(CIEExtension):
     """Who answers: empty in a request, one CIE in the reply (RFC 2332 §5.3.1)."""

@@ -1,8 +1,8 @@
 """The next hop server of one VPN (RFC 2332 §5.2.2, §5.2.4 to §5.2.6). Layer: core.
 
-It is authoritative for its VPN and asks nobody else. It answers from what is registered and
-configured (the cache) and from what the hub's switch has seen, remembers whom it answered, and
-takes an answer back from all of them when it is no longer true.
+It answers from what is registered and configured (the cache) and from what the hub's switch has
+seen, remembers whom it answered, and takes an answer back from all of them when it is no longer
+true. It serves one type of protocol address, MAC, IPv4 or IPv6; a VPN may have a server for each.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from dmevpn.nhrp.extensions import (
     ForwardTransitRecord,
     ResponderAddress,
 )
+from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import (
     Packet,
     PurgeRequest,
@@ -86,10 +87,11 @@ class NextHopServer:
     :param policy: asked about every registration that is otherwise in order.
     :param find_mac: where the switch sends frames for a MAC; None if it would flood them.
     :param vpn: the VPN's index; None is the default routing instance.
-    :param station: our own protocol address.
-    :param mtu: of our data interface, in octets.
+    :param identity: our own protocol addresses, which tell the type, and what we say about us.
+        Its holding time is also for who asks for none, and for configured bindings.
     :param nat_detection: whether a client is where its packets come from, whatever it says.
-    :param holding_time: seconds, for who asks for none and for configured bindings.
+    :param authoritative: whether an address that we do not know is nowhere in the VPN. Else its
+        request is left to who forwards (:class:`~dmevpn.nhrp.transit.Transit`).
     :param answered_limit: answers remembered at most; beyond it the answer is: no resources.
     """
 
@@ -115,14 +117,15 @@ class NextHopServer:
         policy: IRegistrationPolicy,
         find_mac: Callable[[bytes], VTEP | None],
         vpn: int | None,
-        station: bytes,
-        mtu: int,
+        identity: Identity,
         nat_detection: bool,
-        holding_time: int = 7200,
+        authoritative: bool = True,
         metrics: Metrics,
         answered_limit: int = ANSWERED_LIMIT,
     ) -> None:
-        self.station = station
+        self.station = identity.station
+        self._identity = identity
+        self._authoritative = authoritative
         self._clock = clock
         self._cache = cache
         self._outstanding = outstanding
@@ -130,9 +133,9 @@ class NextHopServer:
         self._policy = policy
         self._find_mac = find_mac
         self._vpn = vpn
-        self._mtu = mtu
+        self._mtu = identity.mtu
         self._nat_detection = nat_detection
-        self._holding_time = holding_time
+        self._holding_time = identity.holding_time
         self._answered = Answered(clock, metrics, answered_limit)
         self._responders: dict[bytes, ResponderAddress] = {}
         name = "-" if vpn is None else str(vpn)
@@ -145,7 +148,7 @@ class NextHopServer:
             answered=self._answered,
             outstanding=outstanding,
             link=link,
-            station=station,
+            station=identity.station,
             vpn=name,
             metrics=metrics,
         )
@@ -165,12 +168,17 @@ class NextHopServer:
         """
         if not isinstance(packet, Request):
             return self._outstanding.reply_received(packet, path)
+        protocol = packet.destination_protocol
+        if len(protocol) != self._identity.octets:
+            return False
         if isinstance(packet, ResolutionRequest):
+            if not self._authoritative and self._find(protocol) is None:
+                return False
             check_extensions(packet)
             self._resolve(packet, path)
             return True
         # A client that does not know us names itself instead (RFC 2332 §5.2.3).
-        if packet.destination_protocol not in (self.station, packet.source_protocol):
+        if protocol != packet.source_protocol and not self._identity.is_asked(protocol):
             return False
         check_extensions(packet)
         if isinstance(packet, RegistrationRequest):
@@ -207,13 +215,7 @@ class NextHopServer:
         if responder is None:
             if len(self._responders) >= _RESPONDERS:
                 self._responders.clear()
-            cie = CIE(
-                mtu=self._mtu,
-                holding_time=self._holding_time,
-                nbma=nbma,
-                protocol=self.station,
-            )
-            responder = self._responders[nbma] = ResponderAddress((cie,))
+            responder = self._responders[nbma] = ResponderAddress((self._identity.cie(nbma),))
         return responder
 
     # --- registration (RFC 2332 §5.2.4) -----------------------------------------------------
@@ -273,7 +275,7 @@ class NextHopServer:
         if (
             (width == 48 and not is_station_mac(protocol))
             or 0 < cie.prefix_length < width
-            or protocol == self.station
+            or protocol in self._identity.addresses
         ):
             return CIECode.PROHIBITED, 0
         vtep = VTEP(nbma, vni)

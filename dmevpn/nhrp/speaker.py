@@ -26,7 +26,7 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType
-from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
+from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate, header
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
 from dmevpn.nhrp.naming import Naming
@@ -73,6 +73,10 @@ class _VPN:
     def form(self, path: Path) -> Form | None:
         """The form in which packets go to ``path.peer``; None: it cannot have any."""
         return self._speaker.naming.form(self.vpn_id, path)
+
+    def largest(self, path: Path) -> int:
+        """Octets of the largest NHRP packet that goes to ``path.peer``."""
+        return MAX_PACKET - len(header(self.form(path) or Form.PLAIN, self.vpn_id))
 
 
 class _TypeCounters(dict[PacketType, Counter]):
@@ -156,8 +160,7 @@ class Speaker:
         :param vpn_id: None is the default routing instance: packets that name no VPN.
         """
         vpn = self._vpn(vpn_id)
-        # Servers first: a client takes every purge for its own, a server only those for it.
-        stations = sorted((*vpn.stations, station), key=_is_client)
+        stations = sorted((*vpn.stations, station), key=_turn)
         vpn.set_stations(tuple(stations))
         return vpn
 
@@ -317,13 +320,14 @@ class Speaker:
         if not self._vpn_errors and encapsulation.vpn_id is not None and error.code in _TELLING:
             return
         form = Form.RFC if encapsulation.form is Form.RFC else Form.PLAIN
+        way: Path = error.path or path
         indication = self._reporter.report(
             offending,
             error.code,
             error.offset,
             path.local or bytes(len(path.peer)),
             self._own_address(encapsulation.vpn_id, len(offending.source_protocol)),
-            peer=path.peer,
+            peer=way.peer,
             overhead=encapsulation.offset if form is Form.RFC else 0,
         )
         if indication is None:
@@ -339,6 +343,11 @@ class Speaker:
             )
         self._count_error("errors_sent", error.code)
         peer = self.peers.get(path.peer)
+        if way.peer != path.peer:
+            # Not back: in the form that this peer understands.
+            vpn_id = self.naming.vpn_id(offending, encapsulation, peer, path)
+            self.send(indication, vpn_id, way)
+            return
         if encapsulation.form in (Form.LEGACY_LITTLE, Form.LEGACY_BIG):
             peer = ours(encapsulation.form)
         self._send_to(peer, indication, form, encapsulation.vpn_id, path)
@@ -359,8 +368,13 @@ class Speaker:
         return b""
 
 
-def _is_client(station: IStation) -> bool:
-    return PacketType.REGISTRATION_REQUEST not in station.packet_types
+def _turn(station: IStation) -> int:
+    """When a station is asked whether a packet is for it."""
+    if len(station.packet_types) == len(PacketType):
+        # It forwards whatever nobody else has taken.
+        return 2
+    # A client takes every purge for its own, a server only those for it.
+    return 0 if PacketType.REGISTRATION_REQUEST in station.packet_types else 1
 
 
 def _nobody_wants(packet: Packet) -> None:

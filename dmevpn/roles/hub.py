@@ -29,9 +29,12 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode
+from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.prefixes import PrefixTable
 from dmevpn.nhrp.requests import Outstanding, RequestIDs
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
+from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.rows import CacheWatcher, Watchers, place
 
 __all__ = ["HubRole", "HubVPN", "VTEPOwners"]
@@ -113,6 +116,7 @@ class HubVPN:
         ids: RequestIDs,
         metrics: Metrics,
         watcher: CacheWatcher,
+        routes: PrefixTable[bytes],
     ) -> None:
         self.vpn_id = vpn_id
         self.cache = Cache(clock, metrics)
@@ -131,6 +135,7 @@ class HubVPN:
         self._owners = owners
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = speaker.link(vpn_id)
+        identity = Identity(dataplane.station_mac, mtu=dataplane.mtu)
         self.server = NextHopServer(
             clock=clock,
             cache=self.cache,
@@ -139,15 +144,24 @@ class HubVPN:
             policy=owners,
             find_mac=self._find_mac,
             vpn=vpn_id.index,
-            station=dataplane.station_mac,
-            mtu=dataplane.mtu,
+            identity=identity,
             nat_detection=speaker_plan.nat_detection,
+            authoritative=not routes,
+            metrics=metrics,
+        )
+        self._transit = Transit(
+            identity=identity,
+            cache=self.cache,
+            link=self._link,
+            routes=routes,
+            vpn=str(vpn_id.index),
             metrics=metrics,
         )
         self.cache.subscribe(self)
         self.cache.subscribe(watcher)
         dataplane.add_vpn(vpn_id.index)
         speaker.attach(vpn_id, self.server)
+        speaker.attach(vpn_id, self._transit)
 
     def _find_mac(self, mac: bytes) -> VTEP | None:
         vtep: VTEP | None = self._dataplane.lookup(self.vpn_id.index, mac)
@@ -160,6 +174,7 @@ class HubVPN:
         """
         self.server.dismiss()
         self._speaker.detach(self.vpn_id, self.server)
+        self._speaker.detach(self.vpn_id, self._transit)
         self.cache.unsubscribe(self)
         self.server.close()
         self._outstanding.close()
@@ -403,6 +418,11 @@ class HubRole:
             ids=self._ids,
             metrics=self._metrics,
             watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
+            routes=PrefixTable(
+                (each.protocol, each.prefix_length, each.nhs)
+                for each in self.plan.routes
+                if each.vpns is None or each.vpns[0] <= index <= each.vpns[1]
+            ),
         )
 
     def _age(self) -> None:

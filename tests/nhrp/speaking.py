@@ -10,6 +10,7 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID, Path, parse_ip
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.cache import Cache, Kind
+from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet, decode_payload
 from dmevpn.nhrp.peers import Peers
@@ -75,8 +76,7 @@ class World:
             policy=Policy(),
             find_mac={HOST: VTEP_B}.get,
             vpn=None if vpn_id is None else vpn_id.index,
-            station=station,
-            mtu=mtu,
+            identity=Identity(station, mtu=mtu),
             nat_detection=True,
             metrics=self.metrics,
         )

@@ -25,6 +25,7 @@ from dmevpn.nhrp.extensions import (
     Unknown,
     VendorPrivate,
 )
+from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeReply,
@@ -74,7 +75,9 @@ class World:
         self.policy = Policy()
         #: What the switch has learned.
         self.switch: dict[bytes, VTEP] = {}
-        settings: dict[str, Any] = {"vpn": 7, "nat_detection": True, "station": HUB_MAC}
+        station = options.pop("station", HUB_MAC)
+        identity = options.pop("identity", Identity(station, mtu=1450))
+        settings: dict[str, Any] = {"vpn": 7, "nat_detection": True, "identity": identity}
         self.server = NextHopServer(
             clock=self.clock,
             cache=self.cache,
@@ -82,7 +85,6 @@ class World:
             link=self.link,
             policy=self.policy,
             find_mac=self.switch.get,
-            mtu=1450,
             metrics=self.metrics,
             **settings | options,
         )
@@ -298,8 +300,9 @@ def test_a_mac_needs_a_vni(world: World) -> None:
     world.close()
 
 
-def test_an_ip_address_needs_none(world: World) -> None:
+def test_an_ip_address_needs_none() -> None:
     """Overlays other than VXLAN register addresses without."""
+    world = World(station=parse_ip("10.0.0.1"))
     station = parse_ip("10.0.0.10")
     reply = world.register(station, VTEP(SITE_A, None))
     assert reply.cies[0].code == 0
@@ -502,11 +505,13 @@ def test_groups_have_no_place(world: World, protocol: bytes) -> None:
     world.close()
 
 
-def test_an_ip_address_is_not_looked_for_in_the_switch(world: World) -> None:
+def test_an_ip_address_is_not_looked_for_in_the_switch() -> None:
     """The switch knows MACs only."""
+    world = World(station=parse_ip("10.0.0.1"))
     address = parse_ip("10.0.0.20")
-    world.learned(address)
-    assert world.resolve(address).cies[0].code == CIECode.NO_BINDING
+    world.register(parse_ip("10.0.0.30"), VTEP(SITE_B, None))
+    world.switch[address] = VTEP(SITE_B, None)
+    assert world.resolve(address, parse_ip("10.0.0.10")).cies[0].code == CIECode.NO_BINDING
     world.close()
 
 

@@ -63,7 +63,9 @@ def test_an_unchanged_vpn_is_not_touched(world: World) -> None:
 def test_a_changed_vpn_is_restarted(world: World) -> None:
     """Another VNI takes effect by a restart of that role only."""
     one = world.add_site("10.0.0.2", 100)
-    world.sites[VTEP(one.vtep.nbma, 150)] = Site(one.machine, VTEP(one.vtep.nbma, 150), one.kernel)
+    world.sites[VTEP(one.vtep.nbma, 150)] = Site(
+        one.machine, VTEP(one.vtep.nbma, 150), one.kernel, one.hub
+    )
     world.run(1)
     node = one.machine.node
     assert node is not None
@@ -257,7 +259,9 @@ def test_a_fault_half_way_through_a_reload_is_made_good_by_the_next(world: World
 def test_two_reloads_at_once_follow_each_other(world: World) -> None:
     """The last one is what runs, even if stopping for the first takes its time."""
     one = world.add_site("10.0.0.2", 100)
-    world.sites[VTEP(one.vtep.nbma, 150)] = Site(one.machine, VTEP(one.vtep.nbma, 150), one.kernel)
+    world.sites[VTEP(one.vtep.nbma, 150)] = Site(
+        one.machine, VTEP(one.vtep.nbma, 150), one.kernel, one.hub
+    )
     world.run(1)
     node = one.machine.node
     assert node is not None
