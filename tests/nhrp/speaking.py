@@ -59,6 +59,7 @@ class World:
             **{"unknown_vpn": self.unknown, "vpn_errors": True} | options,
         )
         self.speaker.start()
+        self.macs = {HOST: VTEP_B}
         self.caches: dict[tuple[VPNID | None, bytes], Cache] = {}
 
     def unknown(self, vpn_id: VPNID, packet: Packet, path: Path) -> bool:
@@ -66,7 +67,7 @@ class World:
         return False
 
     def serve(self, vpn_id: VPNID | None, station: bytes = HUB_MAC, mtu: int = 1450) -> Cache:
-        """Attach a next hop server, with two registered clients."""
+        """Attach a next hop server that knows two sites; HOST has been seen at one of them."""
         cache = self.caches[vpn_id, station] = Cache(self.clock, self.metrics)
         server = NextHopServer(
             clock=self.clock,
@@ -74,7 +75,7 @@ class World:
             outstanding=outstanding(self.clock, self.metrics),
             link=self.speaker.link(vpn_id),
             policy=Policy(),
-            find_mac={HOST: VTEP_B}.get,
+            find_mac=self.macs.get,
             vpn=None if vpn_id is None else vpn_id.index,
             identity=Identity(station, mtu=mtu),
             nat_detection=True,
