@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "DataplaneError",
     "DmevpnError",
+    "Handshake",
     "MalformedPacket",
     "NHRPError",
     "StartError",
@@ -52,6 +53,17 @@ class MalformedPacket(NHRPError):
 
 class AuthenticationFailure(NHRPError):
     """A packet whose Authentication extension is absent or wrong (RFC 2332 §5.3.4)."""
+
+
+class Handshake(DmevpnError):
+    """A packet that only concerns how two neighbours authenticate each other.
+
+    :ivar answers: what to send now: packets, each with form, VPN and path.
+    """
+
+    def __init__(self, answers: tuple[tuple[Any, Any, Any, Any], ...]) -> None:
+        super().__init__("a handshake of neighbours")
+        self.answers = answers
 
 
 class ConfigError(DmevpnError):

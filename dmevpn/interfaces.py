@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zope.interface import Attribute, Interface, implementer
 
 if TYPE_CHECKING:
-    from dmevpn.addresses import VTEP, Path
+    from dmevpn.addresses import VPNID, VTEP, Path
 
 __all__ = [
     "FDBEntry",
@@ -103,13 +103,20 @@ class IStation(Interface):
 class IAuthenticator(Interface):
     """Makes and checks the Authentication extension of one control interface."""
 
-    def sign(packet: Any) -> Any:
-        """The packet with its Authentication extension made anew."""
+    def sign(packet: Any, form: Any, vpn_id: VPNID | None, path: Path, station: bytes) -> bytes:
+        """The GRE payload of a packet, with its Authentication extension made anew.
 
-    def verify(packet: Any) -> None:
-        """Accept the packet, or raise.
+        :param form: how it names its VPN.
+        :param station: our own protocol address in the VPN; empty if we have none of that type.
+        """
 
+    def verify(packet: Any, encapsulation: Any, path: Path) -> None:
+        """Accept a packet that arrived, or raise.
+
+        :param encapsulation: what stood before it.
         :raises AuthenticationFailure: if the extension is absent or wrong.
+        :raises Handshake: if it is for nobody else, or its sender has to prove first that it is
+            new.
         """
 
 

@@ -73,6 +73,11 @@ METRICS = {
     "dmevpn_resolutions_not_asked_total": "Misses for which nothing was asked, by reason.",
     "dmevpn_resolution_seconds": "Seconds from a Resolution Request to its reply.",
     "dmevpn_retransmissions_total": "Requests that were sent again.",
+    "dmevpn_challenges_sent_total": "Neighbours that were told our run: they did not name it.",
+    "dmevpn_challenges_suppressed_total": "Neighbours that were not told it, beyond the rate.",
+    "dmevpn_challenges_heeded_total": "Neighbours that told us their run.",
+    "dmevpn_replay_runs_forgotten_total": "Times that every neighbour's run was forgotten, for want"
+    " of room.",
     "dmevpn_requests_timed_out_total": "Requests that nobody answered.",
     "dmevpn_requests_refused_total": "Requests not sent because too many waited for answers.",
     "dmevpn_purges_sent_total": "Purge Requests sent.",

@@ -1,23 +1,33 @@
-"""Authentication between neighbours (RFC 2332 §5.3.4). Layer: core.
+"""Authentication between neighbours (RFC 2332 §5.3.4): where it stands, and the cleartext way.
 
-Checked on receipt and made anew for the next hop; one secret per control interface.
+Layer: core. It is checked on receipt and made anew for the next hop. The other way, a keyed hash,
+is in :mod:`~dmevpn.nhrp.keyed`.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 from zope.interface import implementer
 
+from dmevpn.addresses import VPNID, Path
 from dmevpn.errors import AuthenticationFailure
 from dmevpn.interfaces import IAuthenticator
 from dmevpn.nhrp.constants import ErrorCode, ExtensionType
+from dmevpn.nhrp.encapsulation import Encapsulation, Form
 from dmevpn.nhrp.extensions import Authentication, Extension
 from dmevpn.nhrp.packet import ErrorIndication, Packet
 
-__all__ = ["CLEARTEXT_SPI", "LONGEST_SECRET", "CiscoAuthentication"]
+__all__ = [
+    "CLEARTEXT_SPI",
+    "LONGEST_SECRET",
+    "CiscoAuthentication",
+    "failure",
+    "with_authentication",
+]
 
 #: Cisco's layout has no source address; read as RFC 2332 has it, its constant 1 is the SPI.
 CLEARTEXT_SPI: Final = 1
@@ -42,24 +52,20 @@ class CiscoAuthentication:
             raise ValueError(f"a secret has 1 to {LONGEST_SECRET} octets")
         self._extension = Authentication(CLEARTEXT_SPI, secret)
 
-    def sign(self, packet: Packet) -> Packet:
-        """The packet with our secret instead of another one, or before type 9 and End.
+    def sign(
+        self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path, station: bytes
+    ) -> bytes:
+        """The payload with our secret instead of another one, or before type 9 and End.
 
         Error Indications stay as they are, RFC 2332 §5.2.7 allows no extensions there.
         """
-        if isinstance(packet, ErrorIndication):
-            return packet
         present = packet.extension(Authentication)
-        if present == self._extension:
-            return packet
-        extensions = list(packet.extensions)
-        if present is not None:
-            extensions[extensions.index(present)] = self._extension
-        else:
-            extensions.insert(_place(extensions), self._extension)
-        return replace(packet, extensions=tuple(extensions))
+        if present != self._extension and not isinstance(packet, ErrorIndication):
+            extensions = with_authentication(packet.extensions, self._extension)
+            packet = replace(packet, extensions=tuple(extensions))
+        return packet.encode(form, vpn_id)
 
-    def verify(self, packet: Packet) -> None:
+    def verify(self, packet: Packet, encapsulation: Encapsulation, path: Path) -> None:
         """Accept the packet if it has our secret.
 
         An Error Indication may lack it: it means something only to who has an unanswered request
@@ -68,26 +74,42 @@ class CiscoAuthentication:
         :raises AuthenticationFailure: if the secret is absent or another.
         """
         present = packet.extension(Authentication)
-        if present is None:
-            if isinstance(packet, ErrorIndication):
-                return
-            offset = 0
-        else:
-            # The two reserved octets before the SPI are not compared.
-            if hmac.compare_digest(present.octets[6:], self._extension.octets[6:]):
-                return
-            offset = packet.extension_offset(present)
-        raise AuthenticationFailure(
-            "authentication_failure",
-            code=ErrorCode.AUTHENTICATION_FAILURE,
-            offset=offset,
-            packet=packet,
-        )
+        if present is None and isinstance(packet, ErrorIndication):
+            return
+        # The two reserved octets before the SPI are not compared.
+        if present is None or not hmac.compare_digest(
+            present.octets[6:], self._extension.octets[6:]
+        ):
+            raise failure(packet, present)
 
 
-def _place(extensions: list[Extension]) -> int:
-    """Where an Authentication extension goes that has no place yet."""
-    for index, extension in enumerate(extensions):
+def with_authentication(
+    extensions: Iterable[Extension], authentication: Authentication
+) -> list[Extension]:
+    """Extensions with another Authentication in the place of the one among them.
+
+    If there is none among them, it comes before those of type 9, or last.
+    """
+    changed = list(extensions)
+    for index, extension in enumerate(changed):
+        if type(extension) is Authentication:
+            changed[index] = authentication
+            return changed
+    for index, extension in enumerate(changed):
         if extension.type == ExtensionType.NAT_ADDRESS:
-            return index
-    return len(extensions)
+            changed.insert(index, authentication)
+            return changed
+    changed.append(authentication)
+    return changed
+
+
+def failure(
+    packet: Packet, at: Extension | None, counter: str = "authentication_failure"
+) -> AuthenticationFailure:
+    """What to raise about a packet; the Error Indication points at an extension of it, if any."""
+    return AuthenticationFailure(
+        counter,
+        code=ErrorCode.AUTHENTICATION_FAILURE,
+        offset=0 if at is None else packet.extension_offset(at),
+        packet=packet,
+    )

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, Path, format_address
-from dmevpn.errors import NHRPError
+from dmevpn.errors import Handshake, NHRPError
 from dmevpn.interfaces import (
     IAuthenticator,
     IDatagramReceiver,
@@ -102,7 +102,8 @@ class Speaker:
     :param interface: name of the control interface, for the log.
     :param naming: which VPN a packet belongs to, and how to say so.
     :param peers: who is not like us.
-    :param authenticator: makes and checks the Authentication extension; None: there is none.
+    :ivar authenticator: makes and checks the Authentication extension; None: there is none. It may
+        be replaced at any time.
     :param unknown_vpn: called with a Registration Request for a VPN without a server. True means
         that there is one now.
     :param vpn_errors: whether packets of unknown VPNs, of other VPNs than that of their path, and
@@ -129,7 +130,7 @@ class Speaker:
         self.naming = naming
         self._transport = transport
         self._metrics = metrics
-        self._authenticator = authenticator
+        self.authenticator = authenticator
         self._unknown_vpn = unknown_vpn
         self._vpn_errors = vpn_errors
         self._reporter = ErrorReporter(clock, metrics)
@@ -204,12 +205,14 @@ class Speaker:
     def _send(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
         """Sign, encapsulate and send a packet. Authentication is between neighbours: what the
         packet that this one answers had is replaced or taken out."""
-        if self._authenticator is not None:
-            packet = self._authenticator.sign(packet)
-        elif packet.extension(Authentication) is not None:
-            others = [each for each in packet.extensions if type(each) is not Authentication]
-            packet = replace(packet, extensions=tuple(others))
-        data = packet.encode(form, vpn_id)
+        if self.authenticator is not None:
+            station = self._own_address(vpn_id, len(packet.source_protocol))
+            data = self.authenticator.sign(packet, form, vpn_id, path, station)
+        else:
+            if packet.extension(Authentication) is not None:
+                others = [each for each in packet.extensions if type(each) is not Authentication]
+                packet = replace(packet, extensions=tuple(others))
+            data = packet.encode(form, vpn_id)
         if len(data) > MAX_PACKET:
             self._too_large.inc()
             return
@@ -229,14 +232,17 @@ class Speaker:
             # An Error Indication proves itself by the request of ours in it: RFC 2332 §5.2.7
             # allows it no extensions, so nobody could authenticate it.
             if (
-                self._authenticator is not None
+                self.authenticator is not None
                 and packet.packet_type is not PacketType.ERROR_INDICATION
             ):
-                self._authenticator.verify(packet)
+                self.authenticator.verify(packet, encapsulation, path)
             if peer is None and encapsulation.form is Form.RFC and not self.naming.by_key:
                 self._dispatch(packet, encapsulation.vpn_id, path)
             else:
                 self._translate(packet, encapsulation, peer, path)
+        except Handshake as handshake:
+            for answer in handshake.answers:
+                self._send(*answer)
         except NHRPError as error:
             self._metrics.dropped(error.counter).inc()
             offending = error.packet or packet

@@ -59,7 +59,6 @@ class World:
             **{"unknown_vpn": self.unknown, "vpn_errors": True} | options,
         )
         self.speaker.start()
-        self.macs = {HOST: VTEP_B}
         self.caches: dict[tuple[VPNID | None, bytes], Cache] = {}
 
     def unknown(self, vpn_id: VPNID, packet: Packet, path: Path) -> bool:
@@ -67,7 +66,7 @@ class World:
         return False
 
     def serve(self, vpn_id: VPNID | None, station: bytes = HUB_MAC, mtu: int = 1450) -> Cache:
-        """Attach a next hop server that knows two sites; HOST has been seen at one of them."""
+        """Attach a next hop server, with two registered clients."""
         cache = self.caches[vpn_id, station] = Cache(self.clock, self.metrics)
         server = NextHopServer(
             clock=self.clock,
@@ -75,7 +74,7 @@ class World:
             outstanding=outstanding(self.clock, self.metrics),
             link=self.speaker.link(vpn_id),
             policy=Policy(),
-            find_mac=self.macs.get,
+            find_mac={HOST: VTEP_B}.get,
             vpn=None if vpn_id is None else vpn_id.index,
             identity=Identity(station, mtu=mtu),
             nat_detection=True,

@@ -1,0 +1,315 @@
+"""Refusing packets that were sent before. Layer: core.
+
+RFC 2332 §5.3.4 proves who made a packet, but not when, for whom, nor in which VPN. We add that as
+a Vendor-Private extension (§5.3.5), which the keyed hash covers like everything in the packet:
+
+    OUI 02-00-00 | kind | VPN identifier | run | neighbour's run | number
+         3          1          7            8           8             8      octets
+
+A **run** is a random number that a control interface draws when it starts. A packet names the run
+that made it and the run that it is for, so it means nothing to anybody else, to its own sender,
+or to either of them after a restart. The **number** rises with every packet from one run to the
+other; whoever receives it remembers the highest, and which of those just below have been there.
+Neither clocks nor files are needed.
+
+A neighbour that does not know our run, because one of us has just started, is told it in a
+**challenge**: a Purge Reply that nobody asked for, which others ignore. Its number repeats the
+run that was wrongly named, so that a challenge of former times is not heeded either.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+
+from dmevpn.addresses import DEFAULT_OUI, VPNID, Path
+from dmevpn.errors import AuthenticationFailure, Handshake
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.authentication import failure
+from dmevpn.nhrp.encapsulation import Encapsulation, Form
+from dmevpn.nhrp.extensions import Authentication, Extension, VendorPrivate
+from dmevpn.nhrp.packet import Packet, PurgeReply, RequestOrReply
+
+__all__ = ["CHALLENGES", "RUNS", "WAITING", "WINDOW", "ReplayGuard", "is_challenge"]
+
+#: Numbers below the highest that may still arrive, once each: packets overtake each other.
+WINDOW: Final = 256
+
+#: Runs of neighbours remembered; each start of each neighbour is one. At the bound we draw a new
+#: run for ourselves, which makes all that they ever sent worthless, and forget them.
+RUNS: Final = 262_144
+
+#: Stations whose run is remembered, and underlay addresses.
+STATIONS: Final = 2 * RUNS
+
+#: Challenges a second to all neighbours, and in a row. Each takes about as long as a request.
+CHALLENGES: Final = 1000.0
+
+#: Packets to neighbours whose run we do not know that are kept for sending them again when it is
+#: told, and for how many seconds: after that their owners have repeated them.
+WAITING: Final = 256
+_PATIENCE: Final = 1.0
+
+_PROOF: Final = b"\x01"
+_CHALLENGE: Final = b"\x02"
+_KINDS: Final = (_PROOF, _CHALLENGE)
+
+# Where the fields are in the octets of the extension, which begin with type and length.
+_KIND = slice(7, 8)
+_VPN = slice(8, 15)
+_FROM = slice(15, 23)
+_TO = slice(23, 31)
+_NUMBER = slice(31, 39)
+_LENGTH: Final = 39
+
+_RUN_LENGTH: Final = 8
+_UNKNOWN: Final = bytes(_RUN_LENGTH)
+_NO_VPN: Final = bytes(7)
+_MASK: Final = (1 << WINDOW) - 1
+
+
+class _Neighbour:
+    """One run of a neighbour."""
+
+    __slots__ = ("highest", "run", "seen", "sent")
+
+    def __init__(self, run: bytes) -> None:
+        self.run = run
+        self.sent = 0
+        """The number of the latest packet that we sent it."""
+        self.highest = 0
+        """The highest that we received."""
+        self.seen = 0
+        """Bit n: whether the number n below the highest has been there."""
+
+    def take(self, number: int) -> bool:
+        """Whether a number is new; it is not from now on."""
+        ahead = number - self.highest
+        if ahead > 0:
+            self.highest = number
+            # An ample number must not make us shift for long.
+            self.seen = (self.seen << ahead | 1) & _MASK if ahead < WINDOW else 1
+            return True
+        bit = 1 << -ahead if -ahead < WINDOW else 0
+        if not bit or self.seen & bit:
+            return False
+        self.seen |= bit
+        return True
+
+    def retire(self) -> None:
+        """The station has started again: what may still come from this run is old."""
+        self.highest = 1 << 65
+
+
+class ReplayGuard:
+    """Proves to neighbours that our packets are new, and wants the same of theirs.
+
+    :param random: octets that nobody can guess.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        metrics: Metrics,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        #: Ours; drawn again when the neighbours are forgotten.
+        self._run = random(_RUN_LENGTH)
+        self._neighbours: dict[bytes, _Neighbour] = {}
+        #: The latest run of each station, by VPN and protocol address.
+        self._stations: dict[bytes, _Neighbour] = {}
+        #: The run behind each underlay address, as it was last heard or told.
+        self._paths: dict[bytes, _Neighbour] = {}
+        self._waiting: list[tuple[float, tuple[Packet, Form, VPNID | None, Path]]] = []
+        self._budget = (CHALLENGES, clock.seconds())
+        self._unproven = metrics.dropped("unproven")
+        self._challenges = metrics.counter("challenges_sent")
+        self._suppressed = metrics.counter("challenges_suppressed")
+        self._heeded = metrics.counter("challenges_heeded")
+        self._forgotten = metrics.counter("replay_runs_forgotten")
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def prove(
+        self,
+        extensions: list[Extension],
+        packet: Packet,
+        form: Form,
+        vpn_id: VPNID | None,
+        path: Path,
+    ) -> list[Extension]:
+        """The extensions of a packet with our proof before Authentication, and nobody else's.
+
+        :param extensions: those, with Authentication among them.
+        """
+        others = []
+        for extension in extensions:
+            if type(extension) is VendorPrivate and _is_ours(extension):
+                if extension.octets[_KIND] == _CHALLENGE:
+                    return extensions
+            else:
+                others.append(extension)
+        neighbour = self._paths.get(path.peer)
+        if neighbour is None:
+            self._keep(packet, form, vpn_id, path)
+            run = number = _UNKNOWN
+        else:
+            run = neighbour.run
+            neighbour.sent += 1
+            number = neighbour.sent.to_bytes(8, "big")
+        proof = _extension(_PROOF, _vpn(form, vpn_id), self._run, run, number)
+        for index, extension in enumerate(others):
+            if type(extension) is Authentication:
+                others.insert(index, proof)
+                break
+        return others
+
+    def _keep(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
+        """Remember a packet that will be refused, since it does not say for whom it is."""
+        if len(self._waiting) >= WAITING:
+            del self._waiting[0]
+        self._waiting.append((self._clock.seconds(), (packet, form, vpn_id, path)))
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def check(
+        self, packet: Packet, encapsulation: Encapsulation, path: Path, source: bytes
+    ) -> None:
+        """Accept a packet whose hash was right, if it is new.
+
+        :param source: protocol address of the neighbour that has sent it.
+        :raises AuthenticationFailure: if it is not, or has no proof.
+        :raises Handshake: if its sender does not know our run, or tells us its own.
+        """
+        proof = next(
+            (e for e in packet.extensions if type(e) is VendorPrivate and _is_ours(e)), None
+        )
+        if proof is None:
+            raise failure(packet, None)
+        octets = proof.octets
+        vpn = octets[_VPN]
+        if vpn != _vpn(encapsulation.form, encapsulation.vpn_id):
+            raise failure(packet, proof, "replayed")
+        run = octets[_FROM]
+        if run == self._run and path.peer != path.local:
+            # Thrown back at us by somebody else.
+            raise AuthenticationFailure("replayed")
+        if octets[_KIND] == _CHALLENGE:
+            raise self._challenged(octets, path)
+        if octets[_TO] != self._run:
+            self._unproven.inc()
+            raise self._challenge(packet, encapsulation, path, octets)
+        neighbour = self._neighbours.get(run)
+        if neighbour is None:
+            neighbour = self._add(run)
+        if not neighbour.take(int.from_bytes(octets[_NUMBER], "big")):
+            # No Error Indication: networks duplicate packets, and that one would end the request
+            # of the first copy.
+            raise AuthenticationFailure("replayed")
+        if self._paths.get(path.peer) is not neighbour:
+            self._set_path(path.peer, neighbour)
+        station = vpn + source + path.peer
+        earlier = self._stations.get(station)
+        if earlier is not neighbour:
+            if earlier is not None and any(source):
+                earlier.retire()
+            self._stations[station] = neighbour
+
+    def _add(self, run: bytes) -> _Neighbour:
+        """Remember one more run of a neighbour."""
+        if len(self._neighbours) >= RUNS or len(self._stations) >= STATIONS:
+            self._forget()
+            raise Handshake(())
+        neighbour = self._neighbours[run] = _Neighbour(run)
+        return neighbour
+
+    def _forget(self) -> None:
+        """Begin as after a restart."""
+        self._forgotten.inc()
+        self._run = self._random(_RUN_LENGTH)
+        self._neighbours.clear()
+        self._stations.clear()
+        self._paths.clear()
+
+    def _set_path(self, peer: bytes, neighbour: _Neighbour) -> None:
+        self._paths.pop(peer, None)
+        if len(self._paths) >= RUNS:
+            # It will be told again.
+            del self._paths[next(iter(self._paths))]
+        self._paths[peer] = neighbour
+
+    def _challenge(
+        self, packet: Packet, encapsulation: Encapsulation, path: Path, octets: bytes
+    ) -> Handshake:
+        """Tell a neighbour our run, since it named another."""
+        if not self._allow():
+            self._suppressed.inc()
+            return Handshake(())
+        self._challenges.inc()
+        form, vpn_id, _ = encapsulation
+        challenge = PurgeReply(
+            source_nbma=packet.source_nbma,
+            source_protocol=packet.source_protocol,
+            destination_protocol=packet.destination_protocol,
+            protocol_type=packet.protocol_type,
+            snap=packet.snap,
+            request_id=packet.request_id if isinstance(packet, RequestOrReply) else 0,
+            extensions=(
+                _extension(_CHALLENGE, octets[_VPN], self._run, octets[_FROM], octets[_TO]),
+            ),
+        )
+        return Handshake(((challenge, form, vpn_id, path),))
+
+    def _challenged(self, octets: bytes, path: Path) -> Exception:
+        """A neighbour tells us its run: what we sent it in vain goes out again."""
+        known = self._paths.get(path.peer)
+        waiting = [each for each in self._waiting if each[1][3].peer == path.peer]
+        if known is None:
+            expected = octets[_NUMBER] == _UNKNOWN and bool(waiting)
+        else:
+            expected = octets[_NUMBER] == known.run
+        if octets[_TO] != self._run or not expected:
+            return AuthenticationFailure("replayed")
+        self._heeded.inc()
+        run = octets[_FROM]
+        self._set_path(path.peer, self._neighbours.get(run) or self._add(run))
+        since = self._clock.seconds() - _PATIENCE
+        self._waiting = [each for each in self._waiting if each[1][3].peer != path.peer]
+        return Handshake(tuple([sent for time, sent in waiting if time > since]))
+
+    def _allow(self) -> bool:
+        now = self._clock.seconds()
+        left, counted = self._budget
+        left = min(CHALLENGES, left + (now - counted) * CHALLENGES)
+        allowed = left >= 1
+        self._budget = (left - 1 if allowed else left, now)
+        return allowed
+
+
+def is_challenge(packet: Packet) -> bool:
+    """Whether a packet of ours is a challenge, which only keys can sign."""
+    return type(packet) is PurgeReply and any(
+        type(each) is VendorPrivate and _is_ours(each) and each.octets[_KIND] == _CHALLENGE
+        for each in packet.extensions
+    )
+
+
+def _is_ours(extension: VendorPrivate) -> bool:
+    octets = extension.octets
+    return len(octets) == _LENGTH and octets[4:7] == DEFAULT_OUI and octets[_KIND] in _KINDS
+
+
+def _vpn(form: Form, vpn_id: VPNID | None) -> bytes:
+    """The VPN that a packet names, seven octets."""
+    if vpn_id is None or form is Form.PLAIN:
+        return _NO_VPN
+    return vpn_id.oui + vpn_id.index.to_bytes(4, "big")
+
+
+def _extension(kind: bytes, vpn: bytes, run: bytes, to: bytes, number: bytes) -> VendorPrivate:
+    return VendorPrivate(DEFAULT_OUI, b"%b%b%b%b%b" % (kind, vpn, run, to, number))
