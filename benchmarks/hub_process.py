@@ -28,7 +28,6 @@ from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.interfaces import IHubDataplane
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.requests import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.rawgre import RawGREPort
@@ -122,7 +121,6 @@ def main() -> None:
             transport=lambda speaker: RawGREPort(
                 reactor, metrics, speaker.nbma_address, speaker.gre_key
             ),
-            authenticator=CiscoAuthentication,
             spoke_dataplane=no_spokes,
             hub_dataplane=lambda *_: dataplane,
             resolve_host=no_spokes,

@@ -25,7 +25,6 @@ from dmevpn.interfaces import IController, IRequestIDStore
 from dmevpn.log import LEVELS, Logger
 from dmevpn.logfile import make_observer
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.requests import FileRequestIDStore, TimeRequestIDStore
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
@@ -114,7 +113,6 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
 
     return Drivers(
         transport=transport,
-        authenticator=CiscoAuthentication,
         spoke_dataplane=spoke_dataplane,
         hub_dataplane=hub_dataplane,
         resolve_host=partial(resolve_host, reactor),

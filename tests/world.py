@@ -16,11 +16,18 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip, parse_mac
-from dmevpn.config.model import HubPlan, NHSPlan, Plan, RoutePlan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import (
+    AuthenticationPlan,
+    HubPlan,
+    NHSPlan,
+    Plan,
+    RoutePlan,
+    SpeakerPlan,
+    SpokePlan,
+)
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.requests import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.memory import MemoryNetwork, MemoryTransport
@@ -93,7 +100,7 @@ class World:
     """An underlay with one hub and any number of sites.
 
     :param vpns: ranges that the hub serves.
-    :param secret: of all nodes.
+    :param authentication: of all nodes.
     :param jitter: decides what the underlay loses.
     """
 
@@ -103,14 +110,18 @@ class World:
         vpns: tuple[tuple[int, int], ...] = ((1, 1),),
         hub: str = "10.0.0.1",
         holding_time: int = 7200,
-        secret: bytes | None = None,
+        authentication: AuthenticationPlan | None = None,
         jitter: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self.clock = Clock()
         self.network = MemoryNetwork(self.clock, jitter)
         self.sites: dict[VTEP, Site] = {}
         self.machines: dict[bytes, Machine] = {}
-        self.speaker = SpeakerPlan(interface="nhrp", holding_time=holding_time, secret=secret)
+        self.speaker = SpeakerPlan(
+            interface="nhrp",
+            holding_time=holding_time,
+            authentication=authentication or AuthenticationPlan(),
+        )
         self.hub = Machine(parse_ip(hub), ProcessClock(self.clock))
         self.machines[self.hub.address] = self.hub
         self.switch = MemorySwitch(self.clock, self._from_hub)
@@ -212,7 +223,6 @@ class World:
                     speaker.gre_key,
                     [key for key, _ in speaker.vpn_of_key],
                 ),
-                authenticator=CiscoAuthentication,
                 spoke_dataplane=spoke_dataplane,
                 hub_dataplane=hub_dataplane,
                 resolve_host=self._resolve,

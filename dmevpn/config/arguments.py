@@ -15,15 +15,20 @@ from typing import NamedTuple
 from dmevpn.addresses import VNI_MAX, is_station_mac, parse_mac, parse_oui, parse_prefix
 
 __all__ = [
+    "ALGORITHMS",
     "ANY_VPN",
     "VPN_MAX",
     "Convert",
     "Host",
+    "KeyFile",
+    "algorithm",
+    "check_key",
     "device_name",
     "endpoint",
     "host",
     "ip_address",
     "ip_prefix",
+    "key",
     "log_format",
     "looks_like_mac",
     "multicast",
@@ -32,6 +37,7 @@ __all__ = [
     "oui",
     "prefix",
     "secret",
+    "spi",
     "station_mac",
     "text",
     "transport",
@@ -46,12 +52,17 @@ Convert = Callable[[str], object]
 
 #: Largest index of a VPN identifier: 32 bits (RFC 2685 §4). Zero is never used.
 VPN_MAX = 2**32 - 1
+#: What keys are for.
+ALGORITHMS = ("hmac-sha-256", "hmac-md5")
 #: What ``vpn-id any`` means.
 ANY_VPN = (1, VPN_MAX)
 #: Octets of a device name that the kernel takes (IFNAMSIZ less the terminator).
 DEVICE_NAME_MAX = 15
 #: Octets of a plaintext secret; more would eat into the packet, and nobody's peer takes more.
 SECRET_MAX = 64
+#: Octets of a key. Whoever has recorded packets can try keys as fast as he likes, so fewer could
+#: be guessed; more than the hash has make it no stronger.
+KEY_MIN, KEY_MAX = 16, 128
 #: Octets of a host name (RFC 1035 §2.3.4).
 HOST_NAME_MAX = 253
 
@@ -65,6 +76,13 @@ class Host(NamedTuple):
     """As written."""
     address: bytes | None
     """Its address; None if ``text`` is a host name."""
+
+
+class KeyFile(NamedTuple):
+    """Where a key is."""
+
+    path: str
+    """From the root."""
 
 
 def number(low: int, high: int, what: str = "a number") -> Callable[[str], int]:
@@ -83,6 +101,7 @@ def number(low: int, high: int, what: str = "a number") -> Callable[[str], int]:
 
 #: A VXLAN network identifier.
 vni = number(1, VNI_MAX, "a VNI")
+_spi = number(2, 0xFFFF, "an SPI")
 _vpn_index = number(1, VPN_MAX, "a VPN number")
 
 
@@ -241,6 +260,40 @@ def secret(word: str) -> bytes:
     octets = word.encode("utf-8", "surrogateescape")
     if len(octets) > SECRET_MAX:
         raise ValueError(f"at most {SECRET_MAX} octets are possible")
+    return octets
+
+
+def spi(word: str) -> int:
+    """The index of a key (RFC 2332 §5.3.4)."""
+    if word == "1":
+        raise ValueError("SPI 1 is the cleartext secret: a number from 2 to 65535 is expected")
+    return _spi(word)
+
+
+def algorithm(word: str) -> str:
+    """What a key is for."""
+    if word not in ALGORITHMS:
+        raise ValueError(f"{' or '.join(ALGORITHMS)} is expected")
+    return word
+
+
+def key(word: str) -> bytes | KeyFile:
+    """A key, as the octets in the file, or where it is."""
+    if word.startswith("file:"):
+        path = word.removeprefix("file:")
+        if not path.startswith("/") or "\0" in path:
+            raise ValueError("the path from the root is expected, such as file:/etc/dmevpn/key")
+        return KeyFile(path)
+    return check_key(word.encode("utf-8", "surrogateescape"))
+
+
+def check_key(octets: bytes) -> bytes:
+    """A key, if it is long enough.
+
+    :raises ValueError: if it is not, or too long.
+    """
+    if not KEY_MIN <= len(octets) <= KEY_MAX:
+        raise ValueError(f"a key has {KEY_MIN} to {KEY_MAX} octets")
     return octets
 
 

@@ -1,14 +1,14 @@
 """What a reload has to do: the difference of two plans. Layer: core.
 
-In this release every change restarts the role or speaker that it touches; what is equal in both
-plans is not touched. Stopping a daemon is the difference to an empty plan, starting it the
-difference from one.
+Every change restarts the role or speaker that it touches, but for one of keys and secrets, which
+speakers take over while they run; what is equal in both plans is not touched. Stopping a daemon is
+the difference to an empty plan, starting it the difference from one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
@@ -59,21 +59,32 @@ class Changes:
     """By name of the data interface."""
     layer3: Difference[Layer3Plan] = Difference()
     """By control interface and VPN."""
+    rekeyed: tuple[SpeakerPlan, ...] = ()
+    """Control interfaces that go on and only authenticate differently, in their new form."""
     postponed: tuple[str, ...] = ()
     """Keywords whose change waits for the next start of the daemon."""
 
     def __bool__(self) -> bool:
-        return bool(self.speakers or self.spokes or self.hubs or self.layer3 or self.postponed)
+        roles = self.spokes or self.hubs or self.layer3
+        return bool(self.speakers or roles or self.rekeyed or self.postponed)
 
 
 def diff(old: Plan, new: Plan) -> Changes:
     """What leads from one plan to another; falsy if nothing does."""
     # The OUI is part of every VPN identifier that a speaker reads or writes.
     everything = old.oui != new.oui
+    authentication = {speaker.interface: speaker.authentication for speaker in new.speakers}
     speakers = _difference(
-        old.speakers, new.speakers, lambda s: s.interface, lambda speaker: everything
+        [
+            replace(s, authentication=authentication.get(s.interface, s.authentication))
+            for s in old.speakers
+        ],
+        new.speakers,
+        lambda s: s.interface,
+        lambda speaker: everything,
     )
     touched = {after.interface for _, after in speakers.restarted}
+    kept = {s.interface: s.authentication for s in old.speakers if s.interface not in touched}
     postponed = {
         "admin": old.admin != new.admin,
         "metrics": old.metrics != new.metrics,
@@ -99,6 +110,9 @@ def diff(old: Plan, new: Plan) -> Changes:
             new.layer3,
             lambda layer3: (layer3.interface, layer3.vpn),
             lambda layer3: layer3.interface in touched,
+        ),
+        rekeyed=tuple(
+            s for s in new.speakers if kept.get(s.interface, s.authentication) != s.authentication
         ),
         postponed=tuple(keyword for keyword, changed in postponed.items() if changed),
     )

@@ -48,6 +48,7 @@ class Reload(Enum):
     USER = "restarts what uses it"
     SPEAKER = "restarts the control interface and its VPNs"
     DAEMON = "takes effect when the daemon is started again"
+    AT_ONCE = "takes effect at once; nothing is restarted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +254,37 @@ _ROWS = (
             Argument(name="SECRET", convert=a.secret, example="secret", free=True, secret=True),
         ),
         inherited=True,
-        reload=Reload.SPEAKER,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="authentication-key",
+        help="A key for the keyed hash of RFC 2332: packets that carry its hash are accepted. What"
+        " we send is signed with the last one that is not `accept-only`. KEY is one word of"
+        f" {a.KEY_MIN} to {a.KEY_MAX} octets, or the content of a file that nobody else may read."
+        " See [authentication.md](authentication.md).",
+        contexts=_CONTROL,
+        arguments=(
+            Argument(name="SPI", convert=a.spi, example="256"),
+            Argument(name="|".join(a.ALGORITHMS), convert=a.algorithm, example=a.ALGORITHMS[0]),
+            Argument(
+                name="KEY|file:PATH",
+                convert=a.key,
+                example="file:/etc/dmevpn/key-256",
+                free=True,
+                secret=True,
+            ),
+        ),
+        options=(Option(name="accept-only", help="Sign nothing with it yet, or no longer."),),
+        repeatable=True,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="replay-protection",
+        help="Packets signed with a key also prove that they are new, and must. `no` for neighbours"
+        " that only know RFC 2332. Default: yes.",
+        contexts=_CONTROL,
+        arguments=(_YES_NO,),
+        reload=Reload.AT_ONCE,
     ),
     Keyword(
         name="holding-time",

@@ -14,10 +14,12 @@ __all__ = [
     "DEFAULT_HOLDING_TIME",
     "DEFAULT_VXLAN_PORT",
     "MAIN_TABLE",
+    "AuthenticationPlan",
     "Config",
     "ConfigWarning",
     "HubPlan",
     "InterfaceConfig",
+    "KeyPlan",
     "Layer3Plan",
     "MapPlan",
     "NHSPlan",
@@ -98,6 +100,35 @@ class PeerPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPlan:
+    """A key of the keyed hash (RFC 2332 §5.3.4)."""
+
+    spi: int
+    """Its index, 2 to 65535."""
+    algorithm: str
+    """``hmac-sha-256`` or ``hmac-md5``."""
+    secret: bytes = field(repr=False)
+    signs: bool = True
+    """Whether it may make the hash of what we send, or only checks that of what comes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthenticationPlan:
+    """How the packets of a control interface prove where they come from.
+
+    What is sent is signed with the last key that may sign, else with the cleartext secret; with
+    neither it carries nothing.
+    """
+
+    secret: bytes | None = field(default=None, repr=False)
+    """Cisco's cleartext; accepted, too, while there are keys."""
+    keys: tuple[KeyPlan, ...] = ()
+    """All of them are accepted."""
+    replay_protection: bool = True
+    """Whether packets signed with a key also prove that they are new, and have to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerPlan:
     """One control interface: where NHRP is spoken."""
 
@@ -106,8 +137,7 @@ class SpeakerPlan:
     """``auto``, ``raw`` or ``device``."""
     nbma_address: bytes | None = None
     gre_key: int | None = None
-    secret: bytes | None = field(default=None, repr=False)
-    """Cisco plaintext authentication; None: packets carry none."""
+    authentication: AuthenticationPlan = AuthenticationPlan()
     holding_time: int = DEFAULT_HOLDING_TIME
     nat_detection: bool = True
     """Store the outer source address of a registration as its VTEP (protocol: NAT)."""

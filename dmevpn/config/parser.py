@@ -36,7 +36,8 @@ MAX_ERRORS = 100
 SHOWN_MAX = 40
 
 _TOKEN = re.compile(r"#[^\n]*|\S+")
-_SECRET_IN_COMMENT = re.compile(r"(cisco-authentication\s+)\S+")
+#: Whatever follows a keyword with a secret in a comment, where nobody checks what is what.
+_SECRET_IN_COMMENT = re.compile(r"(cisco-authentication\s+)\S+|(authentication-key\s+)\S.*")
 
 
 class Word(NamedTuple):
@@ -84,17 +85,39 @@ def mask_secrets(text: str) -> str:
 
     Secrets in comments count: a line that was commented out still tells.
     """
-    pieces, done, follows = [], 0, False
+    pieces, done, line = [], 0, 0
+    follow: list[Argument] = []
     for token in tokens(text):
+        shown_as = token.text
         if token.comment:
-            shown_as = _SECRET_IN_COMMENT.sub(rf"\1{MASK}", token.text)
+            shown_as = _SECRET_IN_COMMENT.sub(rf"\1\2{MASK}", token.text)
+        elif follow and (token.line == line or token.text not in RESERVED):
+            shown_as = _masked(token.text, follow.pop(0))
         else:
-            shown_as = MASK if follows else token.text
             row = KEYWORDS.get(token.text)
-            follows = not follows and row is not None and any(a.secret for a in row.arguments)
+            follow = list(row.arguments) if row is not None and _has_secret(row) else []
+            line = token.line
         pieces += [text[done : token.start], shown_as]
         done = token.start + len(token.text)
     return "".join(pieces) + text[done:]
+
+
+def _masked(word: str, argument: Argument) -> str:
+    """A word after a keyword with a secret, as it may be shown.
+
+    What is not what it should be may be the secret in the wrong place.
+    """
+    if argument.secret:
+        return MASK
+    try:
+        argument.convert(word)
+    except ValueError:
+        return MASK
+    return word
+
+
+def _has_secret(row: Keyword) -> bool:
+    return any(argument.secret for argument in row.arguments)
 
 
 def parse(text: str, path: str) -> Config:
@@ -242,7 +265,7 @@ class _Parser:
                 values.append(None)
                 continue
             self._position += 1
-            display = MASK if argument.secret else word.text
+            display = _masked(word.text, argument) if _has_secret(row) else word.text
             texts.append(display)
             try:
                 values.append(argument.convert(word.text))
@@ -265,7 +288,11 @@ class _Parser:
 
     def _unknown(self, word: Word, previous: Word | None) -> None:
         """Report a word that is no keyword, and skip its arguments: the rest of the line."""
-        if previous is not None and previous.line == word.line and _is_secret(previous.text):
+        if (
+            previous is not None
+            and previous.line == word.line
+            and _has_secret(KEYWORDS[previous.text])
+        ):
             self._error(previous, "a secret is one word")
         elif word.text in OPTIONS:
             self._error(word, f"belongs after the arguments of {' or '.join(OPTIONS[word.text])}")
@@ -276,7 +303,3 @@ class _Parser:
             if following.text in KEYWORDS:
                 return
             self._position += 1
-
-
-def _is_secret(keyword: str) -> bool:
-    return any(argument.secret for argument in KEYWORDS[keyword].arguments)

@@ -10,12 +10,13 @@ a warning; everything else that cannot work is an error.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, cast
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.config.conflicts import find_conflicts
 from dmevpn.config.grammar import KEYWORDS, Context
+from dmevpn.config.keys import authentication
 from dmevpn.config.layer3 import layer3_plans, speaks_layer3
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
@@ -57,16 +58,23 @@ class Resolution(NamedTuple):
         return [str(each) for each in sorted(found, key=lambda each: each.line)]
 
 
-def check(text: str, path: str, name: str) -> Resolution:
+def _no_files(path: str) -> bytes:
+    raise ValueError("files of keys cannot be read here")
+
+
+def check(
+    text: str, path: str, name: str, read_key: Callable[[str], bytes] = _no_files
+) -> Resolution:
     """Read and resolve the text of a configuration file; never raises for what it says.
 
     :param text: contents of the file.
     :param path: its name as the user gave it, for errors.
     :param name: its base name without suffix, from which defaults are made.
+    :param read_key: the key in a file; raises ValueError with the reason if there is none.
     """
     config, errors = parse_all(text, path)
     # What is half read would only draw errors that go away with the first ones.
-    return Resolution(None, errors, []) if errors else resolve_all(config, name)
+    return Resolution(None, errors, []) if errors else resolve_all(config, name, read_key)
 
 
 def resolve(config: Config, name: str) -> tuple[Plan, list[ConfigWarning]]:
@@ -81,9 +89,11 @@ def resolve(config: Config, name: str) -> tuple[Plan, list[ConfigWarning]]:
     return plan, warnings
 
 
-def resolve_all(config: Config, name: str) -> Resolution:
+def resolve_all(
+    config: Config, name: str, read_key: Callable[[str], bytes] = _no_files
+) -> Resolution:
     """As :func:`resolve`, with all mistakes instead of the first."""
-    resolver = _Resolver(config)
+    resolver = _Resolver(config, read_key)
     plan = resolver.run(name)
     errors = sorted(resolver.found.errors, key=lambda error: error.line)
     warnings = sorted(resolver.found.warnings, key=lambda warning: warning.line)
@@ -98,8 +108,9 @@ def _quoted(text: str) -> str:
 class _Resolver:
     """The state of one run: what was found so far."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, read_key: Callable[[str], bytes]) -> None:
         self._config = config
+        self._read_key = read_key
         self._blocks = {block.name: block for block in config.interfaces}
         self._named = {
             str(statement.arguments[0])
@@ -338,7 +349,7 @@ class _Resolver:
             transport=self._transport(block),
             nbma_address=value(said, "nbma-address", cast("bytes | None", None)),
             gre_key=value(said, "gre-key", cast("int | None", None)),
-            secret=value(said, "cisco-authentication", cast("bytes | None", None)),
+            authentication=authentication(self.found, block, self._read_key),
             holding_time=value(said, "holding-time", DEFAULT_HOLDING_TIME),
             nat_detection=value(said, "nat-detection", True),
             vpn_errors=value(said, "vpn-errors", True),

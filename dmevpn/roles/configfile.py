@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import replace
 
 from dmevpn.config.model import Plan
 from dmevpn.config.parser import mask_secrets
 from dmevpn.config.resolve import check
 
-__all__ = ["ConfigFile"]
+__all__ = ["ConfigFile", "read_key"]
 
 #: A file larger than this is no configuration: reading it must not exhaust the memory.
 MAX_SIZE = 16 * 1024 * 1024
+
+
+#: Largest file of a key that is read; the key itself is far shorter.
+MAX_KEY_SIZE = 4096
+
+
+def read_key(path: str) -> bytes:
+    """The key in a file: all of it, but for one line end behind it.
+
+    :raises ValueError: if it cannot be read, or others can read or change it, too.
+    """
+    try:
+        # A FIFO must not make us wait for who writes to it.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise ValueError("a key is in a regular file")
+            if mode & stat.S_IRWXO:
+                raise ValueError(
+                    f"everybody may use this file (mode {stat.S_IMODE(mode):04o}):"
+                    f" `chmod o= {path}`, and take a new key"
+                )
+            octets = file.read(MAX_KEY_SIZE)
+    except OSError as error:
+        raise ValueError(f"the key cannot be read: {error.strerror}") from None
+    return octets.removesuffix(b"\n").removesuffix(b"\r")
 
 
 class ConfigFile:
@@ -41,7 +68,7 @@ class ConfigFile:
             text = self._read()
         except OSError as error:
             return None, [f"{self.path}: {error.strerror}"]
-        found = check(text, self.path, self.name)
+        found = check(text, self.path, self.name, read_key)
         plan = found.plan
         if plan is not None and self._state_dir is not None:
             plan = replace(plan, state_dir=self._state_dir)

@@ -26,7 +26,6 @@ from dmevpn.config.diff import Changes, diff
 from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import (
-    IAuthenticator,
     IDatagramTransport,
     IHubDataplane,
     IRequestIDStore,
@@ -37,8 +36,10 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.peers import Peers, peer_of
+from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.nhrp.requests import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
+from dmevpn.roles.authentication import make_authenticator
 from dmevpn.roles.hub import HubRole, VTEPOwners
 from dmevpn.roles.lookup import Addresses, NameWatch
 from dmevpn.roles.rows import Watchers
@@ -58,7 +59,6 @@ class Drivers:
     """
 
     transport: Callable[[SpeakerPlan], IDatagramTransport]
-    authenticator: Callable[[bytes], IAuthenticator]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
     resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]]
@@ -91,6 +91,7 @@ class Node(Service):
         self._wanted = plan
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
+        self._guards: dict[str, ReplayGuard] = {}
         self._owners = VTEPOwners(metrics)
         self._names: dict[str, NameWatch] = {}
         self._applying = DeferredLock()
@@ -143,6 +144,7 @@ class Node(Service):
         if self._stopping and plan != Plan():
             raise DmevpnError("the daemon is stopping")
         changes = diff(self.plan, plan)
+        self._rekey(changes)
         yield self._stop_roles(changes)
         failures: list[Exception] = []
         for start in self._starts(changes, plan):
@@ -155,6 +157,14 @@ class Node(Service):
             self.log.error("{reason}", reason=str(failure))
         if failures:
             raise failures[0]
+
+    def _rekey(self, changes: Changes) -> None:
+        """Let speakers that go on sign and verify by their new keys."""
+        for plan in changes.rekeyed:
+            speaker = self.speakers.get(plan.interface)
+            if speaker is not None:
+                guard = self._guards[plan.interface]
+                speaker.authenticator = make_authenticator(plan.authentication, guard)
 
     def _running(self, plan: Plan) -> Plan:
         """What of a plan runs, or will when the names of its hubs are known."""
@@ -187,6 +197,7 @@ class Node(Service):
             plain=plan.plain,
             legacy_detection=plan.legacy_detection,
         )
+        guard = ReplayGuard(self.clock, self.metrics)
         speaker = Speaker(
             interface=plan.interface,
             transport=self._drivers.transport(plan),
@@ -194,12 +205,13 @@ class Node(Service):
             metrics=self.metrics,
             peers=peers,
             naming=naming,
-            authenticator=None if plan.secret is None else self._drivers.authenticator(plan.secret),
+            authenticator=make_authenticator(plan.authentication, guard),
             unknown_vpn=self._unknown_vpn(plan.interface),
             vpn_errors=plan.vpn_errors,
         )
         speaker.start()
         self.speakers[plan.interface] = speaker
+        self._guards[plan.interface] = guard
 
     def _speaker(self, controller: str, interface: str) -> Speaker:
         speaker = self.speakers.get(controller)
@@ -296,6 +308,8 @@ class Node(Service):
                 roles.append(hub.stop())
 
         def stop_speakers(_: object) -> Deferred[Any]:
+            for plan in changes.speakers.to_stop:
+                self._guards.pop(plan.interface, None)
             gone = [self.speakers.pop(p.interface, None) for p in changes.speakers.to_stop]
             return gatherResults([speaker.stop() for speaker in gone if speaker is not None])
 

@@ -162,6 +162,11 @@ EDITS = {
     "route-table": ("route-table 7", "route-table 8"),
     "gre-key": ("n1 transport", "n1 gre-key 5 transport"),
     "cisco-authentication": ("n1 transport", "n1 cisco-authentication x transport"),
+    "authentication-key": (
+        "n1 transport",
+        "n1 authentication-key 2 hmac-md5 0123456789abcdef transport",
+    ),
+    "replay-protection": ("n1 transport", "n1 replay-protection no transport"),
     "holding-time": ("n1 transport", "n1 holding-time 60 transport"),
     "nat-detection": ("n1 transport", "n1 nat-detection no transport"),
     "vpn-errors": ("n1 transport", "n1 vpn-errors no transport"),
@@ -200,6 +205,8 @@ def test_reload_as_documented(name):
         happened = Reload.USER if name == "map" else Reload.ROLE
     elif changes.layer3:
         happened = Reload.LAYER_3
+    elif changes.rekeyed:
+        happened = Reload.AT_ONCE
     else:
         happened = Reload.NOTHING
     assert happened is KEYWORDS[name].reload

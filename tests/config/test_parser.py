@@ -279,7 +279,7 @@ def test_secrets_do_not_show():
     assert config.interfaces[0].statements[0].words == ("cisco-authentication", "***")
     plan = checked(SPOKE + "interface nhrp cisco-authentication hush").plan
     assert plan is not None
-    assert plan.speakers[0].secret == b"hush"
+    assert plan.speakers[0].authentication.secret == b"hush"
     assert "hush" not in repr(plan)
 
 

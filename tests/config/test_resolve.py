@@ -6,7 +6,15 @@ import pytest
 
 from dmevpn.addresses import VPNID
 from dmevpn.config.grammar import KEYWORDS
-from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import (
+    AuthenticationPlan,
+    HubPlan,
+    Layer3Plan,
+    NHSPlan,
+    Plan,
+    SpeakerPlan,
+    SpokePlan,
+)
 from dmevpn.config.parser import parse
 from dmevpn.config.resolve import check, resolve
 from dmevpn.errors import ConfigError
@@ -137,7 +145,7 @@ def test_every_field_of_a_speaker():
             transport="raw",
             nbma_address=b"\x0a\0\0\x02",
             gre_key=7,
-            secret=b"s3cret",
+            authentication=AuthenticationPlan(secret=b"s3cret"),
             holding_time=600,
             nat_detection=False,
             vpn_errors=False,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dmevpn.addresses import VTEP, Path, parse_ip
+from dmevpn.config.model import AuthenticationPlan
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import ProtocolType, PurgeFlag
 from dmevpn.nhrp.packet import PurgeRequest
@@ -234,9 +237,9 @@ def test_a_vtep_belongs_to_one_vpn() -> None:
 
 def test_a_wrong_secret_keeps_out() -> None:
     """A spoke with another secret is not registered, and its own node says why."""
-    world = World(secret=b"right")
+    world = World(authentication=AuthenticationPlan(secret=b"right"))
     world.start_hub()
-    world.speaker = type(world.speaker)(interface="nhrp", secret=b"wrong")
+    world.speaker = replace(world.speaker, authentication=AuthenticationPlan(secret=b"wrong"))
     one = world.add_site("10.0.0.2", 100)
     world.run(1)
     assert world.switch.members == {}
