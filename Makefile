@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench fuzz bpf venv clean
+.PHONY: help demo demo-down test lint bench fuzz bpf docs venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make bpf           build the eBPF object anew (it is kept in git)"
+	@echo "make docs          write the generated parts of documentation, manual and completion"
 	@echo "make venv          only install what the others need"
 	@echo "make clean         remove what these commands made in the checkout"
 
@@ -46,6 +47,11 @@ bench:
 bpf:
 	@tools/setup.sh test
 	@tools/build_bpf.sh
+
+docs:
+	@tools/setup.sh test
+	@$(PYTHON) tools/generate_docs.py
+	@$(PYTHON) -m dmevpn.admin.help >docs/admin.md
 
 venv:
 	@tools/setup.sh test

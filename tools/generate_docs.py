@@ -2,13 +2,14 @@
 """Write the generated parts of the documentation: `tools/generate_docs.py [--check]`.
 
 A generated part stands between two comments that name it; everything else in the file is written
-by hand and stays. With --check nothing is written, and the exit status is 1 if a file is not up
-to date.
+by hand and stays. So are the manual pages and the completion of bash. With --check nothing is
+written, and the exit status is 1 if a file is not up to date.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from dmevpn.admin.metric_table import METRICS  # noqa: E402
 from dmevpn.config.grammar import KEYWORDS, Context, Keyword, Option  # noqa: E402
+from tools import completion, manual  # noqa: E402
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -82,9 +84,20 @@ def metric_table() -> str:
 
 
 #: File and name of each generated part, and who writes it.
-PARTS = {
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/configuration.md": {"keywords": keyword_tables, "idle": idle_table},
     "docs/metrics.md": {"metrics": metric_table},
+    "docs/man/dmevpn.8": {"options": manual.daemon_options},
+    "docs/man/dmevpn.conf.5": {
+        "top": lambda: manual.keywords(Context.TOP),
+        "control": lambda: manual.keywords(Context.CONTROL),
+        "spoke": lambda: manual.keywords(Context.SPOKE),
+        "hub": lambda: manual.keywords(Context.HUB),
+        "options": manual.keyword_options,
+        "idle": manual.idle_keywords,
+    },
+    "docs/man/dmevpnctl.8": {"commands": manual.commands},
+    "etc/bash-completion/dmevpnctl": {"commands": completion.tables},
 }
 
 
@@ -92,13 +105,22 @@ def updated(path: str) -> str:
     """The contents that a file should have."""
     text = (ROOT / path).read_text(encoding="utf-8")
     for name, write in PARTS[path].items():
-        begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->\n"
+        begin, end = (comment(path, f"{word}: {name}") for word in ("generated", "end"))
         before, _, rest = text.partition(begin)
         _, found, after = rest.partition(end)
         if not found:
             raise SystemExit(f"{path}: no part named {name}")
-        text = f"{before}{begin}\n{write().rstrip()}\n\n{end}{after}"
+        # An empty line would be one in the manual, too.
+        gap = "\n" if path.endswith(".md") else ""
+        text = f"{before}{begin}{gap}{write().rstrip()}\n{gap}{end}{after}"
     return text
+
+
+def comment(path: str, text: str) -> str:
+    """A line that the readers of a file do not see."""
+    if path.endswith(".md"):
+        return f"<!-- {text} -->\n"
+    return f'.\\" {text}\n' if path.startswith("docs/man/") else f"# {text}\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -66,6 +66,7 @@ if [ "$1" = test ]; then
     has llvm-strip || need llvm
     [ -e /usr/include/bpf/bpf_helpers.h ] || need libbpf-dev
     has nft || need nftables
+    has mandoc || need mandoc
 fi
 if [ -n "$missing" ]; then
     has apt-get || die "install these first (this machine has no apt-get):$missing"

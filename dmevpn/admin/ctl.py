@@ -19,14 +19,23 @@ from dmevpn.admin.help import command_help, group_help, overview
 from dmevpn.admin.parameters import UsageError, near_match
 from dmevpn.errors import CommandError, DmevpnError
 
-__all__ = ["Options", "find_endpoint", "main", "perform", "read_options"]
+__all__ = [
+    "FLAGS",
+    "RUNTIME_DIRECTORY",
+    "Options",
+    "find_endpoint",
+    "main",
+    "perform",
+    "read_options",
+]
 
 #: Where daemons have their sockets, each by the name of its configuration file.
 RUNTIME_DIRECTORY = "/run/dmevpn"
 
 DONE, REFUSED, WRONG_USAGE, NO_DAEMON = range(4)
 
-_FLAGS = ("--endpoint", "--name", "--json", "--help", "--version")
+#: Options, which stand before or behind the command.
+FLAGS = ("--endpoint", "--name", "--json", "--help", "--version")
 
 
 class Options(NamedTuple):
@@ -56,8 +65,8 @@ def read_options(arguments: Sequence[str]) -> Options:
         flag, equals, value = argument.partition("=")
         if flag == "-h":
             flag = "--help"
-        if flag not in _FLAGS:
-            raise UsageError(f"unknown option '{flag}'{near_match(flag, _FLAGS)}")
+        if flag not in FLAGS:
+            raise UsageError(f"unknown option '{flag}'{near_match(flag, FLAGS)}")
         if flag in ("--endpoint", "--name"):
             options[flag[2:]] = value if equals else next(rest, "")
             if not options[flag[2:]]:

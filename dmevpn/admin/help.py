@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dmevpn.admin.commands import COMMANDS, Command
 from dmevpn.admin.parameters import Parameter
 
-__all__ = ["command_help", "group_help", "overview", "reference"]
+__all__ = ["command_help", "examples", "group_help", "overview", "reference", "usage"]
 
 _EXAMPLES = {
     "vpn show": ("vpn show",),
@@ -47,7 +47,8 @@ exit status: 0 done, 1 refused or nothing to do, 2 wrong usage, 3 no daemon
 """
 
 
-def _usage(command: Command) -> str:
+def usage(command: Command) -> str:
+    """A command with what it takes, in one line."""
     words = [command.name]
     for parameter in command.parameters:
         pair = f"{parameter.name} {parameter.metavar}"
@@ -90,20 +91,20 @@ def group_help(word: str) -> str:
         [
             f"usage: dmevpnctl {word} COMMAND [FILTER VALUE ...]\n\ncommands:\n",
             *_list(commands),
-            f"\nexamples:\n{_examples(*commands)}",
+            f"\nexamples:\n{_example_lines(*commands)}",
         ]
     )
 
 
 def command_help(command: Command) -> str:
     """What one command takes and shows."""
-    parts = [f"usage: dmevpnctl {_usage(command)}\n\n{command.summary}.\n"]
+    parts = [f"usage: dmevpnctl {usage(command)}\n\n{command.summary}.\n"]
     if command.parameters:
         parts.append("\nfilters and values, in any order:\n")
         parts.extend(_pairs([(_pair(p), p.meaning) for p in command.parameters]))
     parts.append("\nfields of a row:\n")
     parts.extend(_pairs([(column.name, column.meaning) for column in command.columns]))
-    parts.append(f"\nexamples:\n{_examples(command)}")
+    parts.append(f"\nexamples:\n{_example_lines(command)}")
     return "".join(parts)
 
 
@@ -117,8 +118,13 @@ def _pairs(pairs: list[tuple[str, str]]) -> Iterator[str]:
         yield f"  {left:<{width}}  {right}\n"
 
 
-def _examples(*commands: Command) -> str:
-    lines = [example for command in commands for example in _EXAMPLES[command.name]]
+def examples(command: Command) -> tuple[str, ...]:
+    """Command lines that show what it is good for."""
+    return _EXAMPLES[command.name]
+
+
+def _example_lines(*commands: Command) -> str:
+    lines = [example for command in commands for example in examples(command)]
     return "".join(f"  dmevpnctl {line}\n" for line in lines)
 
 
@@ -176,7 +182,7 @@ def reference() -> str:
     """The text of docs/admin.md."""
     parts = [_INTRODUCTION, "\n## Commands\n"]
     for command in COMMANDS.values():
-        parts.append(f"\n### {command.name}\n\n{command.summary}.\n\n    {_usage(command)}\n\n")
+        parts.append(f"\n### {command.name}\n\n{command.summary}.\n\n    {usage(command)}\n\n")
         if command.parameters:
             parts.append("| takes | meaning |\n|---|---|\n")
             parts.extend(f"| `{_pair(p)}` | {p.meaning} |\n" for p in command.parameters)
@@ -189,7 +195,7 @@ def reference() -> str:
 
 
 def _indented(command: Command) -> Iterator[str]:
-    for example in _EXAMPLES[command.name]:
+    for example in examples(command):
         yield f"    dmevpnctl {example}\n"
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "FILE",
     "INTERFACE",
     "LEVEL",
+    "LOG_LEVELS",
     "MAC",
     "NBMA",
     "TYPE",
