@@ -59,6 +59,7 @@ METRICS = {
     " hub.",
     # --- NHRP ---
     "dmevpn_packets_total": "NHRP packets by VPN, type and direction.",
+    "dmevpn_packets_forwarded_total": "NHRP packets passed on to another server.",
     "dmevpn_drops_total": "NHRP packets and requests that were discarded, by reason.",
     "dmevpn_errors_sent_total": "Error Indications sent, by code.",
     "dmevpn_errors_received_total": "Error Indications received, by code.",
