@@ -123,6 +123,7 @@ def main() -> None:
             ),
             spoke_dataplane=no_spokes,
             hub_dataplane=lambda *_: dataplane,
+            layer3_dataplane=no_spokes,
             resolve_host=no_spokes,
             request_ids=TimeRequestIDStore(time.time),
             jitter=random.random,

@@ -15,9 +15,10 @@ from twisted.python import usage
 
 from dmevpn import __version__
 from dmevpn.admin.pb import AdminService
-from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.daemon import Daemon
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
+from dmevpn.dataplane.no_device import NoDevice
 from dmevpn.dataplane.provision import provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.errors import StartError
@@ -111,10 +112,14 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         provision = partial(provision_hub, hub, speaker.nbma_address) if hub.provision else None
         return EBPFSwitch(reactor, metrics, hub.interface, provision=provision)
 
+    def layer3_dataplane(layer3: Layer3Plan, speaker: SpeakerPlan) -> NoDevice:
+        return NoDevice()
+
     return Drivers(
         transport=transport,
         spoke_dataplane=spoke_dataplane,
         hub_dataplane=hub_dataplane,
+        layer3_dataplane=layer3_dataplane,
         resolve_host=partial(resolve_host, reactor),
         request_ids=_request_ids(plan),
         jitter=random.random,

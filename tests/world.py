@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,6 +20,7 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip, parse_mac
 from dmevpn.config.model import (
     AuthenticationPlan,
     HubPlan,
+    Layer3Plan,
     NHSPlan,
     Plan,
     RoutePlan,
@@ -26,6 +28,7 @@ from dmevpn.config.model import (
     SpokePlan,
 )
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
+from dmevpn.dataplane.memory_layer3 import MemoryLayer3
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.requests import TimeRequestIDStore
@@ -225,12 +228,17 @@ class World:
                 ),
                 spoke_dataplane=spoke_dataplane,
                 hub_dataplane=hub_dataplane,
+                layer3_dataplane=partial(self.make_layer3, machine),
                 resolve_host=self._resolve,
                 request_ids=TimeRequestIDStore(self.clock.seconds),
                 jitter=lambda: 0.5,
                 machine_id=b"test",
             ),
         )
+
+    def make_layer3(self, machine: Machine, plan: Layer3Plan, speaker: SpeakerPlan) -> MemoryLayer3:
+        """The layer 3 data plane of a machine: it has no GRE device."""
+        return MemoryLayer3(machine.address)
 
     def _resolve(self, name: str, family: int | None) -> Deferred[tuple[bytes, ...]]:
         """Names have one address or a tuple of them."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dmevpn import __version__
-from dmevpn.addresses import format_address
+from dmevpn.addresses import format_address, parse_protocol_address
 from dmevpn.admin.parameters import (
     BINDING_TYPES,
     FILE,
@@ -21,6 +21,7 @@ from dmevpn.admin.parameters import (
     LEVEL,
     MAC,
     NBMA,
+    PROTOCOL,
     TYPE,
     VNI,
     VPN,
@@ -210,7 +211,9 @@ def _report(report: Mapping[str, Any], refused: str) -> Answer:
 
 # --- the table ----------------------------------------------------------------------------
 
-_FILTERS = (VPN, MAC, NBMA, VNI, TYPE, INTERFACE)
+_FILTERS = (VPN, MAC, PROTOCOL, NBMA, VNI, TYPE, INTERFACE)
+
+_ASKED = MAC._replace(parse=parse_protocol_address, meaning="the MAC, IPv4 or IPv6 address")
 
 _VPN = Column("vpn", "index of the VPN; null: packets that name no VPN", "number")
 _NBMA = Column("nbma", "underlay address that frames for it are sent to", "address")
@@ -219,7 +222,7 @@ _INTERFACE = Column("interface", "data interface of the VPN")
 
 _BINDING = (
     _VPN,
-    Column("protocol", "protocol address that is bound, here a MAC", "address"),
+    Column("protocol", "protocol address or network that is bound", "address"),
     Column("type", f"one of {' '.join(BINDING_TYPES)}"),
     _NBMA,
     _VNI,
@@ -242,11 +245,11 @@ COMMANDS: dict[str, Command] = {
             (VPN,),
             (
                 _VPN,
-                Column("roles", "any of spoke, hub", "list"),
-                Column("members", "VTEPs that are registered (hub)", "number"),
+                Column("roles", "any of spoke, hub, layer3", "list"),
+                Column("members", "registered VTEPs (hub) and addresses (layer3)", "number"),
                 Column("macs", "MAC addresses that the switch has learned (hub)", "number"),
-                Column("shortcuts", "MAC addresses that are reached directly (spoke)", "number"),
-                Column("pending", "resolutions under way (spoke)", "number"),
+                Column("shortcuts", "addresses that are reached directly", "number"),
+                Column("pending", "resolutions under way", "number"),
             ),
             _vpn_show,
             nothing="no VPNs",
@@ -290,12 +293,12 @@ COMMANDS: dict[str, Command] = {
         ),
         Command(
             "cache resolve",
-            "Ask the hub where a MAC lives, and show the answer",
-            (MAC._replace(meaning="the MAC address"), VPN._replace(meaning="the VPN to ask in")),
+            "Ask the hub where a MAC, IPv4 or IPv6 address lives, and show the answer",
+            (_ASKED, VPN._replace(meaning="the VPN to ask in")),
             _BINDING,
             _cache_resolve,
-            bare=MAC,
-            required=(MAC,),
+            bare=_ASKED,
+            required=(_ASKED,),
             changes=True,
         ),
         Command(

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dmevpn.addresses import parse_ip, parse_mac, parse_vni
+from dmevpn.addresses import parse_ip, parse_mac, parse_protocol_address, parse_vni
 from dmevpn.errors import CommandError
 
 __all__ = [
@@ -111,6 +111,13 @@ def _file(text: str) -> str:
 
 VPN = Parameter("vpn", "N", _vpn, "this VPN index only", "1")
 MAC = Parameter("mac", "M", parse_mac, "this MAC address only", "52:54:00:12:34:56")
+PROTOCOL = Parameter(
+    "protocol",
+    "A",
+    parse_protocol_address,
+    "this protocol address only (MAC, IPv4 or IPv6)",
+    "10.255.255.1",
+)
 NBMA = Parameter("nbma", "A", _nbma, "this underlay address only (IPv4 or IPv6)", "192.0.2.1")
 VNI = Parameter("vni", "N", parse_vni, "this VXLAN network identifier only", "100")
 TYPE = Parameter("type", "T", _type, f"this type only: {' '.join(BINDING_TYPES)}", "cached")

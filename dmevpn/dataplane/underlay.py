@@ -9,7 +9,14 @@ from dmevpn.addresses import format_address
 from dmevpn.dataplane.links import LinkTable
 from dmevpn.errors import StartError
 
-__all__ = ["OVERHEAD_IPV4", "OVERHEAD_IPV6", "Underlay", "find_underlay", "overlay_mtu"]
+__all__ = [
+    "OVERHEAD_IPV4",
+    "OVERHEAD_IPV6",
+    "Underlay",
+    "find_underlay",
+    "overlay_mtu",
+    "source_address",
+]
 
 #: Octets that VXLAN adds to a frame's payload: inner Ethernet header, VXLAN, UDP, IP (RFC 7348 §5).
 OVERHEAD_IPV4 = 50
@@ -89,3 +96,14 @@ def find_underlay(links: LinkTable, interface: str, hub: bytes, local: bytes | N
     # A hub on this machine is reached through the loopback; other sites are not.
     owner = links.owner(chosen)
     return Underlay(chosen, min(mtu, owner.mtu) if owner is not None else mtu)
+
+
+def source_address(peer: bytes) -> bytes:
+    """Our address towards another, as the kernel routes it now; empty if there is no way."""
+    family = socket.AF_INET if len(peer) == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect((format_address(peer), _DISCARD_PORT))
+            return socket.inet_pton(family, sock.getsockname()[0])
+    except OSError:
+        return b""

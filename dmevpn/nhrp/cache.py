@@ -87,6 +87,8 @@ class Binding:
     """How its registrant is reached."""
     prefix_length: int | None = None
     """Bits of the protocol address that count, the others being zero; None: exactly this one."""
+    next_hop: bytes = b""
+    """Protocol address of the station that leads there; empty: it is the address itself."""
 
     @property
     def key(self) -> bytes:

@@ -35,6 +35,7 @@ from dmevpn.nhrp.extensions import (
     ReverseTransitRecord,
 )
 from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
+from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.purge import check_extensions, names
 from dmevpn.nhrp.records import CIE, decode_vni, encode_vni
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
@@ -65,11 +66,23 @@ _ADOPTION_SPREAD: Final = 10.0
 _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+#: Bits that the prefix of an answer has at least, by the octets of an address; an answer about
+#: more of the world than that is taken to be about the address alone.
+_SHORTEST_PREFIX: Final = {4: 8, 16: 16}
+
+
+#: What a request carries, in the default routing instance and in a VPN.
+_EXTENSIONS: Final = (ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord())
+_VPN_EXTENSIONS: Final = (*_EXTENSIONS, DeviceCapabilities(VPN_AWARE, 0))
+
+
 @dataclass(slots=True)
 class _Question:
     """An address that is being asked for."""
 
     request_id: int
+    renewed: bytes | None
+    """Key of the binding that is to be replaced by the answer; None if there is none."""
     done: list[Callable[[Binding], None]]
     """Whoever waits for the outcome."""
     asked: float
@@ -82,11 +95,13 @@ class ResolutionClient:
 
     :param jitter: uniform in [0, 1).
     :param station: our protocol address.
-    :param vtep: our own VTEP. An answer that names it is negative: a bridge floods us frames for
-        its own side, too.
-    :param servers: the path to the server to ask now; None if no server would answer.
-    :param on_renewal_due: called with an address when two thirds of its lifetime have passed;
-        :meth:`renew` it if it is in use, else it will expire.
+    :param vni: our own VNI; None where the overlay is not VXLAN. An answer that names our own VTEP
+        is negative: a bridge floods us frames for its own side, too.
+    :param servers: the path from our NBMA address to the server to ask for an address now; None
+        if no server would answer.
+    :param on_renewal_due: called with the key of a binding when two thirds of its lifetime have
+        passed; :meth:`renew` it if it is in use, else it will expire.
+    :param capabilities: whether requests say that we are VPN-aware (RFC 2735 §3.3).
     :param limit: addresses being asked for at most.
     """
 
@@ -99,11 +114,12 @@ class ResolutionClient:
         outstanding: Outstanding,
         link: ILink,
         station: bytes,
-        vtep: VTEP,
+        vni: int | None,
         mtu: int,
         metrics: Metrics,
-        servers: Callable[[], Path | None],
+        servers: Callable[[bytes], Path | None],
         on_renewal_due: Callable[[bytes], None],
+        capabilities: bool = True,
         limit: int = LIMIT,
     ) -> None:
         self._clock = clock
@@ -112,15 +128,18 @@ class ResolutionClient:
         self._outstanding = outstanding
         self._link = link
         self._station = station
-        self._vtep = vtep
+        self._vni = vni
         self._mtu = mtu
+        self._capabilities = capabilities
         self._servers = servers
         self._on_renewal_due = on_renewal_due
         self._limit = limit
         self._questions: dict[bytes, _Question] = {}
         self._renewals = Deadlines(clock, self._renewal_due)
-        #: When the renewal of a cached binding is due.
+        #: When the renewal of a cached binding is due, by its key.
         self._due: dict[bytes, float] = {}
+        #: The address that was asked for when a prefix was the answer, by its key.
+        self._asked_for: dict[bytes, bytes] = {}
         self._asked = metrics.counter("resolutions_asked")
         self._not_asked: dict[Kind, Counter] = {
             kind: metrics.counter("resolutions_not_asked", reason=kind.name.lower())
@@ -145,7 +164,7 @@ class ResolutionClient:
             negative binding that never was in the cache, when nobody could be asked.
         :return: whether a request went out.
         """
-        binding = self._cache.lookup(protocol)
+        binding = self._known(protocol)
         if binding is not None:
             self._not_asked[binding.kind].inc()
             if on_done is None:
@@ -161,7 +180,7 @@ class ResolutionClient:
         if len(self._questions) >= self._limit or self._outstanding.full:
             self._full.inc()
             return self._unasked(protocol, on_done)
-        path = self._servers()
+        path = self._servers(protocol)
         if path is None:
             self._no_server.inc()
             # So that the misses of every frame meanwhile do not all end here.
@@ -172,21 +191,29 @@ class ResolutionClient:
         self._ask(protocol, [] if on_done is None else [on_done], path)
         return True
 
-    def renew(self, protocol: bytes) -> None:
-        """Ask again for an address while its shortcut stays."""
+    def _known(self, protocol: bytes) -> Binding | None:
+        """What is known of an address, by its own binding or that of a prefix."""
         binding = self._cache.lookup(protocol)
-        path = self._servers()
-        if (
-            binding is None
-            or binding.kind is not Kind.CACHED
-            or protocol in self._questions
-            or path is None
-        ):
+        if binding is None:
+            for key in self._cache.index.covering(protocol):
+                around = self._cache.lookup(key)
+                if around is not None and around.kind >= Kind.CACHED:
+                    return around
+        return binding
+
+    def renew(self, key: bytes) -> None:
+        """Ask again for an address or prefix while its shortcut stays."""
+        binding = self._cache.lookup(key)
+        protocol = self._asked_for.get(key, key)
+        if binding is None or binding.kind is not Kind.CACHED or protocol in self._questions:
+            return
+        path = self._servers(protocol)
+        if path is None:
             return
         if len(self._questions) >= self._limit or self._outstanding.full:
             self._full.inc()
             return
-        self._ask(protocol, [], path)
+        self._ask(protocol, [], path, renewed=key)
 
     def adopt(self, protocol: bytes, vtep: VTEP) -> None:
         """Take up a shortcut of an earlier run: as if cached, and soon due for renewal."""
@@ -218,7 +245,13 @@ class ResolutionClient:
             on_done(self._negative(protocol, _PAUSE))
         return False
 
-    def _ask(self, protocol: bytes, done: list[Callable[[Binding], None]], path: Path) -> None:
+    def _ask(
+        self,
+        protocol: bytes,
+        done: list[Callable[[Binding], None]],
+        path: Path,
+        renewed: bytes | None = None,
+    ) -> None:
         """Send a request. If one is under way, for a renewal of what has run out by now or for an
         answer that may be the one that was taken back, this one replaces it."""
         earlier = self._questions.get(protocol)
@@ -227,35 +260,30 @@ class ResolutionClient:
             done = earlier.done + done
         self._asked.inc()
         request_id = self._outstanding.send(
-            lambda request_id: self._make_request(protocol, request_id),
+            lambda request_id: self._make_request(protocol, request_id, path.local),
             self._link,
             path,
             delays=_DELAYS,
-            on_reply=lambda packet, path: self._replied(protocol, packet),
+            on_reply=lambda packet, _: self._replied(protocol, packet),
             on_error=lambda code, path: self._failed(protocol, code),
             on_timeout=lambda: self._timed_out(protocol),
         )
         assert request_id is not None, "the caller has looked for room"
-        self._questions[protocol] = _Question(request_id, done, self._clock.seconds())
+        self._questions[protocol] = _Question(request_id, renewed, done, self._clock.seconds())
 
-    def _make_request(self, protocol: bytes, request_id: int) -> ResolutionRequest:
+    def _make_request(self, protocol: bytes, request_id: int, local: bytes) -> ResolutionRequest:
         """Authoritative answers only, so that no server that knows nothing of VPNs answers from
         its cache (RFC 2735 §3.3)."""
         return ResolutionRequest(
-            source_nbma=self._vtep.nbma,
-            source_subaddress=encode_vni(self._vtep.vni),
+            source_nbma=local,
+            source_subaddress=encode_vni(self._vni),
             source_protocol=self._station,
             destination_protocol=protocol,
             protocol_type=protocol_type_of(protocol),
             flags=ResolutionFlag.Q | ResolutionFlag.A,
             request_id=request_id,
             cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu),),
-            extensions=(
-                ResponderAddress(),
-                ForwardTransitRecord(),
-                ReverseTransitRecord(),
-                DeviceCapabilities(VPN_AWARE, 0),
-            ),
+            extensions=_VPN_EXTENSIONS if self._capabilities else _EXTENSIONS,
         )
 
     # --- answers ----------------------------------------------------------------------------
@@ -270,7 +298,7 @@ class ResolutionClient:
         )
         if best is not None:
             self._answers["cached"].inc()
-            self._settle(best)
+            self._settle(protocol, best)
             return
         self._answers["negative"].inc()
         if refusal:
@@ -280,63 +308,71 @@ class ResolutionClient:
             # Nothing that we could use; when that changes, the server will purge its answer.
             stated = max([cie.holding_time for cie in packet.cies], default=0)
             pause = min(_NEGATIVE, max(_PAUSE, stated))
-        self._settle(self._negative(protocol, pause))
+        self._settle(protocol, self._negative(protocol, pause))
 
     def _read(self, protocol: bytes, cie: CIE, packet: RequestOrReply) -> Binding | None:
         """What a CIE of an answer says, if it can be used.
 
         The original daemon states the VNI in place of the one of our request.
         """
-        if (
-            cie.code
-            or not cie.holding_time
-            or len(cie.nbma) != len(self._vtep.nbma)
-            or cie.protocol not in (protocol, b"")
-        ):
+        local = packet.source_nbma
+        if cie.code or not cie.holding_time or len(cie.nbma) != len(local):
+            return None
+        next_hop = cie.protocol if cie.protocol != protocol else b""
+        if next_hop and len(protocol) == 6:
             return None
         try:
             vni = decode_vni(cie.subaddress, Form.RFC)
-            if vni is None and packet.source_subaddress != encode_vni(self._vtep.vni):
+            if vni is None and packet.source_subaddress != encode_vni(self._vni):
                 vni = decode_vni(packet.source_subaddress, Form.RFC)
         except ValueError:
             return None
         vtep = VTEP(cie.nbma, vni)
-        if vtep == self._vtep or (vni is None) is not (self._vtep.vni is None):
+        if vtep == VTEP(local, self._vni) or (vni is None) is not (self._vni is None):
             return None
+        network, prefix_length = _prefix(protocol, cie)
         return Binding(
-            protocol,
+            network,
             vtep,
             Kind.CACHED,
             cie.holding_time,
             self._clock.seconds() + cie.holding_time,
             mtu=cie.mtu,
             preference=cie.preference,
+            prefix_length=prefix_length,
+            next_hop=next_hop or (protocol if prefix_length is not None else b""),
         )
 
     def _failed(self, protocol: bytes, code: int) -> None:
         self._answers["error"].inc()
         pause = self._pause(protocol, code == ErrorCode.UNREACHABLE)
-        self._settle(self._negative(protocol, pause))
+        self._settle(protocol, self._negative(protocol, pause))
 
     def _timed_out(self, protocol: bytes) -> None:
         self._answers["timeout"].inc()
-        binding = self._cache.lookup(protocol)
-        if binding is not None and binding.kind is Kind.CACHED:
+        renewed = self._questions[protocol].renewed
+        if renewed is not None and self._cache.lookup(renewed) is not None:
             # A renewal: what we have is true until it expires.
             del self._questions[protocol]
             return
-        self._settle(self._negative(protocol, _PAUSE))
+        self._settle(protocol, self._negative(protocol, _PAUSE))
 
-    def _settle(self, outcome: Binding) -> None:
-        """The question has an answer."""
-        question = self._questions.pop(outcome.protocol)
-        self._cache.put(outcome, overrule=self._is_ours(outcome.protocol))
+    def _settle(self, protocol: bytes, outcome: Binding) -> None:
+        """The question has an answer, which may be about more than the address."""
+        question = self._questions.pop(protocol)
+        key = outcome.key
+        for replaced in (protocol, question.renewed or key):
+            if replaced != key and self._is_ours(replaced):
+                self._cache.remove(replaced, "replaced")
+        if key != protocol:
+            self._asked_for[key] = protocol
+        self._cache.put(outcome, overrule=self._is_ours(key))
         for on_done in question.done:
             on_done(outcome)
 
-    def _is_ours(self, protocol: bytes) -> bool:
+    def _is_ours(self, key: bytes) -> bool:
         """Whether what is cached came from a server, so that its newer word replaces it."""
-        binding = self._cache.lookup(protocol)
+        binding = self._cache.lookup(key)
         return binding is not None and binding.kind <= Kind.CACHED
 
     def _negative(self, protocol: bytes, pause: int) -> Binding:
@@ -355,24 +391,38 @@ class ResolutionClient:
         :raises NHRPError: for a compulsory extension that we do not know.
         """
         check_extensions(packet)
-        # An answer that is on its way may be the one that is taken back. Asked for once, however
-        # often the packet names it.
-        asked: set[bytes] = set()
-        for cie in packet.cies:
-            binding = self._cache.lookup(cie.protocol)
-            if binding is None:
-                continue
-            if binding.kind is Kind.INCOMPLETE:
-                asked.add(cie.protocol)
-            elif binding.kind <= Kind.CACHED and names(cie, binding):
-                self._cache.remove(cie.protocol, "purged")
-        server = self._servers()
-        if server is not None:
-            for protocol in asked:
-                self._ask(protocol, [], server)
+        self.take_back(packet)
         if not packet.flags & PurgeFlag.N:
             self._link.send(packet.reply(), path)
         return True
+
+    def take_back(self, packet: PurgeRequest) -> None:
+        """Forget the answers that a Purge Request names."""
+        # An answer that is on its way may be the one that is taken back. Asked for once, however
+        # often the packet names it.
+        asked: dict[bytes, None] = {}
+        for cie in packet.cies:
+            for binding in self._named(cie):
+                if binding.kind is Kind.INCOMPLETE:
+                    asked[binding.protocol] = None
+                elif binding.kind <= Kind.CACHED and names(cie, binding):
+                    self._cache.remove(binding.key, "purged")
+        for protocol in asked:
+            server = self._servers(protocol)
+            if server is not None:
+                self._ask(protocol, [], server)
+
+    def _named(self, cie: CIE) -> list[Binding]:
+        """The bindings in the set of addresses that a CIE names, or around a single one."""
+        protocol = cie.protocol
+        if len(protocol) != len(self._station):
+            return []
+        prefix_length = significant(cie.prefix_length, len(protocol))
+        if prefix_length < 8 * len(protocol):
+            return self._cache.inside(protocol, prefix_length)
+        # The answer about an address may have been that of a prefix around it.
+        keys = (protocol, *self._cache.index.covering(protocol))
+        return [each for each in map(self._cache.lookup, keys) if each is not None]
 
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 
@@ -380,34 +430,50 @@ class ResolutionClient:
         """A new answer will want renewal."""
         if binding.kind is Kind.CACHED and binding.expires is not None:
             due = binding.expires - (1 - _RENEWAL) * binding.holding_time
-            self._due[binding.protocol] = due
-            self._renewals.set(binding.protocol, due)
+            self._due[binding.key] = due
+            self._renewals.set(binding.key, due)
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """The same for a newer answer."""
-        self._due.pop(new.protocol, None)
+        self._due.pop(new.key, None)
         if new.kind > Kind.CACHED:
-            self._drop(new.protocol, new)
+            self._drop(new)
         self.binding_added(new)
 
     def binding_removed(self, binding: Binding, reason: str) -> None:
         """Whoever took it away does not want the answer that may be on its way."""
-        self._due.pop(binding.protocol, None)
-        self._renewals.discard(binding.protocol)
-        self._drop(binding.protocol, self._negative(binding.protocol, _PAUSE))
+        self._due.pop(binding.key, None)
+        self._renewals.discard(binding.key)
+        self._drop(self._negative(self._asked_for.pop(binding.key, binding.protocol), _PAUSE))
 
-    def _drop(self, protocol: bytes, outcome: Binding) -> None:
+    def _drop(self, outcome: Binding) -> None:
         """Nobody needs an answer any more."""
-        question = self._questions.pop(protocol, None)
+        question = self._questions.pop(outcome.protocol, None)
         if question is not None:
             self._outstanding.cancel(question.request_id)
             for on_done in question.done:
                 on_done(outcome)
 
-    def _renewal_due(self, protocol: bytes) -> float | None:
-        due = self._due.get(protocol)
+    def _renewal_due(self, key: bytes) -> float | None:
+        due = self._due.get(key)
         if due is None or due > self._clock.seconds():
             return due
-        del self._due[protocol]
-        self._on_renewal_due(protocol)
+        del self._due[key]
+        self._on_renewal_due(key)
         return None
+
+
+def _prefix(protocol: bytes, cie: CIE) -> tuple[bytes, int | None]:
+    """The addresses that an answer is about: the first of them, and the prefix length if it is
+    not the one that was asked for alone.
+
+    A network that has the underlay address in it would lead the way there into itself.
+    """
+    octets = len(protocol)
+    bits = significant(cie.prefix_length, octets)
+    key = key_of(protocol, bits)
+    if not _SHORTEST_PREFIX.get(octets, 8 * octets) <= bits < 8 * octets or (
+        len(cie.nbma) == octets and key_of(cie.nbma, bits) == key
+    ):
+        return protocol, None
+    return key[:octets], bits

@@ -8,6 +8,7 @@ authentication, which is between neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -29,7 +30,6 @@ from dmevpn.nhrp.extensions import (
 )
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import ErrorIndication, Packet, Request
-from dmevpn.nhrp.prefixes import PrefixTable
 
 __all__ = ["Transit"]
 
@@ -48,8 +48,7 @@ class Transit:
 
     :param identity: of the server that this belongs to.
     :param cache: who is registered with it.
-    :param routes: NBMA addresses of servers by the prefixes behind them, the preferred one first.
-        The prefix of length 0 is that of all addresses.
+    :param routes: NBMA addresses of the servers that lead to an address, the preferred one first.
     :param vpn: for the counter.
     """
 
@@ -62,7 +61,7 @@ class Transit:
         identity: Identity,
         cache: Cache,
         link: ILink,
-        routes: PrefixTable[bytes],
+        routes: Callable[[bytes], list[bytes]],
         vpn: str,
         metrics: Metrics,
     ) -> None:
@@ -114,7 +113,7 @@ class Transit:
                 if way is not None and way.peer != path.peer:
                     return way
             return None
-        for server in self._routes.longest(towards):
+        for server in self._routes(towards):
             if server != path.peer:
                 return self._to(server, path)
         return None

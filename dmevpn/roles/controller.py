@@ -12,8 +12,10 @@ from dmevpn.addresses import format_address
 from dmevpn.errors import CommandError
 from dmevpn.interfaces import FDBEntry, IController, LearnedMAC, PlaneCounters
 from dmevpn.nhrp.cache import Binding, Kind
+from dmevpn.nhrp.registration import RegistrationClient
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
+from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, binding_row, left, place
 from dmevpn.roles.spoke import SpokeRole
@@ -55,9 +57,9 @@ class Controller:
 
     def vpns(self, match: Match) -> Iterator[Row]:
         """One row per VPN; a VPN with both roles here has one row with both."""
-        rows: dict[int, Row] = {}
+        rows: dict[int | None, Row] = {}
 
-        def row(vpn: int, role: str) -> Row:
+        def row(vpn: int | None, role: str) -> Row:
             found = rows.setdefault(
                 vpn,
                 {"vpn": vpn, "roles": [], "members": 0, "macs": 0, "shortcuts": 0, "pending": 0},
@@ -74,7 +76,16 @@ class Controller:
                 counts = row(vpn.vpn_id.index, "hub")
                 counts["members"] += len(vpn.members)
                 counts["macs"] += hub.dataplane.mac_count(vpn.vpn_id.index)
-        return (rows[vpn] for vpn in sorted(rows) if _accepts(match, rows[vpn]))
+        for station in self._stations():
+            index = _index(station)
+            counts = rows[index] if index in rows else row(index, "layer3")
+            if "layer3" not in counts["roles"]:
+                counts["roles"].append("layer3")
+            counts["members"] += station.cache.count(Kind.DYNAMIC)
+            counts["shortcuts"] += station.cache.count(Kind.CACHED)
+            counts["pending"] += station.cache.count(Kind.INCOMPLETE)
+        order = sorted(rows, key=lambda vpn: vpn or 0)
+        return (rows[vpn] for vpn in order if _accepts(match, rows[vpn]))
 
     def bindings(self, match: Match) -> Iterator[Row]:
         """Bindings of the protocol, and what the switch has learned."""
@@ -88,6 +99,13 @@ class Controller:
                     idle = used[binding.protocol]
                     if idle is not None and idle < binding.holding_time:
                         row["flags"].append("used")
+                if _accepts(match, row):
+                    yield row
+        for station in self._stations():
+            for binding in station.cache.bindings():
+                row = binding_row(binding, _index(station), station.plan.interface, now)
+                if binding.kind is Kind.CACHED and station.forwards(binding):
+                    row["flags"].append("up")
                 if _accepts(match, row):
                     yield row
         for interface, vpn, learned in self._hub_vpns():
@@ -135,18 +153,17 @@ class Controller:
     def registrations(self, match: Match) -> Iterator[Row]:
         """Our registrations with the hubs."""
         now = self._node.clock.seconds()
-        for spoke in self._spokes():
-            for client in spoke.registrations:
-                row = {
-                    "vpn": spoke.plan.vpn.index,
-                    "nhs": format_address(client.nhs),
-                    "state": client.state.name.lower(),
-                    "expires_in": left(client.expires, now),
-                    "renew_in": left(client.renew_at, now),
-                    "last_error": client.last_error,
-                }
-                if _accepts(match, row):
-                    yield row
+        for vpn, client in self._clients():
+            row = {
+                "vpn": vpn,
+                "nhs": format_address(client.nhs),
+                "state": client.state.name.lower(),
+                "expires_in": left(client.expires, now),
+                "renew_in": left(client.renew_at, now),
+                "last_error": client.last_error,
+            }
+            if _accepts(match, row):
+                yield row
 
     def fdb(self, match: Match) -> Deferred[Iterator[Row]]:
         """What the kernel forwards by, with ages read now."""
@@ -239,6 +256,18 @@ class Controller:
     def _spokes(self) -> list[SpokeRole]:
         return list(self._node.spokes.values())
 
+    def _stations(self) -> list[Layer3Station]:
+        return [each for role in self._node.layer3.values() for each in role.each_station()]
+
+    def _clients(self) -> Iterator[tuple[int | None, RegistrationClient]]:
+        """Our registrations with their VPNs."""
+        for spoke in self._spokes():
+            for client in spoke.registrations:
+                yield spoke.plan.vpn.index, client
+        for station in self._stations():
+            for client in station.registrations:
+                yield _index(station), client
+
     def _hub_vpns(self) -> Iterator[tuple[str, HubVPN, Iterator[LearnedMAC]]]:
         # Copies, since the reader of a long listing comes back after many turns of the reactor.
         for hub in self._hubs():
@@ -262,7 +291,7 @@ class Controller:
         now = self._node.clock.seconds()
         removed = 0
 
-        def selects(vpn: int, interface: str) -> Callable[[Binding], bool]:
+        def selects(vpn: int | None, interface: str) -> Callable[[Binding], bool]:
             return lambda binding: (
                 binding.kind <= strongest
                 and _accepts(match, binding_row(binding, vpn, interface, now))
@@ -271,6 +300,9 @@ class Controller:
         for spoke in self._spokes():
             wanted = selects(spoke.plan.vpn.index, spoke.interface)
             removed += spoke.cache.remove_if(wanted, reason)
+        for station in self._stations():
+            wanted = selects(_index(station), station.plan.interface)
+            removed += station.cache.remove_if(wanted, reason)
         for hub in self._hubs():
             interface = hub.plan.interface
             for index, vpn in hub.vpns.items():
@@ -297,45 +329,57 @@ class Controller:
 
     def resolve(self, match: Match) -> Deferred[Row]:
         """Ask now, also for what was refused a moment ago; what is cached is the answer."""
-        mac = match["mac"]
-        spokes = [
-            spoke for spoke in self._spokes() if match.get("vpn") in (None, spoke.plan.vpn.index)
-        ]
-        if len(spokes) != 1:
-            raise CommandError(
-                "no spoke serves that VPN here"
-                if not spokes
-                else "several VPNs are here: say which, as in `vpn 1`"
-            )
-        spoke = spokes[0]
-        if spoke.server() is None:
+        protocol = match["mac"]
+        asker = self._asker(protocol, match)
+        if asker.way_to_server(protocol) is None:
             raise CommandError("no hub can be asked: see `dmevpnctl registration show`")
         done: Deferred[Row] = Deferred()
 
         def answered(binding: Binding) -> None:
-            if binding.kind is Kind.CACHED:
-                row = binding_row(
-                    binding, spoke.plan.vpn.index, spoke.interface, self._node.clock.seconds()
-                )
-                done.callback(row)
-            else:
-                done.errback(CommandError(f"{format_address(mac)}: no hub knows where it is"))
+            if binding.kind is not Kind.CACHED:
+                text = format_address(protocol)
+                done.errback(CommandError(f"{text}: no hub knows where it is"))
+                return
+            vpn, interface = asker.plan.vpn, asker.interface
+            index = None if vpn is None else vpn.index
+            done.callback(binding_row(binding, index, interface, self._node.clock.seconds()))
 
-        existing = spoke.cache.lookup(mac)
+        existing = asker.cache.lookup(protocol)
         if existing is not None and existing.kind is Kind.NEGATIVE:
-            spoke.cache.remove(mac, "asked again")
-        spoke.resolution.resolve(mac, answered)
+            asker.cache.remove(protocol, "asked again")
+        asker.resolution.resolve(protocol, answered)
         return done
+
+    def _asker(self, protocol: bytes, match: Match) -> SpokeRole | Layer3Station:
+        """Who of us asks for an address.
+
+        :raises CommandError: if nobody does, or if it could be one or the other.
+        """
+        candidates: list[SpokeRole | Layer3Station] = [
+            *(spoke for spoke in self._spokes() if len(spoke.station) == len(protocol)),
+            *(each for each in self._stations() if len(each.station) == len(protocol)),
+        ]
+        if "vpn" in match:
+            candidates = [
+                each
+                for each in candidates
+                if each.plan.vpn is not None and each.plan.vpn.index == match["vpn"]
+            ]
+        if len(candidates) == 1:
+            return candidates[0]
+        raise CommandError(
+            "several VPNs are here: say which, as in `vpn 1`"
+            if candidates
+            else "no spoke serves that VPN here"
+        )
 
     def renew(self, match: Match) -> int:
         """Register again now."""
         renewed = 0
-        for spoke in self._spokes():
-            for client in spoke.registrations:
-                row = {"vpn": spoke.plan.vpn.index, "nhs": format_address(client.nhs)}
-                if _accepts(match, row):
-                    client.renew()
-                    renewed += 1
+        for vpn, client in self._clients():
+            if _accepts(match, {"vpn": vpn, "nhs": format_address(client.nhs)}):
+                client.renew()
+                renewed += 1
         return renewed
 
     # --- configuration and metrics ----------------------------------------------------------
@@ -386,6 +430,10 @@ class Controller:
     def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """Report every change of any cache until cancelled."""
         return self._node.watchers.add(listener)
+
+
+def _index(station: Layer3Station) -> int | None:
+    return None if station.plan.vpn is None else station.plan.vpn.index
 
 
 def _ranges(ranges: tuple[tuple[int, int], ...]) -> str:

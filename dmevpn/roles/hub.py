@@ -153,7 +153,7 @@ class HubVPN:
             identity=identity,
             cache=self.cache,
             link=self._link,
-            routes=routes,
+            routes=routes.longest,
             vpn=str(vpn_id.index),
             metrics=metrics,
         )

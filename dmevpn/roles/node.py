@@ -23,11 +23,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.config.diff import Changes, diff
-from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import (
     IDatagramTransport,
     IHubDataplane,
+    ILayer3Dataplane,
     IRequestIDStore,
     ISpokeDataplane,
 )
@@ -41,6 +42,7 @@ from dmevpn.nhrp.requests import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.authentication import make_authenticator
 from dmevpn.roles.hub import HubRole, VTEPOwners
+from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.spoke import SpokeRole
@@ -61,6 +63,7 @@ class Drivers:
     transport: Callable[[SpeakerPlan], IDatagramTransport]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
+    layer3_dataplane: Callable[[Layer3Plan, SpeakerPlan], ILayer3Dataplane]
     resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]]
     """A host name to its underlay addresses; of 4 or 16 octets, if they must be."""
     request_ids: IRequestIDStore
@@ -87,6 +90,7 @@ class Node(Service):
         self.speakers: dict[str, Speaker] = {}
         self.spokes: dict[str, SpokeRole] = {}
         self.hubs: dict[str, HubRole] = {}
+        self.layer3: dict[tuple[str, VPNID | None], Layer3Role] = {}
         self.watchers = Watchers()
         self._wanted = plan
         self._drivers = drivers
@@ -174,15 +178,18 @@ class Node(Service):
             speakers=tuple(each for each in plan.speakers if each.interface in self.speakers),
             hubs=tuple(each for each in plan.hubs if each.interface in self.hubs),
             spokes=tuple(each for each in plan.spokes if each.interface in spokes),
+            layer3=tuple(e for e in plan.layer3 if (e.interface, e.vpn) in self.layer3),
         )
 
     def _starts(self, changes: Changes, plan: Plan) -> Iterator[Callable[[], None]]:
-        """How to start what is new or changed in ``plan``: speakers, then hubs, then spokes."""
+        """How to start what is new or changed in ``plan``: speakers, hubs, layer 3, spokes."""
         speakers = {speaker.interface: speaker for speaker in plan.speakers}
         for speaker in changes.speakers.to_start:
             yield partial(self._start_speaker, speaker, plan.oui)
         for hub in changes.hubs.to_start:
             yield partial(self._start_hub, hub, speakers[hub.controller], plan.oui)
+        for layer3 in changes.layer3.to_start:
+            yield partial(self._start_layer3, layer3, speakers[layer3.interface])
         for spoke in changes.spokes.to_start:
             yield partial(self._start_spoke, spoke, speakers[spoke.controller])
 
@@ -236,6 +243,22 @@ class Node(Service):
         self._start(hub)
         self.hubs[plan.interface] = hub
 
+    def _start_layer3(self, plan: Layer3Plan, speaker_plan: SpeakerPlan) -> None:
+        layer3 = Layer3Role(
+            plan=plan,
+            speaker_plan=speaker_plan,
+            speaker=self._speaker(plan.interface, plan.interface),
+            dataplane=self._drivers.layer3_dataplane(plan, speaker_plan),
+            clock=self.clock,
+            jitter=self._drivers.jitter,
+            ids=self._ids,
+            metrics=self.metrics,
+            watchers=self.watchers,
+            resolve_host=self._drivers.resolve_host,
+        )
+        self._start(layer3)
+        self.layer3[plan.interface, plan.vpn] = layer3
+
     def _start_spoke(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
         names = [server.host for server in plan.servers if server.address is None]
         if names:
@@ -285,7 +308,7 @@ class Node(Service):
         watch.start()
 
     @staticmethod
-    def _start(role: SpokeRole | HubRole) -> None:
+    def _start(role: SpokeRole | HubRole | Layer3Role) -> None:
         try:
             role.start()
         except BaseException:
@@ -302,6 +325,10 @@ class Node(Service):
             spoke = self.spokes.pop(spoke_plan.interface, None)
             if spoke is not None:
                 roles.append(spoke.stop())
+        for layer3_plan in changes.layer3.to_stop:
+            layer3 = self.layer3.pop((layer3_plan.interface, layer3_plan.vpn), None)
+            if layer3 is not None:
+                roles.append(layer3.stop())
         for hub_plan in changes.hubs.to_stop:
             hub = self.hubs.pop(hub_plan.interface, None)
             if hub is not None:

@@ -30,17 +30,23 @@ def place(vtep: VTEP | None) -> Row:
     return {"nbma": format_address(vtep.nbma), "vni": vtep.vni}
 
 
-def binding_row(binding: Binding, vpn: int, interface: str, now: float) -> Row:
+def binding_row(binding: Binding, vpn: int | None, interface: str, now: float) -> Row:
     """A row of ``cache show``."""
     return {
         "vpn": vpn,
-        "protocol": format_address(binding.protocol),
+        "protocol": _protocol(binding),
         "type": binding.kind.name.lower(),
         **place(binding.vtep),
         "expires_in": left(binding.expires, now),
         "flags": [flag for flag in ("unique", "nat") if getattr(binding, flag)],
         "interface": interface,
     }
+
+
+def _protocol(binding: Binding) -> str:
+    address = format_address(binding.protocol)
+    length = binding.prefix_length
+    return address if length is None else f"{address}/{length}"
 
 
 class Watchers:
@@ -77,7 +83,9 @@ class Watchers:
 class CacheWatcher:
     """Tells watchers of the changes of one cache."""
 
-    def __init__(self, watchers: Watchers, vpn: int, interface: str, clock: IReactorTime) -> None:
+    def __init__(
+        self, watchers: Watchers, vpn: int | None, interface: str, clock: IReactorTime
+    ) -> None:
         self._watchers = watchers
         self._vpn = vpn
         self._interface = interface

@@ -128,10 +128,10 @@ class SpokeRole:
             outstanding=self._outstanding,
             link=self._link,
             station=self.station,
-            vtep=vtep,
+            vni=vtep.vni,
             mtu=self.dataplane.mtu,
             metrics=self._metrics,
-            servers=self.server,
+            servers=self.way_to_server,
             on_renewal_due=self._renewal_due,
         )
         self.cache.subscribe(self)
@@ -219,8 +219,8 @@ class SpokeRole:
             on_change=self._registration_changed,
         )
 
-    def server(self) -> Path | None:
-        """The NHS to ask: the first, in order of preference, that knows our registration."""
+    def way_to_server(self, mac: bytes) -> Path | None:
+        """The way to the NHS to ask: the first, by preference, that knows our registration."""
         for client in self.registrations:
             if client.usable:
                 return client.path

@@ -63,10 +63,10 @@ class World:
             outstanding=self.requests,
             link=self.link,
             station=STATION_A,
-            vtep=VTEP_A,
+            vni=VTEP_A.vni,
             mtu=1450,
             metrics=self.metrics,
-            servers=lambda: self.server,
+            servers=lambda protocol: self.server,
             on_renewal_due=lambda mac: self.due.append((self.clock.seconds(), mac)),
             limit=limit,
         )

@@ -107,7 +107,7 @@ class World:
             identity=identity,
             cache=self.cache,
             link=link,
-            routes=routes,
+            routes=routes.longest,
             vpn="-",
             metrics=self.metrics,
         )

@@ -1,0 +1,53 @@
+"""Layer 3 without a kernel GRE device: nothing is forwarded. Layer: edge."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from dmevpn.dataplane.underlay import source_address
+from dmevpn.interfaces import ILayer3Dataplane, ILayer3Listener
+
+__all__ = ["NoDevice"]
+
+
+@implementer(ILayer3Dataplane)
+class NoDevice:
+    """The bindings of NHRP stay with NHRP: they serve others, as answers and as ways on."""
+
+    mtu = 0
+
+    def start(self, listener: ILayer3Listener) -> None:
+        """There is nothing to report."""
+
+    def addresses(self) -> tuple[tuple[bytes, int], ...]:
+        """The file alone says what we are."""
+        return ()
+
+    def local_address(self, peer: bytes) -> bytes:
+        """Our underlay address towards a peer, as the kernel routes it now."""
+        return source_address(peer)
+
+    def set_neighbour(self, protocol: bytes, nbma: bytes) -> None:
+        """No device has neighbours."""
+
+    def remove_neighbour(self, protocol: bytes) -> None:
+        """No device has neighbours."""
+
+    def set_route(self, protocol: bytes, prefix_length: int, next_hop: bytes) -> None:
+        """No device is a way."""
+
+    def remove_route(self, protocol: bytes, prefix_length: int) -> None:
+        """No device is a way."""
+
+    def next_hop(self, protocol: bytes) -> bytes | None:
+        """No device is a way."""
+        return None
+
+    def idle_times(self) -> dict[bytes, float]:
+        """Nothing carries packets."""
+        return {}
+
+    def stop(self) -> Deferred[None]:
+        """There is nothing to undo."""
+        return succeed(None)
