@@ -40,7 +40,7 @@ def complete(tmp_path: Path) -> Callable[[str], list[str]]:
 
 
 GROUPS = sorted({name.split()[0] for name in COMMANDS})
-FILTERS = sorted(["vpn", "mac", "nbma", "vni", "type", "interface"])
+FILTERS = sorted(["vpn", "mac", "nbma", "protocol", "vni", "type", "interface"])
 
 
 @pytest.mark.parametrize(
