@@ -161,6 +161,9 @@ class NextHopServer:
 
     # --- wire (IStation) ------------------------------------------------------------------
 
+    def transport_resumed(self) -> None:
+        """A server has nothing to renew: its clients do."""
+
     def packet_received(self, packet: Packet, path: Path) -> bool:
         """Answer a request that is for us; match what answers ours.
 

@@ -257,6 +257,12 @@ class Speaker:
                     nbma=str(path),
                 )
 
+    def resumed(self) -> None:
+        """The transport carries again after an interruption: every station hears of it."""
+        for vpn in tuple(self._vpns.values()):
+            for station in vpn.stations:
+                station.transport_resumed()
+
     def _translate(
         self, packet: Packet, encapsulation: Encapsulation, peer: Peer | None, path: Path
     ) -> None:
