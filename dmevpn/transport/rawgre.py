@@ -44,6 +44,7 @@ _IP_PKTINFO = 8
 _IPV6_MTU_DISCOVER = 23
 _IPV6_PMTUDISC_DONT = 0
 
+_IPV4 = struct.Struct("!BxH8x4s4s")  # version and header length, total length, addresses
 _IN_PKTINFO = struct.Struct("=i4s4s")  # ifindex, source address, destination address
 _IN6_PKTINFO = struct.Struct("=16si")  # address, ifindex
 
@@ -57,11 +58,11 @@ def split_ipv4(packet: memoryview) -> tuple[bytes, bytes, bytes]:
     """
     if len(packet) < 20:
         raise MalformedPacket("gre_truncated")
-    header = (packet[0] & 0x0F) << 2
-    total = packet[2] << 8 | packet[3]
+    first, total, source, destination = _IPV4.unpack_from(packet)
+    header = (first & 0x0F) << 2
     if not 20 <= header <= total <= len(packet):
         raise MalformedPacket("gre_truncated")
-    return bytes(packet[header:total]), bytes(packet[12:16]), bytes(packet[16:20])
+    return bytes(packet[header:total]), source, destination
 
 
 class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
