@@ -14,8 +14,10 @@ from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet, decode_payload
 from dmevpn.nhrp.peers import Peers
+from dmevpn.nhrp.prefixes import PrefixTable
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
+from dmevpn.nhrp.transit import Transit
 from tests.nhrp.neighbours import (
     HOST,
     HUB_MAC,
@@ -59,14 +61,26 @@ class World:
             **{"unknown_vpn": self.unknown, "vpn_errors": True} | options,
         )
         self.speaker.start()
+        self.macs = {HOST: VTEP_B}
         self.caches: dict[tuple[VPNID | None, bytes], Cache] = {}
 
     def unknown(self, vpn_id: VPNID, packet: Packet, path: Path) -> bool:
         self.asked.append(vpn_id)
         return False
 
-    def serve(self, vpn_id: VPNID | None, station: bytes = HUB_MAC, mtu: int = 1450) -> Cache:
-        """Attach a next hop server, with two registered clients."""
+    def serve(
+        self,
+        vpn_id: VPNID | None,
+        station: bytes = HUB_MAC,
+        mtu: int = 1450,
+        *,
+        routes: PrefixTable[bytes] | None = None,
+    ) -> Cache:
+        """Attach a next hop server that knows two sites; HOST has been seen at one of them.
+
+        :param routes: to other servers, to which it passes on what it does not know.
+        """
+        identity = Identity(station, mtu=mtu)
         cache = self.caches[vpn_id, station] = Cache(self.clock, self.metrics)
         server = NextHopServer(
             clock=self.clock,
@@ -74,14 +88,25 @@ class World:
             outstanding=outstanding(self.clock, self.metrics),
             link=self.speaker.link(vpn_id),
             policy=Policy(),
-            find_mac={HOST: VTEP_B}.get,
+            find_mac=self.macs.get,
             vpn=None if vpn_id is None else vpn_id.index,
-            identity=Identity(station, mtu=mtu),
+            identity=identity,
             nat_detection=True,
+            authoritative=not routes,
             metrics=self.metrics,
         )
         cache.put(binding(STATION_B, VTEP_B, Kind.DYNAMIC, 540.5, mtu=1450))
         self.speaker.attach(vpn_id, server)
+        if routes:
+            transit = Transit(
+                identity=identity,
+                cache=cache,
+                link=self.speaker.link(vpn_id),
+                routes=routes.longest,
+                vpn="-",
+                metrics=self.metrics,
+            )
+            self.speaker.attach(vpn_id, transit)
         return cache
 
     def receive(self, octets: bytes, path: Path = TO_A) -> list[bytes]:
