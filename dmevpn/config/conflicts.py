@@ -123,15 +123,14 @@ class _Conflicts:
 
     def sockets(self) -> Iterator[ConfigError]:
         """Raw sockets with one address and key would both get, and answer, every packet."""
-        by_socket = [each for each in self._plan.speakers if each.transport != "device"]
-        for a, b in combinations(by_socket, 2):
+        for a, b in combinations(self._plan.speakers, 2):
             same_address = a.nbma_address == b.nbma_address or not (
                 a.nbma_address and b.nbma_address
             )
             if same_address and _keys(a) & _keys(b):
                 message = (
                     f"every packet would reach {a.interface} as well: give each control interface"
-                    " its own gre-key or nbma-address, or `transport device`"
+                    " its own gre-key or nbma-address"
                 )
                 yield self._error(b.interface, message, "gre-key", "nbma-address")
 

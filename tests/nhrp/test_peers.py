@@ -12,7 +12,7 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, Path, parse_ip
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode, ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import Encapsulation, Form
-from dmevpn.nhrp.extensions import DeviceCapabilities, Unknown
+from dmevpn.nhrp.extensions import Authentication, DeviceCapabilities, Unknown
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     Packet,
@@ -433,6 +433,30 @@ def test_strangers_leave_nothing() -> None:
     indication: Packet = decode_payload(data)[1]
     assert isinstance(indication, ErrorIndication) and indication.code == 11
     assert len(world.speaker.peers) == 0
+
+
+def test_errors_carry_the_secret_that_old_daemons_want() -> None:
+    """It is the one that they showed; strangers learn nothing, and others get no extensions."""
+    world = World(secret=SECRET)
+    world.serve(VPN7)
+    request = decode_payload(octets("L02"))[1]
+    secret = Authentication(1, SECRET)
+    known = replace(request, extensions=(secret, Unknown(0x2000, True, b"")))
+    (data,) = world.receive(known.encode(LITTLE, VPN7))
+    indication = decode_payload(data)[1]
+    assert isinstance(indication, ErrorIndication) and indication.code == 1
+    assert indication.extensions == (secret,)
+    for wrong in ((), (Authentication(1, b"guess"),)):
+        stranger = replace(request, extensions=wrong)
+        (data,) = world.receive(stranger.encode(LITTLE, VPN7))
+        indication = decode_payload(data)[1]
+        assert isinstance(indication, ErrorIndication) and indication.code == 11
+        assert secret not in indication.extensions
+    twice = replace(request, extensions=(Authentication(1, b"guess"),) * 2)
+    (data,) = world.receive(twice.encode(LITTLE, VPN7))
+    assert SECRET not in data
+    (data,) = world.receive(known.encode(Form.RFC, VPN7))
+    assert decode_payload(data)[1].extensions == ()
 
 
 # --- the table -----------------------------------------------------------------------------------
