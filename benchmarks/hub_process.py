@@ -118,8 +118,7 @@ def main() -> None:
         plan=plan,
         clock=reactor,
         drivers=Drivers(
-            control_device=lambda speaker: None,
-            transport=lambda speaker, device: RawGREPort(
+            transport=lambda speaker: RawGREPort(
                 reactor, metrics, speaker.nbma_address, speaker.gre_key
             ),
             spoke_dataplane=no_spokes,
