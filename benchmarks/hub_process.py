@@ -118,7 +118,8 @@ def main() -> None:
         plan=plan,
         clock=reactor,
         drivers=Drivers(
-            transport=lambda speaker: RawGREPort(
+            control_device=lambda speaker: None,
+            transport=lambda speaker, device: RawGREPort(
                 reactor, metrics, speaker.nbma_address, speaker.gre_key
             ),
             spoke_dataplane=no_spokes,

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FDBEntry",
+    "GREDevice",
     "HubListener",
     "IAuthenticator",
     "ICacheListener",
+    "IControlDevice",
+    "IControlDeviceListener",
     "IController",
     "IDatagramReceiver",
     "IDatagramTransport",
@@ -50,6 +53,10 @@ class IDatagramReceiver(Interface):
     def datagram_received(data: bytes, path: Path) -> None:
         """One GRE payload of protocol type 0x2001 arrived; never raises."""
 
+    def resumed() -> None:
+        """The transport carries again after it did not for a while: in both directions anything
+        may have been lost, and our address may be another. Called once per interruption."""
+
 
 class IDatagramTransport(Interface):
     """Carries GRE payloads (NHRP with its VPN headers) to and from peers."""
@@ -68,6 +75,56 @@ class IDatagramTransport(Interface):
 
     def stop() -> Any:
         """Close; returns a Deferred that fires when nothing is delivered any more."""
+
+
+class GREDevice(NamedTuple):
+    """A kernel GRE device as it is at one moment."""
+
+    ifindex: int
+    name: str
+    up: bool
+    """Administratively up."""
+    mtu: int
+    """Largest protocol packet that it takes, in octets."""
+    key: int | None
+    """GRE key that packets must carry to reach it; None: none."""
+    local: bytes
+    """NBMA address that it sends from and hears; empty: any of the host's."""
+    remote: bytes
+    """NBMA address of its only peer; empty for a multipoint device."""
+    addresses: tuple[tuple[bytes, int], ...] = ()
+    """Our protocol addresses on it with their prefix lengths, IPv4 and IPv6, sorted; link-local
+    ones too."""
+
+
+class IControlDevice(Interface):
+    """The kernel GRE device of a control interface, found by its name and followed from then on:
+    through changes, and when it is removed and made again."""
+
+    name = Attribute("Its name.")
+    state = Attribute("The GREDevice as last read; None while there is none. Valid after start.")
+
+    def start() -> None:
+        """Read the device, and follow it.
+
+        :raises StartError: if there is no such device, or it cannot carry NHRP.
+        """
+
+    def subscribe(listener: IControlDeviceListener) -> None:
+        """Tell a listener of every change from now on."""
+
+    def unsubscribe(listener: IControlDeviceListener) -> None:
+        """Tell it no more; harmless if it was never told."""
+
+    def stop() -> None:
+        """Follow it no more; harmless if it was not."""
+
+
+class IControlDeviceListener(Interface):
+    """Who wants to know how a control device changes."""
+
+    def device_changed(old: GREDevice | None, new: GREDevice | None) -> None:
+        """The device differs from before; None: it was not, or is not, there."""
 
 
 # --- protocol -------------------------------------------------------------------------------
@@ -101,6 +158,10 @@ class IStation(Interface):
 
         :raises NHRPError: to have the packet counted and an Error Indication sent.
         """
+
+    def transport_resumed() -> None:
+        """Packets pass again after an interruption (:meth:`IDatagramReceiver.resumed`): renew
+        what peers may have forgotten."""
 
 
 class IAuthenticator(Interface):

@@ -17,12 +17,18 @@ from dmevpn import __version__
 from dmevpn.admin.pb import AdminService
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.daemon import Daemon
+from dmevpn.dataplane.gre_device import control_device
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.no_device import NoDevice
 from dmevpn.dataplane.provision import provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.errors import StartError
-from dmevpn.interfaces import IController, IRequestIDStore
+from dmevpn.interfaces import (
+    IControlDevice,
+    IController,
+    IDatagramTransport,
+    IRequestIDStore,
+)
 from dmevpn.log import LEVELS, Logger
 from dmevpn.logfile import make_observer
 from dmevpn.metrics import Metrics
@@ -30,6 +36,7 @@ from dmevpn.nhrp.requests import FileRequestIDStore, TimeRequestIDStore
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.hostname import resolve_host
+from dmevpn.transport.packet import PacketPort
 from dmevpn.transport.rawgre import RawGREPort
 
 __all__ = ["Options", "makeService"]
@@ -101,7 +108,12 @@ def _request_ids(plan: Plan) -> IRequestIDStore:
 
 
 def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
-    def transport(speaker: SpeakerPlan) -> RawGREPort:
+    def device(speaker: SpeakerPlan) -> IControlDevice | None:
+        return control_device(reactor, metrics, speaker.interface, speaker.transport)
+
+    def transport(speaker: SpeakerPlan, device: IControlDevice | None) -> IDatagramTransport:
+        if device is not None:
+            return PacketPort(reactor, metrics, device)
         further_keys = [key for key, _ in speaker.vpn_of_key]
         return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key, further_keys)
 
@@ -116,6 +128,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         return NoDevice()
 
     return Drivers(
+        control_device=device,
         transport=transport,
         spoke_dataplane=spoke_dataplane,
         hub_dataplane=hub_dataplane,

@@ -1,6 +1,8 @@
 """What every test is watched for: calls and readers left in the reactor, failures in the log.
 
 pytest-twisted runs tests on the real reactor, but unlike trial it overlooks what they leave there.
+
+At the end of a run of the whole suite, every test that docs/conformance.md names must have passed.
 """
 
 from __future__ import annotations
@@ -16,10 +18,17 @@ from twisted.internet import reactor, task
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
 
+from tests.conformance import DOCUMENT, names, unshown
+
 #: Turns that a closing connection may need after its test to leave the reactor.
 TURNS = 20
 
 _failures: list[LogEvent] = []
+
+#: What became of each test, by its node path without parameters.
+_outcomes: dict[str, set[str]] = {}
+#: What the document claims and the run has not shown.
+_unshown: list[str] = []
 
 
 @provider(ILogObserver)
@@ -34,6 +43,30 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     globalLogPublisher.removeObserver(_observe)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or not report.passed:
+        _outcomes.setdefault(report.nodeid.split("[")[0], set()).add(report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(
+        config.getoption(option) for option in ("keyword", "markexpr", "deselect", "lf")
+    )
+    if chosen or config.option.collectonly or session.shouldstop or session.shouldfail:
+        return
+    _unshown.extend(unshown(names(DOCUMENT.read_text()), _outcomes))
+    if _unshown and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _unshown:
+        terminalreporter.section("docs/conformance.md claims what this run has not shown")
+        for line in _unshown:
+            terminalreporter.line(line)
 
 
 def _in_reactor() -> set[Any]:

@@ -27,6 +27,7 @@ from dmevpn.config.model import (
     SpeakerPlan,
     SpokePlan,
 )
+from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
@@ -133,6 +134,8 @@ class World:
             speakers=(self.speaker,),
             hubs=(HubPlan(interface="vx0", controller="nhrp", vpns=vpns),),
         )
+        self.devices: dict[bytes, MemoryControlDevice] = {}
+        """Control devices, by the address of their machine; the others have raw sockets."""
         self.names: dict[str, Callable[[], Deferred[Any]]] = {}
 
     # --- making it ------------------------------------------------------------------------
@@ -219,7 +222,8 @@ class World:
             clock=machine.clock,
             metrics=machine.metrics,
             drivers=Drivers(
-                transport=lambda speaker: MemoryTransport(
+                control_device=lambda speaker: self.devices.get(machine.address),
+                transport=lambda speaker, device: MemoryTransport(
                     self.network,
                     machine.metrics,
                     [machine.address],

@@ -96,4 +96,7 @@ METRICS = {
     "dmevpn_datagrams_lost_total": "Datagrams that the kernel did not take, by error.",
     "dmevpn_datagram_overruns": "Datagrams that the kernel dropped because we read too slowly.",
     "dmevpn_receive_errors_total": "Errors of a GRE socket.",
+    "dmevpn_control_device_changes_total": "Changes of a control interface's GRE device.",
+    "dmevpn_netlink_overruns_total": "Times that notices of them were lost: it was read.",
+    "dmevpn_transport_resumptions_total": "Times that it carried again, or to other peers.",
 }

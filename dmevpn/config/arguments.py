@@ -121,14 +121,9 @@ def log_format(word: str) -> str:
 
 def transport(word: str) -> str:
     """How NHRP is carried; whether a kernel GRE device exists is not for a parser to find out."""
-    if word == "device":
-        raise ValueError(
-            "kernel GRE devices are not part of this release: write transport raw, with the"
-            " device's local address as nbma-address and its key, if any, as gre-key"
-        )
-    if word not in ("auto", "raw"):
-        raise ValueError("auto or raw is expected")
-    return "raw"
+    if word not in ("auto", "raw", "device"):
+        raise ValueError("auto, raw or device is expected")
+    return word
 
 
 def vpn_range(word: str) -> tuple[int, int]:

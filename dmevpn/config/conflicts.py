@@ -123,14 +123,15 @@ class _Conflicts:
 
     def sockets(self) -> Iterator[ConfigError]:
         """Raw sockets with one address and key would both get, and answer, every packet."""
-        for a, b in combinations(self._plan.speakers, 2):
+        by_socket = [each for each in self._plan.speakers if each.transport != "device"]
+        for a, b in combinations(by_socket, 2):
             same_address = a.nbma_address == b.nbma_address or not (
                 a.nbma_address and b.nbma_address
             )
             if same_address and _keys(a) & _keys(b):
                 message = (
                     f"every packet would reach {a.interface} as well: give each control interface"
-                    " its own gre-key or nbma-address"
+                    " its own gre-key or nbma-address, or `transport device`"
                 )
                 yield self._error(b.interface, message, "gre-key", "nbma-address")
 

@@ -339,10 +339,14 @@ class _Resolver:
     # --- control interfaces ---
 
     def _transport(self, block: InterfaceConfig) -> str:
-        return value(block.statements, "transport", "raw")
+        return value(block.statements, "transport", "auto")
 
     def _speaker(self, block: InterfaceConfig, oui: bytes) -> SpeakerPlan:
         said = block.statements
+        key = last(said, "gre-key")
+        if key is not None and self._transport(block) == "device":
+            message = "gre-key has no effect with transport device: the device has its own"
+            self.found.warn(key, "gre-key", message)
         implied = implied_vpns(self.found, block, oui)
         return SpeakerPlan(
             interface=block.name,

@@ -8,15 +8,19 @@ changes them (:mod:`dmevpn.dataplane.link_changes`). Sources: Linux ``uapi/linux
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from dmevpn.dataplane.netlink import Message, NetlinkRequests, attribute, parse_attributes
+from dmevpn.errors import DataplaneError
 
 __all__ = [
+    "GRE_DEVICE_TYPES",
     "IFNAME_MAX",
+    "GREParameters",
     "Link",
     "LinkTable",
     "VXLANParameters",
@@ -26,7 +30,13 @@ __all__ = [
 #: Longest device name: IFNAMSIZ less its final NUL.
 IFNAME_MAX = 15
 
+#: What ``struct ifinfomsg`` calls a device whose packets are GRE payloads (``linux/if_arp.h``):
+#: ARPHRD_IPGRE and ARPHRD_IP6GRE. Devices that carry Ethernet frames in GRE have another type.
+GRE_DEVICE_TYPES = frozenset({778, 823})
+
 RTNLGRP_LINK = 1
+RTNLGRP_IPV4_IFADDR = 5
+RTNLGRP_IPV6_IFADDR = 9
 
 _RTM_NEWLINK = 16
 _RTM_DELLINK = 17
@@ -55,6 +65,14 @@ _VXLAN_GROUP6 = 16
 _VXLAN_LOCAL6 = 17
 _VXLAN_COLLECT_METADATA = 25
 
+# linux/if_tunnel.h
+_GRE_IFLAGS = 2
+_GRE_IKEY = 4
+_GRE_LOCAL = 6
+_GRE_REMOTE = 7
+_GRE_COLLECT_METADATA = 18
+_GRE_KEY = 0x2000
+
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 
@@ -80,6 +98,19 @@ class VXLANParameters(NamedTuple):
     external: bool
 
 
+class GREParameters(NamedTuple):
+    """How a GRE device wraps its packets; all of it may change during its life."""
+
+    key: int | None
+    """Key of the packets that it takes; None: they have none."""
+    local: bytes
+    """Underlay source address; empty: the kernel's choice."""
+    remote: bytes
+    """The only peer, or the group that stands for all; empty: whom the link-layer address says."""
+    external: bool
+    """Takes its parameters from routes and filters, packet by packet."""
+
+
 class Link(NamedTuple):
     """One network device."""
 
@@ -95,6 +126,10 @@ class Link(NamedTuple):
     alias: str
     address: bytes
     vxlan: VXLANParameters | None
+    type: int = 0
+    """ARPHRD_ value: what its frames are."""
+    gre: GREParameters | None = None
+    """Of kind ``gre`` and ``ip6gre``."""
 
 
 def _u32(data: bytes | None) -> int:
@@ -124,6 +159,23 @@ def _parse_vxlan(data: bytes) -> VXLANParameters:
     )
 
 
+def _parse_gre(data: bytes) -> GREParameters:
+    found = parse_attributes(data)
+    flags = int.from_bytes(found.get(_GRE_IFLAGS, b""), "big")
+
+    def address(type_: int) -> bytes:
+        value = found.get(type_, b"")
+        return value if any(value) else b""
+
+    return GREParameters(
+        key=int.from_bytes(found.get(_GRE_IKEY, b""), "big") if flags & _GRE_KEY else None,
+        local=address(_GRE_LOCAL),
+        remote=address(_GRE_REMOTE),
+        # A flag: it is there, without a value, or it is not.
+        external=_GRE_COLLECT_METADATA in found,
+    )
+
+
 def parse_links(data: bytes) -> Iterator[tuple[bool, Link]]:
     """The devices among the messages of one datagram; False with one that is gone."""
     offset = 0
@@ -131,12 +183,13 @@ def parse_links(data: bytes) -> Iterator[tuple[bool, Link]]:
         length, type_, _, _, _ = _HEADER.unpack_from(data, offset)
         if length < 32:
             return
-        family, _, index, flags, _ = _INFO.unpack_from(data, offset + 16)
+        family, device_type, index, flags, _ = _INFO.unpack_from(data, offset + 16)
         # Family AF_BRIDGE: a port's settings, whose removal is not that of the device.
         if type_ in (_RTM_NEWLINK, _RTM_DELLINK) and family == socket.AF_UNSPEC:
             found = parse_attributes(data[offset : offset + length], 32)
             info = parse_attributes(found.get(_IFLA_LINKINFO, b""))
             kind = _text(info.get(_IFLA_INFO_KIND))
+            details = info.get(_IFLA_INFO_DATA, b"")
             yield (
                 type_ == _RTM_NEWLINK,
                 Link(
@@ -148,7 +201,9 @@ def parse_links(data: bytes) -> Iterator[tuple[bool, Link]]:
                     kind=kind,
                     alias=_text(found.get(_IFLA_IFALIAS)),
                     address=found.get(_IFLA_ADDRESS, b""),
-                    vxlan=_parse_vxlan(info.get(_IFLA_INFO_DATA, b"")) if kind == "vxlan" else None,
+                    vxlan=_parse_vxlan(details) if kind == "vxlan" else None,
+                    type=device_type,
+                    gre=_parse_gre(details) if kind in ("gre", "ip6gre") else None,
                 ),
             )
         offset += (length + 3) & ~3
@@ -197,7 +252,36 @@ class LinkTable:
         """The device that has an IPv4 or IPv6 address of ours."""
         family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
         found = 0
-        body = _ADDRESS.pack(family, 0, 0, 0, 0)
+        for index, own, _ in self._addresses(family, 0):
+            if own == address:
+                found = index
+        return self.numbered(found) if found else None
+
+    def addresses(self, index: int) -> list[tuple[bytes, int]]:
+        """The IPv4 and IPv6 addresses of a device with their prefix lengths, sorted.
+
+        A device that is gone has none.
+        """
+        try:
+            return sorted(
+                {
+                    (own, bits)
+                    for family in (socket.AF_INET, socket.AF_INET6)
+                    for number, own, bits in self._addresses(family, index)
+                    if number == index
+                }
+            )
+        except DataplaneError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return []
+
+    def _addresses(self, family: int, index: int) -> Iterator[tuple[int, bytes, int]]:
+        """Addresses of ours of one family, each with the index of its device and its prefix length.
+
+        :param index: of the device to ask for; 0: all.
+        """
+        body = _ADDRESS.pack(family, 0, 0, 0, index)
         for data in self._requests.dump(Message(_RTM_GETADDR, 0, body)):
             offset = 0
             while offset + 24 <= len(data):
@@ -205,12 +289,13 @@ class LinkTable:
                 if length < 24:
                     break
                 if type_ == _RTM_NEWADDR:
+                    _, bits, _, _, device = _ADDRESS.unpack_from(data, offset + 16)
                     attributes = parse_attributes(data[offset : offset + length], 24)
                     # IPv4 point-to-point: IFA_LOCAL is ours and IFA_ADDRESS the peer's.
-                    if attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS)) == address:
-                        found = _ADDRESS.unpack_from(data, offset + 16)[4]
+                    own = attributes.get(_IFA_LOCAL, attributes.get(_IFA_ADDRESS))
+                    if own is not None:
+                        yield device, own, bits
                 offset += (length + 3) & ~3
-        return self.numbered(found) if found else None
 
     def _read(self, index: int, attributes: bytes) -> Link | None:
         body = _INFO.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attributes

@@ -34,6 +34,8 @@ class _Answers:
     """Answers for one address; all of them name the same VTEP."""
 
     vtep: VTEP
+    due: float
+    """When those that are no longer believed are looked for, or sooner."""
     stations: dict[bytes, tuple[float, Path]] = field(default_factory=dict)
     """Requester to the time until which it may believe the answer, and the way to it."""
 
@@ -84,15 +86,19 @@ class Answered:
                 self._full.inc()
                 return False
             self._count += 1
+        until = self._clock.seconds() + holding_time
+        due = until + _SWEEP
         if answers is None:
-            answers = self._answers[protocol] = _Answers(vtep)
+            answers = self._answers[protocol] = _Answers(vtep, due)
+            self._deadlines.set(protocol, due)
             at = self._at.get(vtep)
             if at is None:
                 at = self._at[vtep] = set()
             at.add(protocol)
-        until = self._clock.seconds() + holding_time
-        answers.stations[station] = (until, path)
-        self._deadlines.set(protocol, until + _SWEEP)
+        elif due < answers.due:
+            answers.due = due
+            self._deadlines.set(protocol, due)
+        answers.stations[station] = until, path
         return True
 
     def take(self, protocol: bytes) -> list[tuple[bytes, Path, float]]:
@@ -132,6 +138,7 @@ class Answered:
             del answers.stations[station]
         self._count -= len(over)
         if answers.stations:
-            return now + _SWEEP
+            answers.due = now + _SWEEP
+            return answers.due
         self._forget(protocol, answers)
         return None

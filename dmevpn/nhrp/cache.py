@@ -202,11 +202,15 @@ class Cache:
         """Whether a dynamic binding names a VTEP, even if it is about to expire."""
         return vtep in self._registered
 
-    def registrations_of(self, vtep: VTEP) -> list[Binding]:
-        """Dynamic bindings of a VTEP that have at least a second to live; MOST_REGISTRATIONS of
-        them are looked at."""
-        some = islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS)
-        return [binding for binding in map(self.lookup, some) if binding is not None]
+    def registration_of(self, vtep: VTEP) -> Binding | None:
+        """The dynamic binding of a VTEP that lives longest, at least a second; MOST_REGISTRATIONS
+        of them are looked at."""
+        best, longest = None, self.clock.seconds() + SHORTEST_LIFE
+        for place in islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS):
+            binding = self._bindings[place]
+            if binding.expires is None or binding.expires >= longest:
+                best, longest = binding, binding.expires or float("inf")
+        return best
 
     def registered_by(self, nbma: bytes) -> Iterator[Binding]:
         """Dynamic bindings whose registrant has an NBMA address, be it as it says or as it is
@@ -265,10 +269,12 @@ class Cache:
         ):
             self._unlist(place, old)
             self._list(place, binding)
-        if binding.expires is None:
+        expires = binding.expires
+        if expires is None:
             self._deadlines.discard(place)
-        else:
-            self._deadlines.set(place, binding.expires)
+        elif old is None or old.expires is None or expires < old.expires:
+            self._deadlines.set(place, expires)
+        # Else the deadline that the old one has is early enough.
         if old is None:
             for listener in self._listeners:
                 listener.binding_added(binding)

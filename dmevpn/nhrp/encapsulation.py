@@ -9,6 +9,7 @@ tells in which order that host writes VNIs.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from dmevpn.addresses import VPNID
@@ -62,8 +63,18 @@ class Encapsulation(NamedTuple):
     """Where ar$afn is in the payload."""
 
 
+# A member of an enumeration takes longer to look up than a dictionary.
+_PLAIN_FORM: Final = Form.PLAIN
+_RFC_FORM: Final = Form.RFC
+
 _PLAIN = Encapsulation(Form.PLAIN, None, 0)
 _PLAIN_AFTER_SNAP = Encapsulation(Form.PLAIN, None, len(_NHRP))
+
+#: Headers in RFC form that were read before. They say everything themselves, so the same octets
+#: always mean the same.
+_known: dict[bytes, Encapsulation] = {}
+#: How many of them are kept: more than most hubs have VPNs.
+_KNOWN_HEADERS: Final = 4096
 
 
 def decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
@@ -75,6 +86,18 @@ def decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
     if payload[:3] != b"\xaa\xaa\x03":
         # ar$afn is 1 or 2, so it cannot be mistaken for LLC.
         return _PLAIN
+    known = _known.get(payload[:_RFC_LENGTH])
+    if known is not None:
+        return known
+    found = _decapsulate(payload, oui)
+    if found.form is _RFC_FORM:
+        if len(_known) >= _KNOWN_HEADERS:
+            _known.clear()
+        _known[payload[:_RFC_LENGTH]] = found
+    return found
+
+
+def _decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
     snap = payload[:8]
     if snap == _NHRP:
         return _PLAIN_AFTER_SNAP
@@ -100,11 +123,15 @@ def header(form: Form, vpn_id: VPNID | None) -> bytes:
     :param vpn_id: disregarded for the plain form, where the path implies it.
     :raises ValueError: if the form needs a VPN and there is none.
     """
-    if form is Form.PLAIN:
+    if form is _PLAIN_FORM:
         return b""
     if vpn_id is None:
         raise ValueError(f"the {form.value} form names a VPN, but there is none")
-    index = vpn_id.index.to_bytes(4, "big")
-    if form is Form.RFC:
-        return b"%b\x00%b%b%b" % (_VPN, vpn_id.oui, index, _NHRP)
-    return b"%b\x00%b%b%b" % (_VPN, _MARKS[form], index, _LEGACY)
+    if form is _RFC_FORM:
+        return _rfc_header(vpn_id)
+    return b"%b\x00%b%b%b" % (_VPN, _MARKS[form], vpn_id.index.to_bytes(4, "big"), _LEGACY)
+
+
+@lru_cache(_KNOWN_HEADERS)
+def _rfc_header(vpn_id: VPNID) -> bytes:
+    return b"%b\x00%b%b%b" % (_VPN, vpn_id.oui, vpn_id.index.to_bytes(4, "big"), _NHRP)

@@ -65,9 +65,11 @@ def decode_addresses(fields: tuple[Any, ...], raw: bytes) -> tuple[bytes, bytes,
     :param raw: the packet from ar$afn on.
     :raises MalformedPacket: ``bad_address``.
     """
-    nbma_length = NBMA_LENGTHS.get(fields[0])
-    subaddress_length = address_length(fields[10])
-    if nbma_length is None or fields[9] != nbma_length or subaddress_length is None:
+    nbma_length = fields[9]
+    subaddress_length = fields[10]
+    if subaddress_length & TYPE_BITS:
+        subaddress_length = address_length(subaddress_length)
+    if NBMA_LENGTHS.get(fields[0]) != nbma_length or subaddress_length is None:
         raise MalformedPacket("bad_address")
     subaddress_at = ADDRESSES + nbma_length
     source_at = subaddress_at + subaddress_length
@@ -94,4 +96,6 @@ def ethertype(protocol_type: int, snap: bytes) -> int:
 def protocol_length(protocol_type: int, snap: bytes) -> int | None:
     """Octets of a protocol address; None if we do not know the type."""
     length = PROTOCOL_LENGTHS.get(protocol_type)
-    return length or PROTOCOL_LENGTHS.get(ethertype(protocol_type, snap))
+    if length is None:
+        length = PROTOCOL_LENGTHS.get(ethertype(protocol_type, snap))
+    return length

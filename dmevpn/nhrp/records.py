@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
+from typing import Final
 
 from dmevpn.addresses import VNI_MAX
 from dmevpn.errors import MalformedPacket
@@ -63,11 +64,17 @@ class CIE:
             )
         except StructError as error:
             raise ValueError(f"no valid CIE: {self}") from error
-        return b"%b%b%b%b" % (fixed, nbma, subaddress, protocol)
+        return fixed + nbma + subaddress + protocol
 
     def __len__(self) -> int:
         """How many octets it takes."""
         return _CIE.size + len(self.nbma) + len(self.subaddress) + len(self.protocol)
+
+
+#: Lists of one CIE without addresses that were read before. Nearly all requests have one of a few.
+_known: dict[bytes, tuple[CIE, ...]] = {}
+#: How many of them are kept.
+_KNOWN_CIES: Final = 512
 
 
 def decode_cies(
@@ -80,6 +87,11 @@ def decode_cies(
         daemon puts IPv4 addresses of servers into packets about MAC addresses.
     :raises MalformedPacket: ``bad_cie`` with the offset of the CIE that does not fit.
     """
+    bare = octets[start:end] if end - start == _CIE.size else b""
+    if bare:
+        known = _known.get(bare)
+        if known is not None:
+            return known
     cies = []
     at = start
     while at < end:
@@ -126,7 +138,12 @@ def decode_cies(
             )
         )
         at = following
-    return tuple(cies)
+    found = tuple(cies)
+    if bare:
+        if len(_known) >= _KNOWN_CIES:
+            _known.clear()
+        _known[bare] = found
+    return found
 
 
 def encode_vni(vni: int | None, form: Form = Form.RFC) -> bytes:

@@ -53,8 +53,21 @@ from dmevpn.nhrp.retraction import Retraction
 
 __all__ = ["NextHopServer"]
 
-#: Our addresses whose Responder Address is kept at hand. Peers choose which of them they ask.
-_RESPONDERS: Final = 64
+# A member of an enumeration takes longer to look up than a dictionary: these are used in every
+# request.
+_SUCCESS: Final = CIECode.SUCCESS
+_DYNAMIC: Final = Kind.DYNAMIC
+_RFC: Final = Form.RFC
+_UNIQUE: Final = RegistrationFlag.U
+_WANT_UNIQUE: Final = ResolutionFlag.U
+_AUTHORITATIVE: Final = ResolutionFlag.A
+_STABLE: Final = ResolutionFlag.D
+
+#: Extensions of a request, our address that was asked, capabilities of the station asked for.
+_Filling = tuple[tuple[Extension, ...], bytes, int]
+
+#: Extensions of replies that are kept at hand. Peers choose what they send and whom they ask.
+_FILLED: Final = 256
 
 #: CIEs of one Registration Request: a client that has more addresses sends another one. It bounds
 #: what one datagram costs.
@@ -137,7 +150,7 @@ class NextHopServer:
         self._nat_detection = nat_detection
         self._holding_time = identity.holding_time
         self._answered = Answered(clock, metrics, answered_limit)
-        self._responders: dict[bytes, ResponderAddress] = {}
+        self._filled: dict[_Filling, tuple[Extension, ...]] = {}
         name = "-" if vpn is None else str(vpn)
         self._registered = _Codes(metrics, "registration_answers", name)
         self._resolved = _Codes(metrics, "resolution_answers", name)
@@ -160,6 +173,9 @@ class NextHopServer:
         self._answered.close()
 
     # --- wire (IStation) ------------------------------------------------------------------
+
+    def transport_resumed(self) -> None:
+        """A server has nothing to renew: its clients do."""
 
     def packet_received(self, packet: Packet, path: Path) -> bool:
         """Answer a request that is for us; match what answers ours.
@@ -196,33 +212,38 @@ class NextHopServer:
             return path
         return Path(request.source_nbma, path.local, path.key)
 
-    def _reply_extensions(self, request: Packet, path: Path, capabilities: int) -> list[Extension]:
+    def _reply_extensions(
+        self, request: Packet, path: Path, capabilities: int
+    ) -> tuple[Extension, ...]:
         """Those of the request in their order, with what a responder fills in.
+
+        Nearly all requests have the same ones, so what was filled in is kept at hand.
 
         :param capabilities: of the station that was asked for (RFC 2735 §3.3).
         """
-        extensions = list(request.extensions)
-        for index, extension in enumerate(extensions):
-            if type(extension) is ResponderAddress:
-                extensions[index] = self._responder(path.local)
-            elif type(extension) is DeviceCapabilities and capabilities:
-                extensions[index] = DeviceCapabilities(extension.source, capabilities)
-        return extensions
+        key = request.extensions, path.local, capabilities
+        filled = self._filled.get(key)
+        if filled is None:
+            if len(self._filled) >= _FILLED:
+                self._filled.clear()
+            filled = self._filled[key] = tuple(
+                [self._fill(each, path.local, capabilities) for each in request.extensions]
+            )
+        return filled
 
-    def _responder(self, nbma: bytes) -> ResponderAddress:
-        """We, as we are seen at an address of ours (RFC 2332 §5.3.1)."""
-        responder = self._responders.get(nbma)
-        if responder is None:
-            if len(self._responders) >= _RESPONDERS:
-                self._responders.clear()
-            responder = self._responders[nbma] = ResponderAddress((self._identity.cie(nbma),))
-        return responder
+    def _fill(self, extension: Extension, nbma: bytes, capabilities: int) -> Extension:
+        if type(extension) is ResponderAddress:
+            # We, as we are seen at an address of ours (RFC 2332 §5.3.1).
+            return ResponderAddress((self._identity.cie(nbma),))
+        if type(extension) is DeviceCapabilities and capabilities:
+            return DeviceCapabilities(extension.source, capabilities)
+        return extension
 
     # --- registration (RFC 2332 §5.2.4) -----------------------------------------------------
 
     def _register(self, packet: RegistrationRequest, path: Path) -> None:
         cies = packet.cies
-        most = 1 if packet.flags & RegistrationFlag.U else MAX_CIES
+        most = 1 if packet.flags & _UNIQUE else MAX_CIES
         if not 1 <= len(cies) <= most:
             raise NHRPError(
                 "bad_cie",
@@ -266,7 +287,7 @@ class NextHopServer:
             return CIECode.PROHIBITED, 0
         width = 8 * len(protocol)
         try:
-            vni = decode_vni(cie.subaddress or packet.source_subaddress, Form.RFC)
+            vni = decode_vni(cie.subaddress or packet.source_subaddress, _RFC)
         except ValueError:
             vni = None
         if vni is None and (width == 48 or cie.subaddress or packet.source_subaddress):
@@ -284,28 +305,34 @@ class NextHopServer:
             return code, 0
         old = self._cache.lookup(protocol)
         if old is not None:
-            if old.kind > Kind.DYNAMIC:
+            if old.kind > _DYNAMIC:
                 return CIECode.PROHIBITED, 0
-            # RFC 2332 would also refuse the owner of a unique binding, who only renews it.
-            if old.unique and old.vtep != vtep:
+            if old.vtep == vtep:
+                # A renewal takes up what the registration has: to make all of it anew, and to free
+                # what was there, would touch twice the memory in a large table.
+                protocol, vtep = old.protocol, old.vtep
+                if old.path == path:
+                    path = old.path
+            elif old.unique:
+                # RFC 2332 would also refuse the owner of a unique binding, who only renews it.
                 return CIECode.ALREADY_REGISTERED, 0
         holding_time = cie.holding_time or self._holding_time
         stored = self._cache.put(
             Binding(
                 protocol,
                 vtep,
-                Kind.DYNAMIC,
+                _DYNAMIC,
                 holding_time,
                 self._clock.seconds() + holding_time,
                 cie.mtu,
                 cie.preference,
-                packet.flags & RegistrationFlag.U != 0,
+                packet.flags & _UNIQUE != 0,
                 translated and claimed != b"",
                 claimed,
                 path,
             )
         )
-        return (CIECode.SUCCESS, holding_time) if stored else (CIECode.NO_RESOURCES, 0)
+        return (_SUCCESS, holding_time) if stored else (CIECode.NO_RESOURCES, 0)
 
     def _complain(self, packet: RegistrationRequest, cie: CIE, path: Path) -> None:
         if self._complaints.due(path.peer):
@@ -325,9 +352,9 @@ class NextHopServer:
         back = self._back(packet, path)
         cie = self._answer(packet, back)
         self._resolved[cie.code].inc()
-        flags = packet.flags & _RESOLUTION_FLAGS | ResolutionFlag.A
+        flags = packet.flags & _RESOLUTION_FLAGS | _AUTHORITATIVE
         if not cie.code:
-            flags |= ResolutionFlag.D
+            flags |= _STABLE
         # Whoever can be named here registered under a VPN header, so it is VPN-aware.
         extensions = self._reply_extensions(packet, path, 0 if cie.code else VPN_AWARE)
         reply = packet.reply((cie,), flags=flags, extensions=extensions)
@@ -353,9 +380,7 @@ class NextHopServer:
         binding, vtep, holding_time = found
         if len(vtep.nbma) != len(packet.source_nbma):
             return CIE(CIECode.NO_BINDING)
-        if packet.flags & ResolutionFlag.U and not (
-            binding.unique and binding.protocol == protocol
-        ):
+        if packet.flags & _WANT_UNIQUE and not (binding.unique and binding.protocol == protocol):
             return CIE(CIECode.NOT_UNIQUE)
         told = self._answered.vtep(protocol)
         if told is not None and told != vtep:
@@ -364,7 +389,7 @@ class NextHopServer:
         if not self._answered.add(protocol, vtep, packet.source_protocol, path, holding_time):
             return CIE(CIECode.NO_RESOURCES)
         return CIE(
-            CIECode.SUCCESS,
+            _SUCCESS,
             8 * len(protocol),
             0,
             binding.mtu or self._mtu,
@@ -378,17 +403,16 @@ class NextHopServer:
     def _find(self, protocol: bytes) -> tuple[Binding, VTEP, int] | None:
         """Who vouches for an address, where it is, and for how many seconds that holds."""
         binding = self._cache.lookup(protocol)
-        if binding is not None and binding.kind >= Kind.DYNAMIC and binding.vtep is not None:
+        if binding is not None and binding.kind >= _DYNAMIC and binding.vtep is not None:
             return binding, binding.vtep, self._left(binding)
         if not is_station_mac(protocol):
             return None
         vtep = self._find_mac(protocol)
         if vtep is None:
             return None
-        sites = self._cache.registrations_of(vtep)
-        if not sites:
+        site = self._cache.registration_of(vtep)
+        if site is None:
             return None
-        site = sites[0] if len(sites) == 1 else max(sites, key=self._left)
         return site, vtep, min(LEARNED_HOLDING_TIME, self._left(site))
 
     def _left(self, binding: Binding) -> int:

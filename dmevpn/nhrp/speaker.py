@@ -45,6 +45,12 @@ _ERROR_CODES = frozenset(ErrorCode)
 #: Errors that tell a stranger which VPNs there are, and what is in them (RFC 2735 §4.3).
 _TELLING = frozenset({ErrorCode.UNREACHABLE, ErrorCode.VPN_MISMATCH, ErrorCode.VPN_UNSUPPORTED})
 
+# A member of an enumeration takes longer to look up than a dictionary: these are for every packet.
+_REGISTRATION: Final = PacketType.REGISTRATION_REQUEST
+_INDICATION: Final = PacketType.ERROR_INDICATION
+_PLAIN: Final = Form.PLAIN
+_RFC: Final = Form.RFC
+
 
 @implementer(ILink)
 class _VPN:
@@ -186,7 +192,7 @@ class Speaker:
         """Send a packet of a VPN in the form that the peer understands."""
         peer = self.peers.get(path.peer)
         if peer is None and not self.naming.by_key:
-            self._send(packet, Form.PLAIN if vpn_id is None else Form.RFC, vpn_id, path)
+            self._send(packet, _PLAIN if vpn_id is None else _RFC, vpn_id, path)
         else:
             self._send_to(peer, packet, self.naming.form(vpn_id, path), vpn_id, path)
 
@@ -231,12 +237,9 @@ class Speaker:
             packet = decode(data, encapsulation, left_padded=left_padded)
             # An Error Indication proves itself by the request of ours in it: RFC 2332 §5.2.7
             # allows it no extensions, so nobody could authenticate it.
-            if (
-                self.authenticator is not None
-                and packet.packet_type is not PacketType.ERROR_INDICATION
-            ):
+            if self.authenticator is not None and packet.packet_type is not _INDICATION:
                 self.authenticator.verify(packet, encapsulation, path)
-            if peer is None and encapsulation.form is Form.RFC and not self.naming.by_key:
+            if peer is None and encapsulation.form is _RFC and not self.naming.by_key:
                 self._dispatch(packet, encapsulation.vpn_id, path)
             else:
                 self._translate(packet, encapsulation, peer, path)
@@ -256,6 +259,12 @@ class Speaker:
                     ifname=self.interface,
                     nbma=str(path),
                 )
+
+    def resumed(self) -> None:
+        """The transport carries again after an interruption: every station hears of it."""
+        for vpn in tuple(self._vpns.values()):
+            for station in vpn.stations:
+                station.transport_resumed()
 
     def _translate(
         self, packet: Packet, encapsulation: Encapsulation, peer: Peer | None, path: Path
@@ -283,11 +292,7 @@ class Speaker:
         vpn = self._vpns.get(vpn_id)
         if vpn is None or not vpn.stations:
             vpn = self._ask_for_vpn(packet, vpn_id, path)
-        elif (
-            packet_type is PacketType.REGISTRATION_REQUEST
-            and vpn_id is not None
-            and not vpn.by_type[packet_type]
-        ):
+        elif packet_type is _REGISTRATION and vpn_id is not None and not vpn.by_type[packet_type]:
             # A client of ours is there; a server may come, too.
             self._unknown_vpn(vpn_id, packet, path)
         vpn.received[packet_type].inc()

@@ -72,6 +72,9 @@ class Transit:
         self._routes = routes
         self._forwarded = metrics.counter("packets_forwarded", vpn=vpn)
 
+    def transport_resumed(self) -> None:
+        """Whose packets pass here renew what they need themselves."""
+
     def packet_received(self, packet: Packet, path: Path) -> bool:
         """Pass a packet on; False if it is for us, or a reply or indication for nobody we know.
 

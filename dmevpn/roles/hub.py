@@ -48,6 +48,9 @@ AGEING_INTERVAL = 30.0
 #: every member: the longest time that an answer of the run before, which is forgotten, can still
 #: be in use.
 AMNESIA = 300.0
+#: A registration that the switch keeps for our successor may end this part of its holding time
+#: too early: noting every renewal would be half of what a renewal costs.
+_NOTE_SLACK = 8
 #: MACs of one VPN that are purged like that, each of them once: what the switch's table holds.
 AMNESIA_MACS = 16384
 #: VPNs of a hub interface that are made at start; those of wider ranges when first registered, and
@@ -209,14 +212,29 @@ class HubVPN:
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """A site renewed its registration, or moved to another VTEP."""
-        if old.vtep is not None and old.vtep != new.vtep:
-            self._leave(old, old.vtep, "moved")
+        if old.vtep != new.vtep:
+            if old.vtep is not None:
+                self._leave(old, old.vtep, "moved")
+        elif old.kind is new.kind and old.path == new.path and self._noted(new):
+            return
         self.binding_added(new)
 
     def binding_removed(self, binding: Binding, reason: str) -> None:
         """A registration ended; with the last one of a VTEP its membership does."""
         if binding.kind is Kind.DYNAMIC and binding.vtep is not None:
             self._leave(binding, binding.vtep, reason)
+
+    def _noted(self, new: Binding) -> bool:
+        """Whether what the switch keeps of a registration is still good enough for our successor:
+        it may end a little too early there."""
+        kept = self._kept.get(new.vtep) if new.vtep is not None else None
+        return (
+            kept is not None
+            and kept.station == new.protocol
+            and kept.unique is new.unique
+            and new.expires is not None
+            and 0 <= new.expires - kept.expires < new.holding_time / _NOTE_SLACK
+        )
 
     def _join(self, binding: Binding, vtep: VTEP) -> None:
         stations = self.members.get(vtep)

@@ -26,6 +26,7 @@ from dmevpn.config.diff import Changes, diff
 from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import (
+    IControlDevice,
     IDatagramTransport,
     IHubDataplane,
     ILayer3Dataplane,
@@ -60,7 +61,9 @@ class Drivers:
     Those that open something may raise :class:`~dmevpn.errors.StartError` when started.
     """
 
-    transport: Callable[[SpeakerPlan], IDatagramTransport]
+    control_device: Callable[[SpeakerPlan], IControlDevice | None]
+    """The kernel GRE device of a control interface; None: its transport has none."""
+    transport: Callable[[SpeakerPlan, IControlDevice | None], IDatagramTransport]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
     layer3_dataplane: Callable[[Layer3Plan, SpeakerPlan], ILayer3Dataplane]
@@ -88,6 +91,7 @@ class Node(Service):
         self.metrics = metrics
         self.plan = Plan()
         self.speakers: dict[str, Speaker] = {}
+        self.devices: dict[str, IControlDevice] = {}
         self.spokes: dict[str, SpokeRole] = {}
         self.hubs: dict[str, HubRole] = {}
         self.layer3: dict[tuple[str, VPNID | None], Layer3Role] = {}
@@ -194,6 +198,21 @@ class Node(Service):
             yield partial(self._start_spoke, spoke, speakers[spoke.controller])
 
     def _start_speaker(self, plan: SpeakerPlan, oui: bytes) -> None:
+        device = self._drivers.control_device(plan)
+        if device is not None:
+            device.start()
+        try:
+            self.speakers[plan.interface] = self._open_speaker(plan, device, oui)
+        except BaseException:
+            if device is not None:
+                device.stop()
+            raise
+        if device is not None:
+            self.devices[plan.interface] = device
+
+    def _open_speaker(
+        self, plan: SpeakerPlan, device: IControlDevice | None, oui: bytes
+    ) -> Speaker:
         peers = Peers(self.clock, self.metrics)
         peers.claim(plan, {each.address: peer_of(each.daemon, each.vpn) for each in plan.peers})
         naming = Naming(
@@ -207,7 +226,7 @@ class Node(Service):
         guard = ReplayGuard(self.clock, self.metrics)
         speaker = Speaker(
             interface=plan.interface,
-            transport=self._drivers.transport(plan),
+            transport=self._drivers.transport(plan, device),
             clock=self.clock,
             metrics=self.metrics,
             peers=peers,
@@ -217,8 +236,16 @@ class Node(Service):
             vpn_errors=plan.vpn_errors,
         )
         speaker.start()
-        self.speakers[plan.interface] = speaker
         self._guards[plan.interface] = guard
+        return speaker
+
+    def _with_device(self, plan: SpeakerPlan) -> SpeakerPlan:
+        """A control interface's plan with what its device says instead of the file."""
+        device = self.devices.get(plan.interface)
+        if device is None or device.state is None:
+            return plan
+        local = device.state.local or plan.nbma_address
+        return replace(plan, nbma_address=local, gre_key=device.state.key)
 
     def _speaker(self, controller: str, interface: str) -> Speaker:
         speaker = self.speakers.get(controller)
@@ -227,6 +254,7 @@ class Node(Service):
         return speaker
 
     def _start_hub(self, plan: HubPlan, speaker_plan: SpeakerPlan, oui: bytes) -> None:
+        speaker_plan = self._with_device(speaker_plan)
         hub = HubRole(
             plan=plan,
             oui=oui,
@@ -260,6 +288,7 @@ class Node(Service):
         self.layer3[plan.interface, plan.vpn] = layer3
 
     def _start_spoke(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+        speaker_plan = self._with_device(speaker_plan)
         names = [server.host for server in plan.servers if server.address is None]
         if names:
             self._watch_names(names, plan, speaker_plan)
@@ -335,10 +364,15 @@ class Node(Service):
                 roles.append(hub.stop())
 
         def stop_speakers(_: object) -> Deferred[Any]:
-            for plan in changes.speakers.to_stop:
-                self._guards.pop(plan.interface, None)
-            gone = [self.speakers.pop(p.interface, None) for p in changes.speakers.to_stop]
-            return gatherResults([speaker.stop() for speaker in gone if speaker is not None])
+            names = [plan.interface for plan in changes.speakers.to_stop]
+            gone = [self.speakers.pop(name) for name in names if name in self.speakers]
+            stopped = gatherResults([speaker.stop() for speaker in gone])
+            for name in names:
+                self._guards.pop(name, None)
+                device = self.devices.pop(name, None)
+                if device is not None:
+                    device.stop()
+            return stopped
 
         return DeferredList(roles, consumeErrors=True).addCallback(stop_speakers)
 

@@ -97,7 +97,7 @@ class CacheWatcher:
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """A refresh that changes nothing but its expiry is no news."""
-        if (old.kind, old.vtep) != (new.kind, new.vtep):
+        if old.vtep != new.vtep or old.kind is not new.kind:
             self._tell("changed", new)
 
     def binding_removed(self, binding: Binding, reason: str) -> None:

@@ -337,3 +337,8 @@ class SpokeRole:
                 client.purge_received(packet, path)
             return self.resolution.purge_received(packet, path)
         return self._outstanding.reply_received(packet, path)
+
+    def transport_resumed(self) -> None:
+        """Hubs may have forgotten us, or lost what we sent: register anew at once."""
+        for client in self.registrations:
+            client.renew()

@@ -37,10 +37,16 @@ class GREEndpoint:
 
     def wrap(self, data: bytes, path: Path) -> bytes | None:
         """The GRE packet to send for a payload; None if that is too large, which is counted."""
-        if len(data) > gre.MAX_PAYLOAD:
-            self._too_large.inc()
+        if not self.fits(data):
             return None
         return gre.encode(data, path.key if path.key in self._keys else self.key)
+
+    def fits(self, data: bytes) -> bool:
+        """Whether a payload is not too large to be sent; one that is, is counted."""
+        if len(data) <= gre.MAX_PAYLOAD:
+            return True
+        self._too_large.inc()
+        return False
 
     def packet_received(self, packet: bytes, peer: bytes, local: bytes) -> None:
         """Hand the payload of a GRE packet to the receiver; never raises.
@@ -54,11 +60,17 @@ class GREEndpoint:
         except MalformedPacket as error:
             self.metrics.dropped(error.counter).inc()
             return
+        self.payload_received(payload, Path(peer, local, key))
+
+    def payload_received(self, payload: bytes, path: Path) -> None:
+        """Hand a payload to the receiver; never raises."""
+        if self._receiver is None:
+            return
         self._received.inc()
         try:
-            self._receiver.datagram_received(payload, Path(peer, local, key))
+            self._receiver.datagram_received(payload, path)
         except Exception:
-            self.log.failure("a datagram from {nbma} raised", nbma=Path(peer))
+            self.log.failure("a datagram from {nbma} raised", nbma=Path(path.peer))
 
     def packet_sent(self) -> None:
         """Count a packet that is on its way."""

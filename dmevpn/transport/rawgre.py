@@ -17,8 +17,7 @@ import struct
 from collections.abc import Iterable
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from dmevpn import sockfilter
@@ -28,35 +27,24 @@ from dmevpn.interfaces import IDatagramReceiver, IDatagramTransport
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 from dmevpn.transport.endpoint import GREEndpoint
+from dmevpn.transport.reader import DatagramReader, error_name
 
-__all__ = ["DATAGRAMS_PER_WAKEUP", "RawGREPort", "split_ipv4"]
+__all__ = ["RawGREPort", "split_ipv4"]
 
 #: IP protocol number of GRE.
 IPPROTO_GRE = 47
-#: Datagrams read before the reactor's other descriptors and timers get their turn again.
-DATAGRAMS_PER_WAKEUP = 64
-#: Octets the kernel may queue for us. A small packet occupies about 800 of them, so this is
-#: 10,000 packets: what all spokes of a hub send at once after an outage, and a second's work.
-RECEIVE_BUFFER = 8 << 20
-#: Octets the kernel may hold that we have sent: a purge goes to all who asked in one turn.
-SEND_BUFFER = 2 << 20
-#: The largest IP packet; the kernel has put fragments together before we see them.
-_LARGEST = 65535
 #: Outer header: farthest reach, and the class of network control traffic (CS6).
 _TTL = 255
 _TRAFFIC_CLASS = 0xC0
 
-# linux/in.h, linux/in6.h and asm-generic/socket.h, where CPython has no name for them.
+# linux/in.h and linux/in6.h, where CPython has no name for them.
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
 _IP_PKTINFO = 8
 _IPV6_MTU_DISCOVER = 23
 _IPV6_PMTUDISC_DONT = 0
-_SO_SNDBUFFORCE = 32
-_SO_RCVBUFFORCE = 33
-_SO_MEMINFO = 55
-_MEMINFO_DROPS = 8  # index in the array of 32-bit numbers that SO_MEMINFO returns
 
+_IPV4 = struct.Struct("!BxH8x4s4s")  # version and header length, total length, addresses
 _IN_PKTINFO = struct.Struct("=i4s4s")  # ifindex, source address, destination address
 _IN6_PKTINFO = struct.Struct("=16si")  # address, ifindex
 
@@ -70,26 +58,23 @@ def split_ipv4(packet: memoryview) -> tuple[bytes, bytes, bytes]:
     """
     if len(packet) < 20:
         raise MalformedPacket("gre_truncated")
-    header = (packet[0] & 0x0F) << 2
-    total = packet[2] << 8 | packet[3]
+    first, total, source, destination = _IPV4.unpack_from(packet)
+    header = (first & 0x0F) << 2
     if not 20 <= header <= total <= len(packet):
         raise MalformedPacket("gre_truncated")
-    return bytes(packet[header:total]), bytes(packet[12:16]), bytes(packet[16:20])
+    return bytes(packet[header:total]), source, destination
 
 
-@implementer(IReadDescriptor)
-class _Socket:
-    """One raw socket with the reactor's callbacks; the families differ in a few methods."""
+class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
+    """One raw socket; its datagrams are GRE packet, peer's and our address.
+
+    The families differ in a few methods.
+    """
 
     family: socket.AddressFamily
-    buffer = memoryview(bytearray(_LARGEST))
-    """Shared by all sockets: a datagram is copied out of it before the next one is read."""
 
     def __init__(self, port: RawGREPort) -> None:
-        self.port = port
-        self.bound = b""
-        self.closed = False
-        self.sock = socket.socket(
+        sock = socket.socket(
             self.family,
             socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
             IPPROTO_GRE,
@@ -99,32 +84,21 @@ class _Socket:
             program = sockfilter.gre_protocol(
                 gre.NHRP_PROTOCOL, ipv4_header=self.family == socket.AF_INET
             )
-            sockfilter.attach(self.sock, program)
-            self._set_buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            self._set_buffer(_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
+            sockfilter.attach(sock, program)
+            super().__init__(sock, port.metrics)
             self.set_options()
         except BaseException:
-            self.sock.close()
+            sock.close()
             raise
-
-    def _set_buffer(self, force: int, plain: int, size: int) -> None:
-        """Set a buffer's size; without CAP_NET_ADMIN the kernel caps it at the system's limit."""
-        try:
-            self.sock.setsockopt(socket.SOL_SOCKET, force, size)
-        except PermissionError:
-            self.sock.setsockopt(socket.SOL_SOCKET, plain, size)
+        self.bound = b""
+        self._port = port
 
     def set_options(self) -> None:
         """Set the fields of the outer header, and have what we need delivered."""
         raise NotImplementedError
 
-    def receive(self) -> tuple[bytes, bytes, bytes]:
-        """Read one datagram: GRE packet, peer's and our address.
-
-        :raises OSError: as ``recv``.
-        :raises MalformedPacket: if it is to be dropped.
-        """
-        raise NotImplementedError
+    def deliver(self, datagram: tuple[bytes, bytes, bytes]) -> None:
+        self._port.packet_received(*datagram)
 
     def send_from(self, packet: bytes, peer: bytes, local: bytes) -> None:
         """Send one GRE packet from an address of ours, which need not be the bound one.
@@ -147,51 +121,6 @@ class _Socket:
             self.send_from(packet, path.peer, path.local)
         else:
             self.sock.sendto(packet, (socket.inet_ntop(self.family, path.peer), 0))
-
-    def overruns(self) -> int:
-        """Datagrams that the kernel has thrown away since our receive buffer was full."""
-        if self.closed:
-            return 0
-        numbers = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
-        return int(struct.unpack_from("=I", numbers, 4 * _MEMINFO_DROPS)[0])
-
-    def close(self) -> None:
-        """Close the socket; nothing is delivered from now on, not even in the running doRead."""
-        self.closed = True
-        self.sock.close()
-
-    # --- IReadDescriptor ------------------------------------------------------------------
-
-    def fileno(self) -> int:
-        """The descriptor, -1 once closed."""
-        return self.sock.fileno()
-
-    def logPrefix(self) -> str:
-        """How the reactor names us in its log."""
-        return "gre"
-
-    def doRead(self) -> None:
-        """Read a bounded number of datagrams."""
-        for _ in range(DATAGRAMS_PER_WAKEUP):
-            try:
-                packet, peer, local = self.receive()
-            except BlockingIOError:
-                return
-            except MalformedPacket as error:
-                self.port.metrics.dropped(error.counter).inc()
-                continue
-            except OSError as error:
-                # An ICMP error about something sent, or a shortage of memory: it concerns one
-                # datagram of the past, and what is queued behind it is to be read.
-                self.port.receive_failed(error)
-                continue
-            self.port.packet_received(packet, peer, local)
-            if self.closed:
-                return
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor is about to end, or has given us up."""
-        self.close()
 
 
 class _IPv4Socket(_Socket):
@@ -307,7 +236,7 @@ class RawGREPort(GREEndpoint):
         try:
             sock.send(packet, path)
         except OSError as error:
-            self.packet_lost(_name(error))
+            self.packet_lost(error_name(error))
         else:
             self.packet_sent()
 
@@ -319,10 +248,6 @@ class RawGREPort(GREEndpoint):
             self._reactor.removeReader(sock)
         self._close()
         return succeed(None)
-
-    def receive_failed(self, error: OSError) -> None:
-        """Count an error that a socket reported instead of a datagram."""
-        self.metrics.counter("receive_errors", error=_name(error)).inc()
 
     def _open(self) -> None:
         address = self._address
@@ -372,8 +297,3 @@ class RawGREPort(GREEndpoint):
         if error.errno == errno.EAFNOSUPPORT:
             return StartError("the kernel has no IPv6: load it or use an IPv4 nbma-address")
         return StartError(f"cannot open a raw GRE socket: {error.strerror}")
-
-
-def _name(error: OSError) -> str:
-    """The symbolic name of an error number."""
-    return errno.errorcode.get(error.errno or 0, "unknown")

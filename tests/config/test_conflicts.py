@@ -81,12 +81,12 @@ CONFLICTS = [
     (
         "interface n2\n" + hub("a", "1", "") + hub("b", "2", "", "n2"),
         "2: every packet would reach nhrp as well: give each control interface its own gre-key or"
-        " nbma-address near 'n2'",
+        " nbma-address, or `transport device` near 'n2'",
     ),
     (
         "interface n2 nbma-address 10.0.0.9\n" + hub("a", "1", "") + hub("b", "2", "", "n2"),
         "2: every packet would reach nhrp as well: give each control interface its own gre-key or"
-        " nbma-address near '10.0.0.9'",
+        " nbma-address, or `transport device` near '10.0.0.9'",
     ),
 ]
 
@@ -109,6 +109,7 @@ NO_CONFLICTS = [
     spoke("abcdefghijklm", 1, 100, "provision br1"),
     spoke("abcdefghijklmno", 1, 100),
     spoke("a", 1, 100, "provision br-test") + "interface br-test vpn-id 1\n",
+    "interface n2 transport device\n" + hub("a", "1", "") + hub("b", "2", "", "n2"),
     "gre-key 1 interface n2 gre-key 2\n" + hub("a", "1", "") + hub("b", "2", "", "n2"),
     "nbma-address 10.0.0.1 interface n2 nbma-address 10.0.0.2\n"
     + hub("a", "1", "")

@@ -111,8 +111,9 @@ def test_beside_layer_2():
 )
 def test_without_an_address(line):
     """A line that waits for an address says so."""
-    text = f"{HUB}interface nhrp transport raw {line}"
-    assert plan(text) == plan(HUB)
+    raw = f"{HUB}interface nhrp transport raw"
+    text = f"{raw} {line}"
+    assert plan(text) == plan(raw)
     keyword = line.split()[0]
     assert warnings(text) == [
         f"7: warning: {keyword} has no effect: with transport raw it needs a protocol-address"
@@ -122,7 +123,9 @@ def test_without_an_address(line):
 
 def test_families_without_an_address():
     """So does one of the other family."""
-    text = "interface n protocol-address 1.0.0.1/24\nmap 2001:db8::1 10.0.0.1 register\n"
+    text = (
+        "interface n transport raw protocol-address 1.0.0.1/24\nmap 2001:db8::1 10.0.0.1 register\n"
+    )
     text += "shortcut-target 2001:db8::/32\n"
     assert plan(text).layer3[0].maps == plan(text).layer3[0].targets == ()
     assert warnings(text) == [

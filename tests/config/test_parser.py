@@ -208,7 +208,7 @@ MISTAKES = [
         "1: map-vni MAC: a MAC address such as 02:00:00:00:00:01 is expected near '2e:cd:9a:5c:ae'",
     ),
     ("interface a register", "1: belongs after the arguments of map or map-vni or dynamic-map"),
-    ("interface a transport device", "1: transport auto|raw|device: kernel GRE devices are not"),
+    ("interface a transport gre", "1: transport auto|raw|device: auto, raw or device is expected"),
     (
         "interface a shortcut-target 1.0.0.0/8 holding-time 5",
         "1: holding-time S: a number of seconds from 30 to 65535 is expected near '5'",

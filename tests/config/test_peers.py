@@ -91,7 +91,7 @@ def test_said_twice():
 
 def test_a_word_about_a_host_name():
     """A name that nobody looks up says nothing."""
-    text = f"{HUB}interface nhrp\nmap 1.0.0.1 spoke.example legacy\n"
+    text = f"{HUB}interface nhrp transport raw\nmap 1.0.0.1 spoke.example legacy\n"
     assert plan(text).speakers[0].peers == ()
     assert warnings(text) == [
         "3: warning: map has no effect: no map-vni of this interface names its address"

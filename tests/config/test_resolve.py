@@ -58,7 +58,7 @@ def test_smallest_hub():
     assert checked(HUB).messages == []
     assert plan(HUB) == Plan(
         oui=OUI,
-        speakers=(SpeakerPlan(interface="nhrp", transport="raw"),),
+        speakers=(SpeakerPlan(interface="nhrp", transport="auto"),),
         hubs=(HubPlan(interface="vx0", controller="nhrp", vpns=((1, 3),), provision=True),),
         admin=("unix:/run/dmevpn/x.sock:mode=600:lockfile=1",),
         state_dir="/var/lib/dmevpn/x",
@@ -72,7 +72,7 @@ def test_smallest_spoke_with_three_vpns():
         "interface vx3 controller nhrp vpn-id 3 default-vni 300 10.0.0.1 register provision br3\n"
     )
     assert checked(text).messages == []
-    assert plan(text).speakers == (SpeakerPlan(interface="nhrp", transport="raw"),)
+    assert plan(text).speakers == (SpeakerPlan(interface="nhrp", transport="auto"),)
     assert plan(text).spokes == tuple(
         SpokePlan(
             interface=f"vx{n}",
@@ -142,7 +142,7 @@ def test_every_field_of_a_speaker():
     assert plan(text).speakers == (
         SpeakerPlan(
             interface="nhrp",
-            transport="raw",
+            transport="auto",
             nbma_address=b"\x0a\0\0\x02",
             gre_key=7,
             authentication=AuthenticationPlan(secret=b"s3cret"),
@@ -152,6 +152,14 @@ def test_every_field_of_a_speaker():
         ),
     )
     assert plan(text).layer3 == (Layer3Plan(interface="nhrp", addresses=((b"\x01\0\0\x02", 24),)),)
+
+
+def test_the_device_has_its_own_key():
+    """With ``transport device`` the kernel's device says what the file cannot say otherwise."""
+    text = SPOKE.replace("interface nhrp\n", "interface nhrp gre-key 7 transport device\n")
+    assert plan(text).speakers[0].transport == "device"
+    own = "has no effect with transport device: the device has its own near"
+    assert warnings(text) == [f"1: warning: gre-key {own} 'gre-key'"]
 
 
 def test_top():

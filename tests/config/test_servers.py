@@ -170,7 +170,7 @@ def test_range_on_a_control_interface():
             " near '3'",
         ),
         (
-            "map 1.0.0.1 10.0.0.1",
+            "transport raw map 1.0.0.1 10.0.0.1",
             "map has no effect: no map-vni of this interface names its address near '1.0.0.1'",
         ),
     ],

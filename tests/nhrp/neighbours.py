@@ -151,6 +151,7 @@ class Station:
         self.packet_types = frozenset(packet_types)
         self.station = station
         self.wants = True
+        self.resumptions = 0
         self.raises: Exception | None = None
         self.received: list[tuple[Packet, Path]] = []
 
@@ -159,6 +160,9 @@ class Station:
         if self.raises is not None:
             raise self.raises
         return self.wants
+
+    def transport_resumed(self) -> None:
+        self.resumptions += 1
 
 
 def outstanding(clock: Clock, metrics: Metrics, limit: int = 100) -> Outstanding:

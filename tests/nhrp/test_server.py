@@ -235,7 +235,7 @@ def test_many_addresses_of_ours_are_no_burden(world: World) -> None:
     """A server with a whole prefix of addresses remembers only some of them."""
     for last in range(200):
         world.register(path=Path(SITE_A, parse_ip(f"10.9.0.{last}")))
-    assert len(world.server._responders) <= 64
+    assert len(world.server._filled) <= 256
     world.close()
 
 

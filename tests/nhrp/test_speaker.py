@@ -415,3 +415,12 @@ def test_life(world: World) -> None:
     fired: list[object] = []
     world.speaker.stop().addCallback(fired.append)
     assert world.transport.calls == ["start", "stop"] and len(fired) == 1
+
+
+def test_every_station_hears_of_an_interruption(world: World) -> None:
+    """What peers may have forgotten is renewed in every VPN."""
+    stations = [Station(PacketType.PURGE_REQUEST) for _ in range(3)]
+    for vpn_id, station in zip((None, VPN7, VPN7), stations, strict=True):
+        world.speaker.attach(vpn_id, station)
+    world.speaker.resumed()
+    assert [station.resumptions for station in stations] == [1, 1, 1]

@@ -47,6 +47,9 @@ class Peer:
         """Keep what comes back."""
         self.received.append(decode_payload(data)[1])
 
+    def resumed(self) -> None:
+        """A hostile station has nothing to renew."""
+
     def send(self, packet: Packet, to: bytes, *, vpn: int = 1) -> None:
         """Send a packet."""
         data = packet.encode(Form.RFC, VPNID(DEFAULT_OUI, vpn))

@@ -13,9 +13,11 @@ from zope.interface import implementer
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip
 from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane
 from dmevpn.dataplane.memory_spoke import MemorySpokeDataplane
 from dmevpn.errors import StartError
+from dmevpn.interfaces import GREDevice
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.lookup import REFRESH, RETRY
 from dmevpn.roles.node import Node
@@ -413,3 +415,80 @@ def test_a_hub_restarted_beside_a_spoke_hears_purges() -> None:
     far.machine.node.stopService()
     world.run(1)
     assert far.vtep not in world.switch.members
+
+
+def with_device(world: World, address: str, **state: Any) -> MemoryControlDevice:
+    """Give a machine a GRE device of its own."""
+    octets = parse_ip(address)
+    device = GREDevice(7, "nhrp", True, 1476, 1000, octets, b"")._replace(**state)
+    return world.devices.setdefault(octets, MemoryControlDevice("nhrp", device))
+
+
+def test_registrations_are_renewed_when_the_transport_carries_again(world: World) -> None:
+    """A hub that has forgotten us meanwhile knows us at once, not at the next renewal."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    world.kill(world.hub)
+    world.switch.members.clear()
+    world.start_hub()
+    world.run(1)
+    assert one.vtep not in world.switch.members
+    assert one.machine.node is not None
+    one.machine.node.speakers["nhrp"].resumed()
+    world.run(1)
+    assert one.vtep in world.switch.members
+
+
+def test_roles_work_with_the_address_and_key_of_the_device(world: World) -> None:
+    """What the device says wins over the file; where it says nothing the file holds."""
+    given: list[SpeakerPlan] = []
+    for number, local in ((2, parse_ip("10.0.0.2")), (3, b"")):
+        address = f"10.0.0.{number}"
+        with_device(world, address, local=local)
+        site = world.add_site(address, 100 + number, start=False)
+        plan = world.spoke_plan(site)
+        said = replace(plan.speakers[0], nbma_address=parse_ip("10.9.9.9"), gre_key=5)
+        node = world.make_node(site.machine, replace(plan, speakers=(said,)))
+        make = node._drivers.spoke_dataplane
+
+        def record(
+            spoke: SpokePlan, speaker: SpeakerPlan, make: Any = make
+        ) -> MemorySpokeDataplane:
+            given.append(speaker)
+            dataplane: MemorySpokeDataplane = make(spoke, speaker)
+            return dataplane
+
+        node._drivers = replace(node._drivers, spoke_dataplane=record)
+        node.privilegedStartService()
+        node.stopService()
+    assert [(plan.nbma_address, plan.gre_key) for plan in given] == [
+        (parse_ip("10.0.0.2"), 1000),
+        (parse_ip("10.9.9.9"), 1000),
+    ]
+
+
+def test_the_device_lives_as_long_as_its_speaker(world: World) -> None:
+    """Nobody follows it before the start, after the stop, or when the start failed."""
+    device = with_device(world, "10.0.0.2")
+    site = world.add_site("10.0.0.2", 100)
+    node = site.machine.node
+    assert node is not None and device.started and node.devices == {"nhrp": device}
+    node.stopService()
+    world.run(0.1)
+    assert not device.started and node.devices == {}
+    refused = world.make_node(site.machine, world.spoke_plan(site))
+    refused._drivers = replace(refused._drivers, transport=refuse)
+    with pytest.raises(StartError):
+        refused.privilegedStartService()
+    assert not device.started and refused.devices == {}
+
+
+def test_a_device_that_is_missing_is_a_refused_start(world: World) -> None:
+    """It is named, and nothing runs."""
+    device = with_device(world, "10.0.0.2")
+    device.change(None)
+    site = world.add_site("10.0.0.2", 100, start=False)
+    node = world.make_node(site.machine, world.spoke_plan(site))
+    with pytest.raises(StartError, match="interface nhrp: no such device"):
+        node.privilegedStartService()
+    assert node.speakers == node.devices == {}

@@ -12,12 +12,12 @@ from dmevpn.addresses import Path, parse_ip
 from dmevpn.interfaces import IDatagramTransport
 from dmevpn.metrics import Metrics
 from dmevpn.transport.memory import MemoryNetwork, MemoryTransport
-from tests.contracts.transport import DatagramTransportContract, Recorder
+from tests.contracts.transport import HostTransportContract, Recorder
 
 A, B, C = (parse_ip(f"192.0.2.{number}") for number in (1, 2, 3))
 
 
-class MemoryContract(DatagramTransportContract):
+class MemoryContract(HostTransportContract):
     """The contract over a network in memory."""
 
     @pytest.fixture(autouse=True)

@@ -7,9 +7,8 @@ import os
 import select
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -22,33 +21,15 @@ from dmevpn.interfaces import IDatagramTransport
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 from dmevpn.transport.gre import MAX_PAYLOAD
-from dmevpn.transport.rawgre import DATAGRAMS_PER_WAKEUP, RawGREPort
+from dmevpn.transport.rawgre import RawGREPort
+from dmevpn.transport.reader import DATAGRAMS_PER_WAKEUP
 from lab.netns import Namespace, run
 from lab.wait import eventually
-from tests.contracts.transport import DatagramTransportContract, Recorder
+from tests.contracts.transport import HostTransportContract, Recorder
+from tests.transport.readers import Readers
 
 NEAR, NEAR_OTHER, FAR = (parse_ip(f"192.0.2.{number}") for number in (1, 11, 2))
 NEAR6, NEAR_OTHER6, FAR6 = (parse_ip(f"2001:db8::{number}") for number in ("1", "11", "2"))
-
-
-class Readers:
-    """A reactor that runs only when asked."""
-
-    def __init__(self) -> None:
-        self.readers: list[Any] = []
-
-    def addReader(self, reader: Any) -> None:
-        self.readers.append(reader)
-
-    def removeReader(self, reader: Any) -> None:
-        self.readers.remove(reader)
-
-    def run_ready(self, seconds: float) -> bool:
-        """Let every reader that has something to read do so; whether one had."""
-        ready, _, _ = select.select(self.readers, [], [], seconds)
-        for reader in ready:
-            reader.doRead()
-        return bool(ready)
 
 
 class Lab:
@@ -103,17 +84,13 @@ class Lab:
         sock.settimeout(5)
         return sock
 
-    def pump(self, done: Callable[[], bool], seconds: float = 5.0) -> bool:
+    def pump(self, done: Callable[[], bool]) -> bool:
         """Run the readers until ``done()``; whether that came true in time."""
-        deadline = time.monotonic() + seconds
-        while not done() and time.monotonic() < deadline:
-            self.reactor.run_ready(0.05)
-        return done()
+        return self.reactor.pump(done)
 
     def settle(self) -> None:
         """Run the readers until nothing is left to read."""
-        while self.reactor.run_ready(0.02):
-            pass
+        self.reactor.settle()
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +114,7 @@ def no_reader_left(request: pytest.FixtureRequest) -> Iterator[None]:
         assert request.getfixturevalue("lab").reactor.readers == []
 
 
-class RawContract(DatagramTransportContract):
+class RawContract(HostTransportContract):
     """The contract over real sockets."""
 
     @pytest.fixture(autouse=True)

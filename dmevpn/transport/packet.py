@@ -1,0 +1,214 @@
+"""NHRP over a kernel GRE device, by AF_PACKET. Layer: edge.
+
+The kernel adds and takes off the GRE header; we see payloads of protocol type 0x2001 as any
+protocol above a link does (``packet(7)``). On a multipoint device the link-layer address is the
+peer's NBMA address, which the device takes from us and tells us (Linux ``net/ipv4/ip_gre.c``,
+``ipgre_header``). A point-to-point device has no link-layer addresses, but one peer.
+
+The socket belongs to the network namespace of the thread that calls :meth:`PacketPort.start`.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFDSet
+from zope.interface import implementer
+
+from dmevpn.addresses import Path, format_address
+from dmevpn.errors import StartError
+from dmevpn.interfaces import (
+    GREDevice,
+    IControlDevice,
+    IControlDeviceListener,
+    IDatagramReceiver,
+    IDatagramTransport,
+)
+from dmevpn.metrics import Metrics
+from dmevpn.transport import gre
+from dmevpn.transport.endpoint import GREEndpoint
+from dmevpn.transport.reader import DatagramReader, error_name
+
+__all__ = ["PacketPort"]
+
+
+class _PacketSocket(DatagramReader[tuple[bytes, bytes]]):
+    """The socket; its datagrams are payload and link-layer source address.
+
+    It lives as long as the port runs: a device that comes back with another index is bound to,
+    which takes neither a descriptor nor a privilege. A device that only goes down and up again
+    needs nothing, the kernel remembers.
+    """
+
+    def __init__(self, port: PacketPort) -> None:
+        # No protocol yet, hence no packets of other devices.
+        kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        super().__init__(socket.socket(socket.AF_PACKET, kind, 0), port.metrics)
+        self._port = port
+        self._bound = 0
+
+    def bind(self, device: GREDevice) -> None:
+        """Receive the NHRP packets of one device, and send by it; nothing happens again.
+
+        :raises OSError: as ``bind``.
+        """
+        if self._bound != device.ifindex:
+            self.sock.bind((device.name, gre.NHRP_PROTOCOL))
+            self._bound = device.ifindex
+
+    def receive(self) -> tuple[bytes, bytes]:
+        length, address = self.sock.recvfrom_into(self.buffer)
+        return bytes(self.buffer[:length]), address[4]
+
+    def deliver(self, datagram: tuple[bytes, bytes]) -> None:
+        self._port.datagram_received(*datagram)
+
+
+@implementer(IDatagramTransport, IControlDeviceListener)
+class PacketPort(GREEndpoint):
+    """GRE payloads of protocol type 0x2001 through one kernel GRE device.
+
+    The device decides about key, source address, TTL and fragmentation. Where it has no ``local``
+    address, packets leave from the one that their route gives, and a received path does not say
+    which address was asked.
+
+    :param device: followed by its owner while the port runs.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, metrics: Metrics, device: IControlDevice) -> None:
+        super().__init__(metrics, None)
+        self._reactor = reactor
+        self._device = device
+        self._socket: _PacketSocket | None = None
+        self._interrupted = False
+        self._warned = False
+        self._resumptions = metrics.counter("transport_resumptions", interface=device.name)
+
+    def start(self, receiver: IDatagramReceiver) -> None:
+        """Open the socket on the device as it is now; one that is down is waited for.
+
+        :raises StartError: without CAP_NET_RAW, or if the device is gone.
+        """
+        state = self._device.state
+        if state is None:
+            raise StartError(f"interface {self._device.name}: no such device")
+        try:
+            self._socket = _PacketSocket(self)
+            self._socket.bind(state)
+        except OSError as error:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
+            raise self._cure(error) from error
+        self._receiver = receiver
+        self._interrupted = not state.up
+        self._warned = False
+        self.metrics.gauge("datagram_overruns", self._socket.overruns, interface=self._device.name)
+        self._device.subscribe(self)
+        self._reactor.addReader(self._socket)
+
+    def send(self, data: bytes, path: Path) -> None:
+        """Send one payload; what cannot go through the device is counted as lost."""
+        state = self._device.state
+        if not self.fits(data):
+            return
+        if self._socket is None or state is None:
+            self.packet_lost("ENODEV")
+            return
+        refusal = self._refusal(state, path)
+        if refusal:
+            self.packet_lost(refusal)
+            return
+        try:
+            if state.remote:
+                self._socket.sock.send(data)
+            else:
+                address = (state.name, gre.NHRP_PROTOCOL, 0, 0, path.peer)
+                self._socket.sock.sendto(data, address)
+        except OSError as error:
+            self.packet_lost(error_name(error))
+        else:
+            self.packet_sent()
+
+    def stop(self) -> Deferred[None]:
+        """Close the socket; harmless if it is not open."""
+        self._receiver = None
+        self._device.unsubscribe(self)
+        self.metrics.remove_gauge("datagram_overruns", interface=self._device.name)
+        if self._socket is not None:
+            self._reactor.removeReader(self._socket)
+            self._socket.close()
+            self._socket = None
+        return succeed(None)
+
+    def datagram_received(self, payload: bytes, link_address: bytes) -> None:
+        """Hand a payload to the receiver; never raises."""
+        state = self._device.state
+        if state is None:
+            return  # queued before the device went
+        peer = state.remote or link_address
+        if len(peer) not in (4, 16):
+            self.metrics.dropped("no_peer_address").inc()
+            return
+        self.payload_received(payload, Path(peer, state.local, state.key))
+
+    # --- IControlDeviceListener -----------------------------------------------------------
+
+    def device_changed(self, old: GREDevice | None, new: GREDevice | None) -> None:
+        """Follow the device, and say when it carries again or to other peers than before."""
+        if new is None or not new.up:
+            self._interrupted = True
+            return
+        if self._socket is None or (
+            not self._interrupted and old is not None and _ends(old) == _ends(new)
+        ):
+            return
+        try:
+            self._socket.bind(new)
+        except OSError as error:
+            # It went away again, which we shall be told in a moment.
+            self._interrupted = True
+            self.log.warn("{ifname}: {reason}", ifname=new.name, reason=error.strerror)
+            return
+        self._interrupted = False
+        self._warned = False
+        self._resumptions.inc()
+        if self._receiver is not None:
+            self._receiver.resumed()
+
+    def _refusal(self, state: GREDevice, path: Path) -> str:
+        """Why a path does not lead through the device, as an error's name; empty: it does."""
+        if state.remote and path.peer != state.remote:
+            return "EHOSTUNREACH"
+        if not state.remote and len(path.peer) != 4:
+            return "EAFNOSUPPORT"
+        if path.local and state.local and path.local != state.local:
+            if not self._warned:
+                self._warned = True
+                self.log.warn(
+                    "{ifname}: the device sends from {local}, not from {nbma} as we should: give"
+                    " both the same address",
+                    ifname=state.name,
+                    local=format_address(state.local),
+                    nbma=format_address(path.local),
+                )
+            return "EADDRNOTAVAIL"
+        return ""
+
+    def _cure(self, error: OSError) -> StartError:
+        """What an operator can do about a socket that did not open."""
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return StartError(
+                f"interface {self._device.name}: no permission to open a packet socket: run as"
+                " root or grant CAP_NET_RAW (systemd: AmbientCapabilities=CAP_NET_RAW)"
+            )
+        return StartError(
+            f"interface {self._device.name}: cannot open a packet socket: {error.strerror}"
+        )
+
+
+def _ends(state: GREDevice) -> tuple[int, int | None, bytes, bytes]:
+    """What decides whom the device reaches."""
+    return state.ifindex, state.key, state.local, state.remote

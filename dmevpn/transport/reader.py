@@ -1,0 +1,126 @@
+"""A datagram socket as the reactor's reader, for every transport with sockets. Layer: edge."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from typing import Generic, TypeVar
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dmevpn.errors import MalformedPacket
+from dmevpn.metrics import Metrics
+
+__all__ = ["DATAGRAMS_PER_WAKEUP", "LARGEST", "DatagramReader", "error_name"]
+
+#: Datagrams read before the reactor's other descriptors and timers get their turn again.
+DATAGRAMS_PER_WAKEUP = 64
+#: Octets the kernel may queue for us. A small packet occupies about 800 of them, so this is
+#: 10,000 packets: what all spokes of a hub send at once after an outage, and a second's work.
+RECEIVE_BUFFER = 8 << 20
+#: Octets the kernel may hold that we have sent: a purge goes to all who asked in one turn.
+SEND_BUFFER = 2 << 20
+#: The largest IP packet; the kernel has put fragments together before we see them.
+LARGEST = 65535
+
+# asm-generic/socket.h, where CPython has no name for them.
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_MEMINFO_DROPS = 8  # index in the array of 32-bit numbers that SO_MEMINFO returns
+
+T = TypeVar("T")
+
+
+def error_name(error: OSError) -> str:
+    """The symbolic name of an error number, for metrics."""
+    return errno.errorcode.get(error.errno or 0, "unknown")
+
+
+@implementer(IReadDescriptor)
+class DatagramReader(Generic[T]):
+    """One socket with the reactor's callbacks; what a datagram is, a subclass knows.
+
+    :param sock: non-blocking; closed by us from now on, also if this fails.
+    """
+
+    buffer = memoryview(bytearray(LARGEST))
+    """Shared by all sockets: a datagram is copied out of it before the next one is read."""
+
+    def __init__(self, sock: socket.socket, metrics: Metrics) -> None:
+        self.sock = sock
+        self.closed = False
+        self._metrics = metrics
+        try:
+            self._set_buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            self._set_buffer(_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _set_buffer(self, force: int, plain: int, size: int) -> None:
+        """Set a buffer's size; without CAP_NET_ADMIN the kernel caps it at the system's limit."""
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, force, size)
+        except PermissionError:
+            self.sock.setsockopt(socket.SOL_SOCKET, plain, size)
+
+    def receive(self) -> T:
+        """Read one datagram.
+
+        :raises OSError: as ``recv``.
+        :raises MalformedPacket: if it is to be dropped.
+        """
+        raise NotImplementedError
+
+    def deliver(self, datagram: T) -> None:
+        """Hand on what :meth:`receive` returned; never raises, and may close us."""
+        raise NotImplementedError
+
+    def overruns(self) -> int:
+        """Datagrams that the kernel has thrown away since our receive buffer was full."""
+        if self.closed:
+            return 0
+        numbers = self.sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
+        return int(struct.unpack_from("=I", numbers, 4 * _MEMINFO_DROPS)[0])
+
+    def close(self) -> None:
+        """Close the socket; nothing is delivered from now on, not even in the running doRead."""
+        self.closed = True
+        self.sock.close()
+
+    # --- IReadDescriptor ------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """The descriptor, -1 once closed."""
+        return self.sock.fileno()
+
+    def logPrefix(self) -> str:
+        """How the reactor names us in its log."""
+        return "gre"
+
+    def doRead(self) -> None:
+        """Read a bounded number of datagrams."""
+        for _ in range(DATAGRAMS_PER_WAKEUP):
+            try:
+                datagram = self.receive()
+            except BlockingIOError:
+                return
+            except MalformedPacket as error:
+                self._metrics.dropped(error.counter).inc()
+                continue
+            except OSError as error:
+                # An ICMP error about something sent, a device that went down, or a shortage of
+                # memory: it concerns the past, and what is queued behind it is to be read.
+                self._metrics.counter("receive_errors", error=error_name(error)).inc()
+                continue
+            self.deliver(datagram)
+            if self.closed:
+                return
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor is about to end, or has given us up."""
+        self.close()

@@ -1,0 +1,44 @@
+"""A reactor for tests of sockets: it reads only when it is asked to."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Readers"]
+
+
+class Readers:
+    """Knows readers, and runs them on demand."""
+
+    def __init__(self) -> None:
+        self.readers: list[Any] = []
+
+    def addReader(self, reader: Any) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.remove(reader)
+
+    def run_ready(self, seconds: float) -> bool:
+        """Let every reader that has something to read do so; whether one had."""
+        ready, _, _ = select.select(self.readers, [], [], seconds)
+        for reader in ready:
+            # A reader may have been closed by the one before.
+            if reader in self.readers:
+                reader.doRead()
+        return bool(ready)
+
+    def pump(self, done: Callable[[], bool], seconds: float = 5.0) -> bool:
+        """Run the readers until ``done()``; whether that came true in time."""
+        deadline = time.monotonic() + seconds
+        while not done() and time.monotonic() < deadline:
+            self.run_ready(0.05)
+        return done()
+
+    def settle(self) -> None:
+        """Run the readers until nothing is left to read."""
+        while self.run_ready(0.02):
+            pass
