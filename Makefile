@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench fuzz bpf docs venv clean
+.PHONY: help demo demo-down test lint bench fuzz bpf deb deb-check docs venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -13,6 +13,8 @@ help:
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make bpf           build the eBPF object anew (it is kept in git)"
+	@echo "make deb           build the Debian package into dist"
+	@echo "make deb-check     build it, and try it in a fresh Debian (minutes)"
 	@echo "make docs          write the generated parts of documentation, manual and completion"
 	@echo "make venv          only install what the others need"
 	@echo "make clean         remove what these commands made in the checkout"
@@ -47,6 +49,12 @@ bench:
 bpf:
 	@tools/setup.sh test
 	@tools/build_bpf.sh
+
+deb:
+	@tools/build_deb.sh
+
+deb-check: deb
+	@tools/check_deb.sh dist/dmevpn_*.deb $(ROOT)
 
 docs:
 	@tools/setup.sh test
