@@ -22,6 +22,7 @@ __all__ = [
     "attach",
     "gre_protocol",
     "neighbour_messages",
+    "received_packets",
 ]
 
 # linux/bpf_common.h and linux/filter.h: a load's class is or-ed with its size and its mode.
@@ -34,6 +35,11 @@ _RETURN = 0x06  # BPF_RET | BPF_K: keep the first k octets, 0 drops
 
 #: asm-generic/socket.h; the socket module of CPython does not name them.
 _SO_ATTACH_FILTER = 26
+
+# linux/filter.h: what a load at this offset reads is about the packet, not in it.
+_ANCILLARY = 0xFFFFF000  # SKF_AD_OFF
+_PACKET_TYPE = 4  # SKF_AD_PKTTYPE
+_PACKET_HOST = 0  # linux/if_packet.h
 
 #: BPF_MAXINSNS: longer programs are refused by the kernel.
 MAX_INSTRUCTIONS = 4096
@@ -88,6 +94,20 @@ def gre_protocol(protocol: int, *, ipv4_header: bool) -> list[Instruction]:
     )
     # A load past the end of the packet drops it, so a truncated header never reaches us.
     return [*load, Instruction(_JUMP_EQUAL, 0, 1, protocol), ACCEPT, DROP]
+
+
+def received_packets(octets: int) -> list[Instruction]:
+    """A filter for packet sockets that keeps the beginning of what came in for this host's own
+    link-layer address: not what it sends, nor what goes to a group.
+
+    :param octets: how much of each packet is kept.
+    """
+    return [
+        Instruction(_LOAD_WORD, 0, 0, _ANCILLARY + _PACKET_TYPE),
+        Instruction(_JUMP_EQUAL, 0, 1, _PACKET_HOST),
+        Instruction(_RETURN, 0, 0, octets),
+        DROP,
+    ]
 
 
 def neighbour_messages(message_type: int, ifindexes: Iterable[int]) -> list[Instruction]:

@@ -22,11 +22,13 @@ from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.no_device import NoDevice
 from dmevpn.dataplane.provision import provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import StartError
 from dmevpn.interfaces import (
     IControlDevice,
     IController,
     IDatagramTransport,
+    ILayer3Dataplane,
     IRequestIDStore,
 )
 from dmevpn.log import LEVELS, Logger
@@ -124,8 +126,14 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         provision = partial(provision_hub, hub, speaker.nbma_address) if hub.provision else None
         return EBPFSwitch(reactor, metrics, hub.interface, provision=provision)
 
-    def layer3_dataplane(layer3: Layer3Plan, speaker: SpeakerPlan) -> NoDevice:
-        return NoDevice()
+    def layer3_dataplane(
+        layer3: Layer3Plan, speaker: SpeakerPlan, device: IControlDevice | None
+    ) -> ILayer3Dataplane:
+        # The device forwards packets of no VPN.
+        if device is None or layer3.vpn is not None:
+            return NoDevice(speaker.nbma_address, device)
+        table, redirect = layer3.route_table, layer3.redirect
+        return KernelTunnel(reactor, metrics, device, table=table, redirect=redirect)
 
     return Drivers(
         control_device=device,

@@ -9,7 +9,9 @@ from typing import Any
 from dmevpn.addresses import parse_ip, parse_prefix
 from dmevpn.config.model import Layer3Plan, Plan, SpeakerPlan
 from dmevpn.config.resolve import check
+from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3, MemoryTunnel
+from dmevpn.interfaces import GREDevice, IControlDevice
 from dmevpn.nhrp.cache import Binding
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.node import Node
@@ -56,20 +58,38 @@ class Layer3World(World):
             octets = parse_ip(address)
             machine = self.hosts[address] = Layer3Machine(octets, ProcessClock(self.clock))
         if device:
-            machine.tunnel = MemoryTunnel(
-                self.clock, machine.address, tuple(parse_prefix(each) for each in device)
+            addresses = tuple(parse_prefix(each) for each in device)
+            machine.tunnel = MemoryTunnel(self.clock, machine.address, addresses)
+            self.devices[machine.address] = MemoryControlDevice(
+                "gre1",
+                GREDevice(
+                    ifindex=7,
+                    name="gre1",
+                    up=True,
+                    mtu=machine.tunnel.mtu,
+                    key=None,
+                    local=machine.address,
+                    remote=b"",
+                    addresses=addresses,
+                ),
             )
         self._start(machine, self.plan(text, device=bool(device)))
         return machine
 
     def plan(self, text: str, *, device: bool = False) -> Plan:
         """The plan of a text about a control interface."""
-        transport = "transport device" if device else ""
+        transport = "transport device" if device else "transport raw"
         found = check(f"interface gre1 {transport}\n{text}", "x.conf", "x")
         assert found.plan is not None, found.messages
         return found.plan
 
-    def make_layer3(self, machine: Machine, plan: Layer3Plan, speaker: SpeakerPlan) -> MemoryLayer3:
+    def make_layer3(
+        self,
+        machine: Machine,
+        plan: Layer3Plan,
+        speaker: SpeakerPlan,
+        device: IControlDevice | None,
+    ) -> MemoryLayer3:
         """A GRE device is that of the default routing instance."""
         tunnel = machine.tunnel if isinstance(machine, Layer3Machine) and not plan.vpn else None
         return MemoryLayer3(machine.address, tunnel)

@@ -31,6 +31,7 @@ from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
+from dmevpn.interfaces import IControlDevice
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.requests import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
@@ -240,7 +241,13 @@ class World:
             ),
         )
 
-    def make_layer3(self, machine: Machine, plan: Layer3Plan, speaker: SpeakerPlan) -> MemoryLayer3:
+    def make_layer3(
+        self,
+        machine: Machine,
+        plan: Layer3Plan,
+        speaker: SpeakerPlan,
+        device: IControlDevice | None,
+    ) -> MemoryLayer3:
         """The layer 3 data plane of a machine: it has no GRE device."""
         return MemoryLayer3(machine.address)
 

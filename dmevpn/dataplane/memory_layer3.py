@@ -44,7 +44,18 @@ class MemoryTunnel:
         self.routes: dict[Network, bytes] = {}
         self.others: dict[Network, bytes] = {}
         self.clock = clock
+        self.driver: MemoryLayer3 | None = None
         self.listener: ILayer3Listener = Layer3Listener()
+
+    def make_again(self) -> None:
+        """The device is removed and made again, with the addresses that it had."""
+        self.neighbours.clear()
+        self.used.clear()
+        self.routes.clear()
+        self.others.clear()
+        if self.driver is not None:
+            self.driver.repair()
+        self.listener.addresses_changed()
 
     def way(self, protocol: bytes) -> bytes | None:
         """The next hop for an address, as longest prefixes say; None: not over this device."""
@@ -81,6 +92,8 @@ class MemoryLayer3:
     def __init__(self, local: bytes, tunnel: MemoryTunnel | None = None) -> None:
         self._local = local
         self._tunnel = tunnel
+        self._neighbours: dict[bytes, bytes] = {}
+        self._routes: dict[Network, bytes] = {}
         self.mtu = 0 if tunnel is None else tunnel.mtu
 
     def start(self, listener: ILayer3Listener) -> None:
@@ -89,6 +102,7 @@ class MemoryLayer3:
             self._tunnel.neighbours.clear()
             self._tunnel.routes.clear()
             self._tunnel.listener = listener
+            self._tunnel.driver = self
 
     def addresses(self) -> tuple[Network, ...]:
         """Those of the device."""
@@ -100,26 +114,37 @@ class MemoryLayer3:
 
     def set_neighbour(self, protocol: bytes, nbma: bytes) -> None:
         """As the kernel does."""
-        if self._tunnel is not None:
-            self._tunnel.neighbours[protocol] = nbma
-            self._tunnel.used.setdefault(protocol, self._tunnel.clock.seconds())
+        self._neighbours[protocol] = nbma
+        self.repair()
 
     def remove_neighbour(self, protocol: bytes) -> None:
         """As the kernel does."""
-        if self._tunnel is not None:
-            self._tunnel.neighbours.pop(protocol, None)
-            self._tunnel.used.pop(protocol, None)
+        self._neighbours.pop(protocol, None)
+        self.repair()
 
     def set_route(self, protocol: bytes, prefix_length: int, next_hop: bytes) -> None:
         """A route of somebody else stays as it is."""
-        network = (protocol, prefix_length)
-        if self._tunnel is not None and network not in self._tunnel.others:
-            self._tunnel.routes[network] = next_hop
+        self._routes[protocol, prefix_length] = next_hop
+        self.repair()
 
     def remove_route(self, protocol: bytes, prefix_length: int) -> None:
         """As the kernel does."""
-        if self._tunnel is not None:
-            self._tunnel.routes.pop((protocol, prefix_length), None)
+        self._routes.pop((protocol, prefix_length), None)
+        self.repair()
+
+    def repair(self) -> None:
+        """Make the tunnel's entries what they should be."""
+        tunnel = self._tunnel
+        if tunnel is None:
+            return
+        tunnel.neighbours = dict(self._neighbours)
+        now = tunnel.clock.seconds()
+        tunnel.used = {each: tunnel.used.get(each, now) for each in self._neighbours}
+        tunnel.routes = {
+            network: next_hop
+            for network, next_hop in self._routes.items()
+            if network not in tunnel.others
+        }
 
     def next_hop(self, protocol: bytes) -> bytes | None:
         """As the tunnel would send."""
@@ -134,8 +159,10 @@ class MemoryLayer3:
 
     def stop(self) -> Deferred[None]:
         """Everything of ours is gone."""
+        self._neighbours.clear()
+        self._routes.clear()
+        self.repair()
         if self._tunnel is not None:
-            self._tunnel.neighbours.clear()
-            self._tunnel.routes.clear()
+            self._tunnel.driver = None
             self._tunnel.listener = Layer3Listener()
         return succeed(None)

@@ -1,4 +1,4 @@
-"""Layer 3 without a kernel GRE device: nothing is forwarded. Layer: edge."""
+"""Layer 3 that the kernel does not forward: without a GRE device, or in a VPN. Layer: edge."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from dmevpn.dataplane.underlay import source_address
-from dmevpn.interfaces import ILayer3Dataplane, ILayer3Listener
+from dmevpn.interfaces import IControlDevice, ILayer3Dataplane, ILayer3Listener
 
 __all__ = ["NoDevice"]
 
 
 @implementer(ILayer3Dataplane)
 class NoDevice:
-    """The bindings of NHRP stay with NHRP: they serve others, as answers and as ways on."""
+    """The bindings of NHRP stay with NHRP: they serve others, as answers and as ways on.
+
+    :param nbma_address: our underlay address; None: the device's, or the kernel's choice.
+    :param device: the GRE device that NHRP is spoken over, if there is one.
+    """
 
     mtu = 0
+
+    def __init__(self, nbma_address: bytes | None, device: IControlDevice | None) -> None:
+        self._nbma_address = nbma_address
+        self._device = device
 
     def start(self, listener: ILayer3Listener) -> None:
         """There is nothing to report."""
@@ -25,8 +33,11 @@ class NoDevice:
         return ()
 
     def local_address(self, peer: bytes) -> bytes:
-        """Our underlay address towards a peer, as the kernel routes it now."""
-        return source_address(peer)
+        """Our underlay address towards a peer."""
+        state = self._device.state if self._device is not None else None
+        if state is not None and state.local:
+            return bytes(state.local)
+        return self._nbma_address or source_address(peer)
 
     def set_neighbour(self, protocol: bytes, nbma: bytes) -> None:
         """No device has neighbours."""

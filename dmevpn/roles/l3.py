@@ -181,7 +181,7 @@ class Layer3Role:
 
     def _server(self, plan: MapPlan, nbma: bytes) -> Server | None:
         """What a map says; None if there is no way to its underlay address."""
-        local = self._speaker_plan.nbma_address or self._dataplane.local_address(nbma)
+        local = self._dataplane.local_address(nbma)
         if len(local) != len(nbma):
             return None
         network = ip_network((plan.protocol, plan.prefix_length), strict=False)

@@ -201,12 +201,12 @@ class Layer3Station:
         A registration that is wanted still goes on.
         """
         self._ways.set(servers)
-        known = {client.nhs: client for client in self.registrations}
-        wanted = {each.path.peer: each for each in self._ways.servers if each.register}
-        added = {nbma: self._client(each) for nbma, each in wanted.items() if nbma not in known}
-        self.registrations = [{**known, **added}[nbma] for nbma in wanted]
-        for nbma, client in known.items():
-            if nbma not in wanted:
+        known = {client.path: client for client in self.registrations}
+        wanted = {each.path: each for each in self._ways.servers if each.register}
+        added = {path: self._client(each) for path, each in wanted.items() if path not in known}
+        self.registrations = [{**known, **added}[path] for path in wanted]
+        for path, client in known.items():
+            if path not in wanted:
                 client.stop()
         self._speaker.peers.claim(self, self._peers())
         self._put_static()

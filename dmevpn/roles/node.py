@@ -66,7 +66,7 @@ class Drivers:
     transport: Callable[[SpeakerPlan, IControlDevice | None], IDatagramTransport]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
-    layer3_dataplane: Callable[[Layer3Plan, SpeakerPlan], ILayer3Dataplane]
+    layer3_dataplane: Callable[[Layer3Plan, SpeakerPlan, IControlDevice | None], ILayer3Dataplane]
     resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]]
     """A host name to its underlay addresses; of 4 or 16 octets, if they must be."""
     request_ids: IRequestIDStore
@@ -276,7 +276,9 @@ class Node(Service):
             plan=plan,
             speaker_plan=speaker_plan,
             speaker=self._speaker(plan.interface, plan.interface),
-            dataplane=self._drivers.layer3_dataplane(plan, speaker_plan),
+            dataplane=self._drivers.layer3_dataplane(
+                plan, speaker_plan, self.devices.get(plan.interface)
+            ),
             clock=self.clock,
             jitter=self._drivers.jitter,
             ids=self._ids,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from twisted.internet.defer import fail, succeed
+from twisted.internet.error import DNSLookupError
 
-from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.addresses import VTEP, parse_ip, parse_prefix
+from dmevpn.dataplane.memory_layer3 import MemoryTunnel
 from dmevpn.nhrp.cache import Kind
+from dmevpn.nhrp.registration import State
+from dmevpn.roles.lookup import REFRESH
 from tests.layer3 import Layer3Machine, Layer3World
 
 HUB = "10.0.0.1"
@@ -21,7 +26,7 @@ def hub(world: Layer3World, more: str = "") -> Layer3Machine:
     """A hub with addresses of both families."""
     return world.add(
         HUB,
-        f"transport raw protocol-address 10.255.255.1/24 protocol-address 2001:db8::1/64 {more}",
+        f"protocol-address 10.255.255.1/24 protocol-address 2001:db8::1/64 {more}",
     )
 
 
@@ -29,8 +34,7 @@ def spoke(world: Layer3World, number: int, more: str = "") -> Layer3Machine:
     """A spoke of that hub."""
     return world.add(
         f"10.0.0.{number}",
-        f"""transport raw
-        protocol-address 10.255.255.{number}/24 protocol-address 2001:db8::{number}/64
+        f"""protocol-address 10.255.255.{number}/24 protocol-address 2001:db8::{number}/64
         map 10.255.255.1/24 {HUB} register
         map 2001:db8::1/64 {HUB} register
         {more}""",
@@ -80,3 +84,187 @@ def test_renewal(world: Layer3World) -> None:
     world.kill(world.hosts["10.0.0.2"])
     world.run(31, step=0.5)
     assert centre.known("10.255.255.2") is None
+
+
+# --- kernel GRE devices -------------------------------------------------------------------------
+
+
+def device_hub(world: Layer3World, more: str = "") -> Layer3Machine:
+    """A hub whose kernel forwards."""
+    device = ("10.255.255.1/24", "2001:db8::1/64")
+    return world.add(HUB, f"shortcut redirect non-caching {more}", device=device)
+
+
+def device_spoke(world: Layer3World, number: int, more: str = "") -> Layer3Machine:
+    """A spoke whose kernel forwards, with a network behind it."""
+    return world.add(
+        f"10.0.0.{number}",
+        f"""map 10.255.255.1/24 {HUB} register map 2001:db8::1/64 {HUB} register
+        shortcut-target 192.168.{number}.0/24 shortcut {more}""",
+        device=(f"10.255.255.{number}/24", f"2001:db8::{number}/64"),
+    )
+
+
+def tunnel(machine: Layer3Machine) -> MemoryTunnel:
+    """The kernel's part of a machine."""
+    assert machine.tunnel is not None
+    return machine.tunnel
+
+
+@pytest.mark.parametrize("network", ["10.255.255.", "2001:db8::"])
+def test_a_packet_finds_its_way(world: Layer3World, network: str) -> None:
+    """Its first packet goes by the hub, later ones straight; the hub knows its clients."""
+    centre, two, three = device_hub(world), device_spoke(world, 2), device_spoke(world, 3)
+    world.run(1)
+    target = parse_ip(f"{network}3")
+    assert tunnel(two).send(parse_ip(f"{network}1")) == centre.address
+    assert tunnel(two).send(target) == centre.address, "nothing is lost while we ask"
+    world.run(0.2)
+    assert tunnel(two).send(target) == three.address
+    assert tunnel(centre).send(target) == three.address
+    assert tunnel(two).routes == {}, "what is on our network needs no route"
+
+
+def test_an_unused_way_lapses_and_a_used_one_stays(world: Layer3World) -> None:
+    """The kernel tells which next hops carry packets."""
+    device_hub(world)
+    two, three = device_spoke(world, 2), device_spoke(world, 3, "holding-time 60")
+    four = device_spoke(world, 4, "holding-time 60")
+    world.run(1)
+    for _ in range(30):
+        tunnel(two).send(parse_ip("10.255.255.3"))
+        world.run(5, step=0.5)
+        if not _:
+            tunnel(two).send(parse_ip("10.255.255.4"))
+    assert tunnel(two).neighbours[parse_ip("10.255.255.3")] == three.address
+    assert four.address not in tunnel(two).neighbours.values()
+
+
+def test_everything_goes_with_the_daemon(world: Layer3World) -> None:
+    """A stop leaves the kernel as it was."""
+    device_hub(world)
+    two = device_spoke(world, 2)
+    device_spoke(world, 3)
+    world.run(1)
+    tunnel(two).send(parse_ip("10.255.255.3"))
+    world.run(1)
+    assert tunnel(two).neighbours
+    assert two.node is not None
+    two.node.stopService()
+    world.run(1)
+    assert tunnel(two).neighbours == tunnel(two).routes == {}
+    assert two.clock.getDelayedCalls() == []
+
+
+def test_other_addresses_of_the_device(world: Layer3World) -> None:
+    """The station moves with the address of its device, and the old one is purged."""
+    centre, two = device_hub(world), device_spoke(world, 2)
+    world.run(1)
+    assert centre.known("10.255.255.2") is not None
+    tunnel(two).addresses = (parse_prefix("10.255.255.22/24"),)
+    tunnel(two).listener.addresses_changed()
+    world.run(1)
+    assert centre.known("10.255.255.2") is None and centre.known("2001:db8::2") is None
+    found = centre.known("10.255.255.22")
+    assert found is not None and found.vtep == VTEP(two.address, None)
+
+
+# --- redirects ----------------------------------------------------------------------------------
+
+
+def data_packet(source: str, destination: str) -> bytes:
+    """The beginning of a data packet."""
+    addresses = parse_ip(source) + parse_ip(destination)
+    front = b"\x45" + bytes(11) if "." in source else b"\x60" + bytes(7)
+    return (front + addresses).ljust(100, b"x")
+
+
+@pytest.mark.parametrize("network", ["10.255.255.", "2001:db8::"])
+def test_a_redirect_makes_a_shortcut(world: Layer3World, network: str) -> None:
+    """A packet that takes a detour by the hub is the last one but a few that does."""
+    centre, two, three = device_hub(world), device_spoke(world, 2), device_spoke(world, 3)
+    world.run(1)
+    packet = data_packet(f"{network}2", f"{network}3")
+    tunnel(centre).listener.detour_seen(packet, two.address)
+    world.run(0.5)
+    assert tunnel(two).neighbours[parse_ip(f"{network}3")] == three.address
+
+
+def test_redirects_are_for_clients(world: Layer3World) -> None:
+    """Nobody else is told, and who does not want shortcuts does not ask."""
+    centre = device_hub(world)
+    deaf = world.add("10.0.0.2", f"map 10.255.255.1/24 {HUB} register", device=("10.255.255.2/24",))
+    device_spoke(world, 3)
+    world.run(1)
+    packet = data_packet("10.255.255.2", "10.255.255.3")
+    tunnel(centre).listener.detour_seen(packet, parse_ip("10.0.0.77"))
+    tunnel(centre).listener.detour_seen(data_packet("10.255.255.77", "10.255.255.3"), b"")
+    world.run(1)
+    assert centre.metrics.value("traffic_indications_sent") == 0
+    tunnel(centre).listener.detour_seen(packet, b"")
+    world.run(1)
+    assert centre.metrics.value("traffic_indications_sent") == 1
+    assert deaf.metrics.value("traffic_indications_received") == 1
+    assert deaf.known("10.255.255.3") is None
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def test_names(world: Layer3World) -> None:
+    """Every address of a dynamic-map's name is a server; changes are followed."""
+    hub(world)
+    other = world.add("10.0.0.9", "protocol-address 10.255.255.9/24")
+    one, two = parse_ip(HUB), other.address
+    world.names["hubs.example"] = lambda: succeed((one, two))
+    machine = world.add(
+        "10.0.0.2", "protocol-address 10.255.255.2/24 dynamic-map 10.255.255.0/24 hubs.example"
+    )
+    world.run(1)
+    clients = machine.station().registrations
+    assert {client.nhs: client.state for client in clients} == {
+        one: State.REGISTERED,
+        two: State.REGISTERED,
+    }
+    found = machine.known("10.255.255.9")
+    assert found is not None and (found.kind, found.vtep) == (Kind.STATIC, VTEP(two, None))
+    world.names["hubs.example"] = lambda: succeed((one,))
+    world.run(REFRESH + 1, step=0.5)
+    assert [client.nhs for client in machine.station().registrations] == [one]
+    assert other.known("10.255.255.2") is None, "the registration there was purged"
+    assert machine.known("10.255.255.9") is None
+    world.names["hubs.example"] = lambda: fail(DNSLookupError("hubs.example"))
+    world.run(2 * REFRESH, step=0.5)
+    assert [client.state for client in machine.station().registrations] == [State.REGISTERED]
+
+
+# --- VPNs, reload, operators ----------------------------------------------------------------
+
+
+def test_vpns_are_apart(world: Layer3World) -> None:
+    """The same address may be another station in another VPN."""
+    text = "vpn-id 7 protocol-address 10.7.0.{0}/24 vpn-id 8 protocol-address 10.7.0.{0}/24"
+    centre = world.add(HUB, text.format(1))
+    two = world.add(
+        "10.0.0.2", f"vpn-id 7 protocol-address 10.7.0.2/24 map 10.7.0.1 {HUB} register"
+    )
+    three = world.add(
+        "10.0.0.3", f"vpn-id 8 protocol-address 10.7.0.2/24 map 10.7.0.1 {HUB} register"
+    )
+    world.run(1)
+    seven, eight = centre.known("10.7.0.2", vpn=7), centre.known("10.7.0.2", vpn=8)
+    assert seven is not None and seven.vtep == VTEP(two.address, None)
+    assert eight is not None and eight.vtep == VTEP(three.address, None)
+
+
+def test_a_reload_restarts_what_changed(world: Layer3World) -> None:
+    """Another server; the speaker is not touched."""
+    hub(world)
+    machine = spoke(world, 2)
+    world.run(1)
+    assert machine.node is not None
+    speaker = machine.node.speakers["gre1"]
+    world.restart(machine, "protocol-address 10.255.255.2/24")
+    world.run(1)
+    assert machine.node.speakers["gre1"] is speaker
+    assert machine.station().registrations == []
