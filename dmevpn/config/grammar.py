@@ -306,8 +306,9 @@ _ROWS = (
     ),
     Keyword(
         name="vpn-errors",
-        help="Answer packets of VPNs that we do not serve with an error; `no` is silence, which"
-        " tells strangers nothing. Default: yes.",
+        help="Answer packets of VPNs that we do not serve, of another VPN than their path is for,"
+        " and for unknown addresses of a VPN with an error; `no` is silence, which tells strangers"
+        " nothing. Default: yes.",
         contexts=_CONTROL,
         arguments=(_YES_NO,),
         reload=Reload.SPEAKER,

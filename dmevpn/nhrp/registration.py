@@ -137,6 +137,8 @@ class RegistrationClient:
     :param destination: protocol address of the server, or of its network's broadcast; empty if
         neither is known: the server knows its clients by their own (RFC 2332 §5.2.3).
     :param unique: whether nobody else may take the address over.
+    :param keeps_id: whether all our requests have one request ID: a Cisco router heeds a purge of a
+        registration by no other than the registration's.
     :param on_change: called after each change of the state, and once more when the binding runs
         out while the state stays, because :attr:`usable` has changed then.
     """
@@ -159,6 +161,7 @@ class RegistrationClient:
         on_change: Callable[[RegistrationClient, State, State], None],
         destination: bytes = b"",
         unique: bool = True,
+        keeps_id: bool = False,
     ) -> None:
         self.path = path
         self.nhs = path.peer
@@ -177,6 +180,9 @@ class RegistrationClient:
         self.server = b""
         self._destination = destination or station
         self._unique = unique
+        self._keeps_id = keeps_id
+        #: Of all our requests, where one is kept.
+        self._kept_id: int | None = None
         self._on_change = on_change
         self._request_id: int | None = None
         self._conflict = False
@@ -260,11 +266,14 @@ class RegistrationClient:
             on_reply=self._replied,
             on_error=self._failed,
             on_unanswered=self._unanswered,
+            request_id=self._kept_id,
         )
         if request_id is None:
             self._wait(_NO_ROOM, Input.RENEW)
-        else:
-            self._request_id = request_id
+            return
+        self._request_id = request_id
+        if self._keeps_id:
+            self._kept_id = request_id
 
     def _accepted(self, holding_time: int) -> None:
         now = self._clock.seconds()
@@ -369,7 +378,7 @@ class RegistrationClient:
         )
 
     def _purge(self) -> None:
-        self._outstanding.send_once(self._make_purge, self._link, self.path)
+        self._outstanding.send_once(self._make_purge, self._link, self.path, self._kept_id)
 
     def _make_request(self, request_id: int) -> RegistrationRequest:
         """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3)."""

@@ -259,6 +259,7 @@ class Outstanding:
         on_error: Callable[[int, Path], None] = _ignore,
         on_timeout: Callable[[], None] = _ignore,
         on_unanswered: Callable[[int], None] = _ignore,
+        request_id: int | None = None,
     ) -> int | None:
         """Send a request now, and again until it is replied to.
 
@@ -274,12 +275,14 @@ class Outstanding:
         :param on_error: called with the code of an Error Indication.
         :param on_unanswered: called with the number of transmissions so far whenever the time of
             the latest has passed.
+        :param request_id: of an earlier request that has ended, to be used again; None: a new one.
         :return: the request ID; None if there are too many requests already, which is counted.
         """
         if self.full:
             self._refused.inc()
             return None
-        request_id = self._ids.next()
+        if request_id is None:
+            request_id = self._ids.next()
         pending = _Pending(
             make(request_id),
             link,
@@ -295,9 +298,18 @@ class Outstanding:
         self._transmit(request_id, pending, next(pending.delays))
         return request_id
 
-    def send_once(self, make: Callable[[int], RequestOrReply], link: ILink, path: Path) -> None:
-        """Send a request that asks for no reply."""
-        link.send(make(self._ids.next()), path)
+    def send_once(
+        self,
+        make: Callable[[int], RequestOrReply],
+        link: ILink,
+        path: Path,
+        request_id: int | None = None,
+    ) -> None:
+        """Send a request that asks for no reply.
+
+        :param request_id: as of :meth:`send`.
+        """
+        link.send(make(self._ids.next() if request_id is None else request_id), path)
 
     def cancel(self, request_id: int) -> None:
         """Forget a request; its reply will be unexpected."""

@@ -243,6 +243,7 @@ class Layer3Station:
             vtep=VTEP(server.path.local, None),
             destination=server.destination,
             unique=server.unique,
+            keeps_id=server.peer == "cisco",
             holding_time=self._speaker_plan.holding_time,
             mtu=self._dataplane.mtu,
             metrics=self._metrics,

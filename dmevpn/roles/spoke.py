@@ -213,6 +213,7 @@ class SpokeRole:
             station=self.station,
             vtep=vtep,
             unique=server.unique,
+            keeps_id=server.peer == "cisco",
             holding_time=self._speaker_plan.holding_time,
             mtu=self.dataplane.mtu,
             metrics=self._metrics,

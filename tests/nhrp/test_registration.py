@@ -38,7 +38,7 @@ HOLDING_TIME = 600
 class World:
     """A client, and a server that the test plays."""
 
-    def __init__(self, limit: int = 10) -> None:
+    def __init__(self, limit: int = 10, **options: Any) -> None:
         self.clock = Clock()
         self.link = Link()
         self.metrics = Metrics()
@@ -56,6 +56,7 @@ class World:
             mtu=1450,
             metrics=self.metrics,
             on_change=lambda client, old, new: self.changes.append((old, new)),
+            **options,
         )
 
     def request(self) -> RegistrationRequest:
@@ -128,6 +129,17 @@ def test_stopping_purges(world: World) -> None:
     assert world.client.state is State.IDLE
     assert not world.client.usable
     assert not world.clock.getDelayedCalls()
+
+
+def test_one_request_id_for_a_cisco_router() -> None:
+    """Renewals and purges have that of the first request, so that the purge is heeded."""
+    world = World(keeps_id=True)
+    world.client.start()
+    world.answer()
+    world.client.renew()
+    world.answer()
+    world.client.stop()
+    assert [packet.request_id for packet in world.link.take()] == [1000, 1000, 1000]
 
 
 def test_stopping_while_asking_purges(world: World) -> None:
