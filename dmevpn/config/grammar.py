@@ -352,10 +352,12 @@ _ROWS = (
     ),
     Keyword(
         name="multi-binding",
-        help="Keep several VTEPs for one address instead of replacing the old one.",
+        help="As a server: keep registrations of one address at several VTEPs beside each other,"
+        " and name all of them in answers, best preference first. Default: no, the latest replaces"
+        " the others. An address that is registered as unique has one VTEP in any case.",
         contexts=_CONTROL,
         arguments=(_YES_NO,),
-        no_effect=_NOT_YET,
+        reload=Reload.SPEAKER,
     ),
     Keyword(
         name="map",

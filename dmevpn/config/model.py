@@ -141,6 +141,8 @@ class SpeakerPlan:
     holding_time: int = DEFAULT_HOLDING_TIME
     nat_detection: bool = True
     """Store the outer source address of a registration as its VTEP (protocol: NAT)."""
+    multi_binding: bool = False
+    """Keep the registrations of one address at several VTEPs beside each other."""
     vpn_errors: bool = True
     """Answer packets of unknown VPNs with an Error Indication instead of silence."""
     peers: tuple[PeerPlan, ...] = ()

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from dmevpn.addresses import VTEP, Path
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
+from dmevpn.nhrp.prefixes import PrefixIndex, prefix_of
 
 __all__ = ["ANSWERED_LIMIT", "ANSWERED_PER_MAC", "LEARNED_HOLDING_TIME", "Answered"]
 
@@ -20,6 +21,9 @@ LEARNED_HOLDING_TIME: Final = 300
 #: Stations that know the place of one address: as many as a hub has members in one VPN. All of
 #: them may talk to the same gateway; a purge costs a packet to each.
 ANSWERED_PER_MAC: Final = 4096
+
+#: Octets of a MAC.
+_MAC: Final = 6
 
 #: Answers of one VPN in use at any time. An answer takes about 200 octets of memory.
 ANSWERED_LIMIT: Final = 262_144
@@ -31,9 +35,9 @@ _SWEEP: Final = 30.0
 
 @dataclass(slots=True)
 class _Answers:
-    """Answers for one address; all of them name the same VTEP."""
+    """Answers for one address or prefix; all of them name some of the same VTEPs."""
 
-    vtep: VTEP
+    vteps: tuple[VTEP, ...]
     due: float
     """When those that are no longer believed are looked for, or sooner."""
     stations: dict[bytes, tuple[float, Path]] = field(default_factory=dict)
@@ -43,6 +47,9 @@ class _Answers:
 class Answered:
     """Answers that are still believed. Those whose holding time is over are forgotten.
 
+    An answer is about an address or a prefix, and known by its key (see
+    :mod:`dmevpn.nhrp.prefixes`).
+
     :param limit: answers at most.
     """
 
@@ -50,6 +57,8 @@ class Answered:
         self._clock = clock
         self._limit = limit
         self._answers: dict[bytes, _Answers] = {}
+        #: All keys but MACs, which have no prefixes.
+        self._index = PrefixIndex()
         self._at: dict[VTEP, set[bytes]] = {}
         self._count = 0
         self._deadlines = Deadlines(clock, self._due)
@@ -58,28 +67,41 @@ class Answered:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[tuple[bytes, VTEP]]:
-        """Every address that somebody was told the VTEP of, with that VTEP."""
-        for protocol, answers in list(self._answers.items()):
-            yield protocol, answers.vtep
+    def __iter__(self) -> Iterator[tuple[bytes, tuple[VTEP, ...]]]:
+        """Every key that somebody was told VTEPs of, with those."""
+        for key, answers in list(self._answers.items()):
+            yield key, answers.vteps
 
-    def vtep(self, protocol: bytes) -> VTEP | None:
-        """The VTEP that requesters of an address were told; None if nobody asked."""
-        answers = self._answers.get(protocol)
-        return None if answers is None else answers.vtep
+    def told(self, key: bytes) -> tuple[VTEP, ...]:
+        """The VTEPs that requesters were told; empty if nobody asked."""
+        answers = self._answers.get(key)
+        return () if answers is None else answers.vteps
 
     def at(self, vtep: VTEP) -> list[bytes]:
-        """The addresses that were said to be at a VTEP."""
+        """The keys of what was said to be at a VTEP."""
         return list(self._at.get(vtep, ()))
 
+    def inside(self, protocol: bytes, prefix_length: int) -> list[bytes]:
+        """The keys of answers about what lies in a set of IPv4 or IPv6 addresses."""
+        return list(self._index.inside(protocol, prefix_length))
+
+    def around(self, protocol: bytes, prefix_length: int) -> list[bytes]:
+        """The keys of answers about more than a set of addresses, which they contain."""
+        return [key for key in self._index.covering(protocol) if prefix_of(key)[1] < prefix_length]
+
     def add(
-        self, protocol: bytes, vtep: VTEP, station: bytes, path: Path, holding_time: int
+        self,
+        key: bytes,
+        vteps: tuple[VTEP, ...],
+        station: bytes,
+        path: Path,
+        holding_time: int,
     ) -> bool:
-        """Remember an answer. Another VTEP than before may be told only after :meth:`take`.
+        """Remember an answer. If it lacks a VTEP of before, :meth:`take` those answers first.
 
         :return: False if there is no room, which is counted.
         """
-        answers = self._answers.get(protocol)
+        answers = self._answers.get(key)
         if answers is None or station not in answers.stations:
             many = 0 if answers is None else len(answers.stations)
             if many >= ANSWERED_PER_MAC or self._count >= self._limit:
@@ -89,25 +111,30 @@ class Answered:
         until = self._clock.seconds() + holding_time
         due = until + _SWEEP
         if answers is None:
-            answers = self._answers[protocol] = _Answers(vtep, due)
-            self._deadlines.set(protocol, due)
-            at = self._at.get(vtep)
-            if at is None:
-                at = self._at[vtep] = set()
-            at.add(protocol)
-        elif due < answers.due:
-            answers.due = due
-            self._deadlines.set(protocol, due)
+            answers = self._answers[key] = _Answers(vteps, due)
+            self._deadlines.set(key, due)
+            if len(key) != _MAC:
+                self._index.add(key)
+            for vtep in vteps:
+                self._say(key, vtep)
+        else:
+            if due < answers.due:
+                answers.due = due
+                self._deadlines.set(key, due)
+            if vteps != answers.vteps:
+                answers.vteps = vteps
+                for vtep in vteps:
+                    self._say(key, vtep)
         answers.stations[station] = until, path
         return True
 
-    def take(self, protocol: bytes) -> list[tuple[bytes, Path, float]]:
-        """Forget the answers for an address: who believes them, the way there, seconds left."""
-        answers = self._answers.get(protocol)
+    def take(self, key: bytes) -> list[tuple[bytes, Path, float]]:
+        """Forget the answers: who believes them, the way there, seconds left."""
+        answers = self._answers.get(key)
         if answers is None:
             return []
-        self._forget(protocol, answers)
-        self._deadlines.discard(protocol)
+        self._forget(key, answers)
+        self._deadlines.discard(key)
         now = self._clock.seconds()
         return [
             (station, path, until - now)
@@ -119,19 +146,30 @@ class Answered:
         """Forget everything, leave no timer behind."""
         self._deadlines.close()
         self._answers.clear()
+        self._index.clear()
         self._at.clear()
         self._count = 0
 
-    def _forget(self, protocol: bytes, answers: _Answers) -> None:
-        del self._answers[protocol]
-        self._count -= len(answers.stations)
-        at = self._at[answers.vtep]
-        at.discard(protocol)
-        if not at:
-            del self._at[answers.vtep]
+    def _say(self, key: bytes, vtep: VTEP) -> None:
+        at = self._at.get(vtep)
+        if at is None:
+            self._at[vtep] = {key}
+        else:
+            at.add(key)
 
-    def _due(self, protocol: bytes) -> float | None:
-        answers = self._answers[protocol]
+    def _forget(self, key: bytes, answers: _Answers) -> None:
+        del self._answers[key]
+        if len(key) != _MAC:
+            self._index.remove(key)
+        self._count -= len(answers.stations)
+        for vtep in answers.vteps:
+            at = self._at[vtep]
+            at.discard(key)
+            if not at:
+                del self._at[vtep]
+
+    def _due(self, key: bytes) -> float | None:
+        answers = self._answers[key]
         now = self._clock.seconds()
         over = [station for station, (until, _) in answers.stations.items() if until <= now]
         for station in over:
@@ -140,5 +178,5 @@ class Answered:
         if answers.stations:
             answers.due = now + _SWEEP
             return answers.due
-        self._forget(protocol, answers)
+        self._forget(key, answers)
         return None

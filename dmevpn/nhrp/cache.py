@@ -7,7 +7,7 @@ length, so one table keeps them apart. Who wants to know of changes subscribes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -108,6 +108,7 @@ class Cache:
 
     :ivar clock: on which bindings expire.
     :ivar index: the keys of all bindings but MACs, which have no prefixes.
+    :ivar crowded: whether any binding stands beside another one (its truth is meant).
     :param limit: bindings at most; the oldest negative one gives way, else nothing is added.
     """
 
@@ -119,6 +120,7 @@ class Cache:
         self._bindings: dict[bytes, Binding] = {}
         #: The places of those beside the first, by key, in the order they came.
         self._beside: dict[bytes, dict[bytes, None]] = {}
+        self.crowded: Sized = self._beside
         #: In the order they came: the first is the first to give way.
         self._negative: dict[bytes, None] = {}
         #: The places of dynamic bindings by VTEP, and by the NBMA addresses of their registrant.
@@ -202,9 +204,14 @@ class Cache:
         """Whether a dynamic binding names a VTEP, even if it is about to expire."""
         return vtep in self._registered
 
+    def registrations_of(self, vtep: VTEP) -> list[Binding]:
+        """Dynamic bindings of a VTEP that have at least a second to live; MOST_REGISTRATIONS of
+        them are looked at."""
+        some = islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS)
+        return [binding for binding in map(self.lookup, some) if binding is not None]
+
     def registration_of(self, vtep: VTEP) -> Binding | None:
-        """The dynamic binding of a VTEP that lives longest, at least a second; MOST_REGISTRATIONS
-        of them are looked at."""
+        """The one of those that lives longest."""
         best, longest = None, self.clock.seconds() + SHORTEST_LIFE
         for place in islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS):
             binding = self._bindings[place]
@@ -303,12 +310,12 @@ class Cache:
         return binding
 
     def drop(self, binding: Binding, reason: str) -> None:
-        """Take one binding away, be it the first of its key or one beside it."""
+        """Take one binding away, be it the first of its key or one beside it, if it is there."""
         key = binding.key
-        if self._bindings.get(key) is not binding:
-            assert binding.vtep is not None, "what stands beside another one has a VTEP"
-            key = _place_beside(key, binding.vtep)
-        self.remove(key, reason)
+        if self._bindings.get(key) is binding:
+            self.remove(key, reason)
+        elif binding.vtep is not None:
+            self.remove(_place_beside(key, binding.vtep), reason)
 
     def remove_if(self, predicate: Callable[[Binding], bool], reason: str) -> int:
         """Take away all bindings that a predicate is true of; how many."""

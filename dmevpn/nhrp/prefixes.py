@@ -12,7 +12,9 @@ from typing import Final, Generic, TypeVar
 
 from sortedcontainers import SortedList
 
-__all__ = ["PrefixIndex", "PrefixTable", "key_of", "prefix_of", "significant"]
+from dmevpn.addresses import format_address
+
+__all__ = ["PrefixIndex", "PrefixTable", "format_key", "key_of", "prefix_of", "significant"]
 
 _T = TypeVar("_T")
 
@@ -45,6 +47,13 @@ def prefix_of(key: bytes) -> tuple[bytes, int]:
     """The first address of a set, and its prefix length."""
     octets = _OCTETS[len(key)]
     return (key, 8 * octets) if len(key) == octets else (key[:octets], key[octets])
+
+
+def format_key(key: bytes) -> str:
+    """A key as text: an address, or a prefix."""
+    protocol, prefix_length = prefix_of(key)
+    text = format_address(protocol)
+    return text if protocol is key else f"{text}/{prefix_length}"
 
 
 def _last(protocol: bytes, prefix_length: int) -> bytes:

@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from dmevpn.addresses import Path, format_address
+from dmevpn.addresses import Path
 from dmevpn.interfaces import ILink
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME, Answered
 from dmevpn.nhrp.constants import PurgeFlag
 from dmevpn.nhrp.packet import PurgeRequest
+from dmevpn.nhrp.prefixes import format_key, prefix_of
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
 
@@ -36,7 +37,8 @@ class _Belief:
 
     path: Path
     """To it."""
-    protocols: list[bytes] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    """Of addresses and prefixes, see :mod:`dmevpn.nhrp.prefixes`."""
     left: float = 0.0
     """Seconds for which it may believe the answer that lasts longest."""
 
@@ -70,9 +72,9 @@ class Retraction:
         self._purges_lost = metrics.counter("purges_unanswered", vpn=vpn)
 
     def send(
-        self, protocols: Iterable[bytes], reason: str, also: Iterable[tuple[bytes, Path]] = ()
+        self, keys: Iterable[bytes], reason: str, also: Iterable[tuple[bytes, Path]] = ()
     ) -> int:
-        """Take back the answers for addresses.
+        """Take back the answers for addresses and prefixes, given by their keys.
 
         :param also: stations and the ways to them that may have one that we do not remember.
         :return: how many answers were taken back.
@@ -80,42 +82,45 @@ class Retraction:
         also = tuple(also)
         beliefs: dict[bytes, _Belief] = {}
         total = 0
-        for protocol in protocols:
-            told = {station: (path, left) for station, path, left in self._answered.take(protocol)}
+        for key in keys:
+            told = {station: (path, left) for station, path, left in self._answered.take(key)}
             for station, path in also:
                 told.setdefault(station, (path, float(LEARNED_HOLDING_TIME)))
             for station, (path, left) in told.items():
                 belief = beliefs.get(station)
                 if belief is None:
                     belief = beliefs[station] = _Belief(path)
-                belief.protocols.append(protocol)
+                belief.keys.append(key)
                 belief.left = max(belief.left, left)
             if told:
                 total += len(told)
                 self.log.debug(
-                    "vpn {vpn}: {mac} taken back from {count}: {reason}",
+                    "vpn {vpn}: {protocol} taken back from {count}: {reason}",
                     vpn=self._vpn,
-                    mac=format_address(protocol),
+                    protocol=format_key(key),
                     count=len(told),
                     reason=reason,
                 )
         for station, belief in beliefs.items():
-            for first in range(0, len(belief.protocols), CIES):
-                some = belief.protocols[first : first + CIES]
+            for first in range(0, len(belief.keys), CIES):
+                some = belief.keys[first : first + CIES]
                 self._purge(some, station, belief.path, belief.left)
         return total
 
-    def dismiss(self, station: bytes, path: Path) -> None:
-        """Take a client's own registration back, once and without waiting for a reply."""
-        self._purges.inc()
-        self._send_once([station], station, path)
+    def dismiss(self, key: bytes, station: bytes, path: Path) -> None:
+        """Take a client's own registration back, once and without waiting for a reply.
 
-    def _purge(self, protocols: list[bytes], station: bytes, path: Path, left: float) -> None:
+        :param station: the client's protocol address.
+        """
+        self._purges.inc()
+        self._send_once([key], station, path)
+
+    def _purge(self, keys: list[bytes], station: bytes, path: Path, left: float) -> None:
         # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.
         delays = [delay for delay in _DELAYS if delay - 1 < left]
         self._purges.inc()
         request_id = self._outstanding.send(
-            lambda request_id: self._make(request_id, protocols, station, path),
+            lambda request_id: self._make(request_id, keys, station, path),
             self._link,
             path,
             delays=delays,
@@ -123,17 +128,17 @@ class Retraction:
         )
         if request_id is None:
             # No room to wait for a reply: better once than never.
-            self._send_once(protocols, station, path)
+            self._send_once(keys, station, path)
 
-    def _send_once(self, protocols: list[bytes], station: bytes, path: Path) -> None:
+    def _send_once(self, keys: list[bytes], station: bytes, path: Path) -> None:
         self._outstanding.send_once(
-            lambda request_id: self._make(request_id, protocols, station, path, PurgeFlag.N),
+            lambda request_id: self._make(request_id, keys, station, path, PurgeFlag.N),
             self._link,
             path,
         )
 
     def _make(
-        self, request_id: int, protocols: list[bytes], station: bytes, path: Path, flags: int = 0
+        self, request_id: int, keys: list[bytes], station: bytes, path: Path, flags: int = 0
     ) -> PurgeRequest:
         return PurgeRequest(
             source_nbma=path.local or bytes(len(path.peer)),
@@ -142,5 +147,10 @@ class Retraction:
             protocol_type=protocol_type_of(station),
             flags=flags,
             request_id=request_id,
-            cies=tuple([CIE(prefix_length=8 * len(each), protocol=each) for each in protocols]),
+            cies=tuple(
+                [
+                    CIE(prefix_length=prefix_length, protocol=protocol)
+                    for protocol, prefix_length in map(prefix_of, keys)
+                ]
+            ),
         )

@@ -149,6 +149,7 @@ class HubVPN:
             vpn=vpn_id.index,
             identity=identity,
             nat_detection=speaker_plan.nat_detection,
+            multi_binding=speaker_plan.multi_binding,
             authoritative=not routes,
             metrics=metrics,
         )
@@ -265,7 +266,7 @@ class HubVPN:
         stations.discard(binding.protocol)
         if stations:
             if self._kept[vtep].station == binding.protocol:
-                other = self.cache.lookup(next(iter(stations)))
+                other = self.cache.registration_of(vtep)
                 if other is not None:
                     del self._kept[vtep]
                     self._join(other, vtep)
@@ -311,17 +312,16 @@ class HubVPN:
 
     def reconcile(self) -> Iterator[None]:
         """Purge every answer that the switch's table no longer bears out, one at each step."""
-        for mac, vtep in self.server.answered():
-            if self._find_mac(mac) not in (vtep, None):
+        for mac, vteps in self.server.answered():
+            found = self._find_mac(mac)
+            if found is not None and found not in vteps:
                 self.server.invalidate(mac, "moved")
             yield
 
     def _stations(self) -> Iterator[tuple[bytes, Path]]:
-        for stations in self.members.values():
-            for station in stations:
-                binding = self.cache.lookup(station)
-                if binding is not None and binding.path is not None:
-                    yield station, binding.path
+        for binding in self.cache.bindings():
+            if binding.kind is Kind.DYNAMIC and binding.path is not None:
+                yield binding.protocol, binding.path
 
 
 @implementer(IHubListener)

@@ -37,7 +37,8 @@ from dmevpn.nhrp.packet import (
     TrafficIndication,
 )
 from dmevpn.nhrp.records import CIE, encode_vni
-from dmevpn.nhrp.server import MAX_CIES, NextHopServer
+from dmevpn.nhrp.registrar import MAX_CIES
+from dmevpn.nhrp.server import NextHopServer
 from tests.nhrp.neighbours import (
     HOST,
     HUB,
@@ -233,9 +234,9 @@ def test_the_reply_says_who_answers(world: World) -> None:
 
 def test_many_addresses_of_ours_are_no_burden(world: World) -> None:
     """A server with a whole prefix of addresses remembers only some of them."""
-    for last in range(200):
-        world.register(path=Path(SITE_A, parse_ip(f"10.9.0.{last}")))
-    assert len(world.server._filled) <= 256
+    for last in range(300):
+        world.register(path=Path(SITE_A, parse_ip(f"10.9.{last // 256}.{last % 256}")))
+    assert len(world.server._replies._filled) <= 256
     world.close()
 
 
@@ -483,7 +484,7 @@ def test_an_answer_from_the_configuration(world: World) -> None:
     world.learned(HOST, VTEP_B)
     world.cache.put(binding(HOST, VTEP_A, Kind.STATIC, None))
     cie = world.resolve(station=STATION_B, path=TO_B).cies[0]
-    assert (cie.nbma, cie.holding_time) == (SITE_A, 7200)
+    assert (cie.nbma, cie.holding_time) == (SITE_A, 100), "its own time, from now on"
     world.close()
 
 
@@ -584,7 +585,7 @@ def test_whoever_was_answered_is_told(world: World) -> None:
     world.resolve()
     world.resolve(station=STATION_B, path=TO_B)
     world.resolve()
-    assert list(world.server.answered()) == [(HOST, VTEP_B)]
+    assert list(world.server.answered()) == [(HOST, (VTEP_B,))]
     assert world.server.invalidate(HOST, "moved") == 2
     assert [path for _, path in world.link.sent] == [TO_A, TO_B]
     purge = world.link.sent[0][0]
@@ -678,7 +679,7 @@ def test_a_lost_event_is_made_good_by_the_next_question(world: World) -> None:
     world.resolve(station=STATION_B, path=TO_B)
     purges = [path for packet, path in world.link.sent if isinstance(packet, PurgeRequest)]
     assert purges == [TO_A]
-    assert list(world.server.answered()) == [(HOST, VTEP_A)]
+    assert list(world.server.answered()) == [(HOST, (VTEP_A,))]
     world.close()
 
 
@@ -787,10 +788,10 @@ def test_too_many_for_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answered_module, "ANSWERED_PER_MAC", 2)
     metrics = Metrics()
     table = Answered(Clock(), metrics)
-    assert table.add(HOST, VTEP_B, STATION_A, TO_A, 300)
-    assert table.add(HOST, VTEP_B, STATION_B, TO_B, 300)
-    assert not table.add(HOST, VTEP_B, OTHER_HOST, TO_B, 300)
-    assert table.add(OTHER_HOST, VTEP_B, STATION_A, TO_A, 300)
+    assert table.add(HOST, (VTEP_B,), STATION_A, TO_A, 300)
+    assert table.add(HOST, (VTEP_B,), STATION_B, TO_B, 300)
+    assert not table.add(HOST, (VTEP_B,), OTHER_HOST, TO_B, 300)
+    assert table.add(OTHER_HOST, (VTEP_B,), STATION_A, TO_A, 300)
     assert metrics.value("answered_full") == 1
     assert len(table) == 3
     table.close()

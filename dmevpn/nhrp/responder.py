@@ -1,0 +1,261 @@
+"""The server's side of resolution (RFC 2332 §5.2.2). Layer: core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final
+
+from dmevpn.addresses import VTEP, Path, is_station_mac
+from dmevpn.errors import NHRPError
+from dmevpn.interfaces import ILink
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME, Answered
+from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.constants import VPN_AWARE, CIECode, ErrorCode, ResolutionFlag
+from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.extensions import DeviceCapabilities, Extension, NATAddress
+from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.packet import ResolutionRequest
+from dmevpn.nhrp.prefixes import key_of, significant
+from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.nhrp.replies import Codes, Replies
+
+__all__ = ["Responder"]
+
+# A member of an enumeration takes longer to look up than a dictionary: these are used in every
+# request.
+_SUCCESS: Final = CIECode.SUCCESS
+_DYNAMIC: Final = Kind.DYNAMIC
+_UNIQUE: Final = ResolutionFlag.U
+_AUTHORITATIVE: Final = ResolutionFlag.A
+_STABLE: Final = ResolutionFlag.D
+_NAT: Final = ResolutionFlag.NAT
+
+_FLAGS: Final = ResolutionFlag.Q | ResolutionFlag.U | ResolutionFlag.S | ResolutionFlag.NAT
+
+#: Bits of the prefix of an answer at least, by the octets of an address: clients take nobody's
+#: word for more of the world than that.
+_SHORTEST_PREFIX: Final = {4: 8, 6: 48, 16: 16}
+
+
+class Responder:
+    """Says where addresses are, and remembers whom it told.
+
+    :param answered: whom we told what.
+    :param find_mac: where the switch sends frames for a MAC; None if it would flood them.
+    :param vpn: the VPN's index; None is the default routing instance.
+    :param take_back: makes everybody forget what was told about some keys, since it is not true.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        link: ILink,
+        answered: Answered,
+        identity: Identity,
+        replies: Replies,
+        find_mac: Callable[[bytes], VTEP | None],
+        vpn: int | None,
+        take_back: Callable[[Iterable[bytes]], object],
+        metrics: Metrics,
+    ) -> None:
+        self._clock = cache.clock
+        self._cache = cache
+        self._link = link
+        self._answered = answered
+        self._identity = identity
+        self._replies = replies
+        self._find_mac = find_mac
+        self._vpn = vpn
+        self._take_back = take_back
+        self._answers = Codes(metrics, "resolution_answers", "-" if vpn is None else str(vpn))
+
+    def resolve(self, packet: ResolutionRequest, path: Path) -> None:
+        """Answer a request with what we know, or with the reason why there is no answer.
+
+        :raises NHRPError: if the request has more than one CIE.
+        """
+        if len(packet.cies) > 1:
+            raise NHRPError("bad_cie", code=ErrorCode.PROTOCOL_ERROR, offset=packet.cie_offset(1))
+        way = self._replies.way(packet, path)
+        flags = packet.flags & _FLAGS | _AUTHORITATIVE
+        binding = None
+        cies: tuple[CIE, ...]
+        if self._vpn is not None and not self._can_name_vpn(packet, way):
+            cies = (CIE(CIECode.PROHIBITED),)
+        else:
+            found = self.find(packet.destination_protocol)
+            if found is None:
+                cies = (CIE(CIECode.NO_BINDING),)
+            else:
+                binding = found[0]
+                if binding.prefix_length is not None or self._cache.crowded:
+                    cies = self._answer_at_large(packet, way, *found)
+                else:
+                    cies = (self._answer(packet, way, *found),)
+        code = cies[0].code
+        self._answers[code].inc()
+        if code:
+            extensions = self._replies.extensions(packet, path)
+        else:
+            # What a prefix says is true of many stations, and may change for each of them.
+            if binding is not None and binding.prefix_length is None:
+                flags |= _STABLE
+            # Whoever can be named here registered under a VPN header, so it is VPN-aware.
+            extensions = self._replies.extensions(packet, path, VPN_AWARE)
+        if packet.flags & _NAT:
+            extensions = self._with_translated(extensions, cies, binding)
+        self._link.send(packet.reply(cies, flags=flags, extensions=extensions), way)
+
+    def _can_name_vpn(self, packet: ResolutionRequest, path: Path) -> bool:
+        """Whether what the requester sends to the target will name the VPN (RFC 2735 §3.3): it
+        says that it can, or the path implies the VPN. The original daemon does not say it."""
+        aware = packet.extension(DeviceCapabilities)
+        return (aware is not None and aware.source & VPN_AWARE != 0) or self._link.form(
+            path
+        ) is not Form.RFC
+
+    def find(self, protocol: bytes) -> tuple[Binding, VTEP | None, int] | None:
+        """Who vouches for an address, where it is, and for how many seconds that holds.
+
+        Without a VTEP, it is here.
+        """
+        binding = self._cache.lookup(protocol)
+        if binding is not None and binding.kind >= _DYNAMIC:
+            return binding, binding.vtep, self._left(binding)
+        if not is_station_mac(protocol):
+            binding = self._cache.find_around(protocol)
+            return None if binding is None else (binding, binding.vtep, self._left(binding))
+        vtep = self._find_mac(protocol)
+        if vtep is None:
+            return None
+        site = self._cache.registration_of(vtep)
+        if site is None:
+            return None
+        return site, vtep, min(LEARNED_HOLDING_TIME, self._left(site))
+
+    def _left(self, binding: Binding) -> int:
+        """Seconds that a binding holds: what is configured, for its holding time from now on."""
+        if binding.expires is None:
+            return binding.holding_time
+        return int(binding.expires - self._clock.seconds())
+
+    def _answer(
+        self,
+        packet: ResolutionRequest,
+        path: Path,
+        binding: Binding,
+        vtep: VTEP | None,
+        holding_time: int,
+    ) -> CIE:
+        """The CIE of the answer: the binding of one address, or why there is none.
+
+        :param path: to the requester.
+        """
+        protocol = packet.destination_protocol
+        if vtep is None:
+            vtep = VTEP(path.local, None)
+        if len(vtep.nbma) != len(packet.source_nbma):
+            return CIE(CIECode.NO_BINDING)
+        if packet.flags & _UNIQUE and not (binding.unique and binding.protocol == protocol):
+            return CIE(CIECode.NOT_UNIQUE)
+        vteps = (vtep,)
+        told = self._answered.told(protocol)
+        if told and told != vteps:
+            # Somebody still believes another answer: an event of the switch was lost.
+            self._take_back((protocol,))
+        if not self._answered.add(protocol, vteps, packet.source_protocol, path, holding_time):
+            return CIE(CIECode.NO_RESOURCES)
+        return CIE(
+            _SUCCESS,
+            8 * len(protocol),
+            0,
+            binding.mtu or self._identity.mtu,
+            holding_time,
+            vtep.nbma,
+            encode_vni(vtep.vni),
+            protocol,
+            binding.preference,
+        )
+
+    def _answer_at_large(
+        self,
+        packet: ResolutionRequest,
+        path: Path,
+        binding: Binding,
+        vtep: VTEP | None,
+        holding_time: int,
+    ) -> tuple[CIE, ...]:
+        """The same if the answer is about a prefix, or if there are several, best first."""
+        if binding.protocol != packet.destination_protocol and binding.prefix_length is None:
+            # The switch has seen a MAC at a site, which it is not that has several bindings.
+            return (self._answer(packet, path, binding, vtep, holding_time),)
+        bindings = self._cache.alternatives(binding)
+        places = [each.vtep or VTEP(path.local, None) for each in bindings]
+        usable = [
+            (each, place)
+            for each, place in zip(bindings, places, strict=True)
+            if len(place.nbma) == len(packet.source_nbma)
+        ]
+        if not usable:
+            return (CIE(CIECode.NO_BINDING),)
+        if packet.flags & _UNIQUE and not (binding.unique and binding.prefix_length is None):
+            return (CIE(CIECode.NOT_UNIQUE),)
+        protocol = packet.destination_protocol
+        bits = self._widest(packet, binding)
+        key = key_of(protocol, bits)
+        told = self._answered.told(key)
+        if not set(told) <= set(places):
+            self._take_back((key,))
+            told = ()
+        vteps = (*told, *[place for _, place in usable if place not in told])
+        longest = max([self._left(each) for each, _ in usable])
+        if not self._answered.add(key, vteps, packet.source_protocol, path, longest):
+            return (CIE(CIECode.NO_RESOURCES),)
+        return tuple(
+            [
+                CIE(
+                    _SUCCESS,
+                    bits,
+                    0,
+                    each.mtu or self._identity.mtu,
+                    self._left(each),
+                    place.nbma,
+                    encode_vni(place.vni),
+                    each.next_hop or protocol,
+                    each.preference,
+                )
+                for each, place in usable
+            ]
+        )
+
+    def _widest(self, packet: ResolutionRequest, binding: Binding) -> int:
+        """The prefix length of the widest set around an address that a binding is the answer to.
+
+        Nothing more specific may lie in it (RFC 2332 §5.2.2). A request may ask for a narrower
+        one; what clients say there by habit, nothing or the whole address, is no such wish.
+        """
+        protocol = packet.destination_protocol
+        width = 8 * len(protocol)
+        if binding.prefix_length is None:
+            return width
+        asked = significant(packet.cies[0].prefix_length, len(protocol)) if packet.cies else width
+        least = max(binding.bits, _SHORTEST_PREFIX[len(protocol)], asked if asked < width else 0)
+        return self._cache.index.widest(protocol, least)
+
+    def _with_translated(
+        self, extensions: tuple[Extension, ...], cies: tuple[CIE, ...], binding: Binding | None
+    ) -> tuple[Extension, ...]:
+        """The extensions with the target's translated address in the NAT Address extension; where
+        it has none nothing stands there, not even what the requester said about itself."""
+        best = cies[0]
+        sites = () if binding is None else self._cache.alternatives(binding)
+        translated = any(
+            each.nat and each.vtep is not None and each.vtep.nbma == best.nbma for each in sites
+        )
+        said = NATAddress()
+        if translated and not best.code:
+            said = NATAddress((replace(best, holding_time=0, subaddress=b"", preference=0),))
+        return tuple([said if type(each) is NATAddress else each for each in extensions])
