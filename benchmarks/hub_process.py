@@ -28,7 +28,7 @@ from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.interfaces import IHubDataplane
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.requests import TimeRequestIDStore
+from dmevpn.nhrp.request_ids import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.rawgre import RawGREPort
 

@@ -211,7 +211,10 @@ class IRequestIDStore(Interface):
     """
 
     def reserve(count: int) -> int:
-        """The first of ``count`` consecutive identifiers (modulo 2**32)."""
+        """The first of ``count`` consecutive identifiers (modulo 2**32); may wait for the disk."""
+
+    def reserve_ahead(count: int) -> int:
+        """The same at once, for later: meanwhile they are made sure of."""
 
 
 # --- spoke data plane -------------------------------------------------------------------------

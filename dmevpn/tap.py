@@ -7,10 +7,12 @@ import random
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TextIO
 
 from twisted.application.service import IService
+from twisted.internet import threads
 from twisted.python import usage
 
 from dmevpn import __version__
@@ -29,12 +31,11 @@ from dmevpn.interfaces import (
     IController,
     IDatagramTransport,
     ILayer3Dataplane,
-    IRequestIDStore,
 )
 from dmevpn.log import LEVELS, Logger
 from dmevpn.logfile import make_observer
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.requests import FileRequestIDStore, TimeRequestIDStore
+from dmevpn.nhrp.request_ids import open_store
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.hostname import resolve_host
@@ -94,22 +95,10 @@ def _machine_id() -> bytes:
         return b"%x" % uuid.getnode()
 
 
-def _request_ids(plan: Plan) -> IRequestIDStore:
-    """Identifiers from the state directory; without one they follow the wall clock."""
-    directory = plan.state_dir or ""
-    try:
-        os.makedirs(directory, mode=0o750, exist_ok=True)
-        return FileRequestIDStore(os.path.join(directory, "request-ids"), time.time)
-    except OSError as error:
-        log.warn(
-            "{path}: {reason}; request identifiers follow the clock instead",
-            path=directory,
-            reason=error.strerror,
-        )
-        return TimeRequestIDStore(time.time)
-
-
 def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
+    def aside(work: Callable[[], str], done: Callable[[str], None]) -> None:
+        threads.deferToThreadPool(reactor, reactor.getThreadPool(), work).addCallback(done)
+
     def device(speaker: SpeakerPlan) -> IControlDevice | None:
         return control_device(reactor, metrics, speaker.interface, speaker.transport)
 
@@ -142,7 +131,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         hub_dataplane=hub_dataplane,
         layer3_dataplane=layer3_dataplane,
         resolve_host=partial(resolve_host, reactor),
-        request_ids=_request_ids(plan),
+        request_ids=open_store(plan.state_dir or "", time.time, metrics, aside),
         jitter=random.random,
         machine_id=_machine_id(),
     )

@@ -33,7 +33,7 @@ from dmevpn.dataplane.memory_layer3 import MemoryLayer3
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
 from dmevpn.interfaces import IControlDevice
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.requests import TimeRequestIDStore
+from dmevpn.nhrp.request_ids import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.memory import MemoryNetwork, MemoryTransport
 

@@ -1,45 +1,23 @@
-"""Requests of ours: identifiers, retransmission, matching of replies (RFC 2332 §5.2.0.1).
-
-Layer: core. Only :class:`FileRequestIDStore` touches a file; it is made by the daemon's start-up
-code and known here by its interface.
-"""
+"""Requests of ours: retransmission, matching of replies (RFC 2332 §5.2.0.1). Layer: core."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from zope.interface import implementer
 
 from dmevpn.addresses import Path
-from dmevpn.interfaces import ILink, IRequestIDStore
+from dmevpn.interfaces import ILink
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import ErrorCode, PacketType, ProtocolType
 from dmevpn.nhrp.indication import embedded
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply
+from dmevpn.nhrp.request_ids import RequestIDs
 
-__all__ = [
-    "Backoff",
-    "FileRequestIDStore",
-    "Outstanding",
-    "RequestIDs",
-    "TimeRequestIDStore",
-    "protocol_type_of",
-]
-
-#: Identifiers are 32 bits (RFC 2332 §5.2.0.1).
-_MODULUS: Final = 1 << 32
-
-#: Identifiers reserved at once: one write of the state file lasts for so many requests.
-BLOCK: Final = 1024
-
-#: Requests a second, on average over the daemon's life, for which clock time alone makes
-#: identifiers rise over a restart.
-IDS_PER_SECOND: Final = 64
+__all__ = ["Backoff", "Outstanding", "protocol_type_of"]
 
 #: Requests without a reply at any time, unless the owner says otherwise. Each has a timer and
 #: transmissions. Resolutions have a lower limit of their own, so registrations always find room.
@@ -60,117 +38,6 @@ def protocol_type_of(protocol: bytes) -> ProtocolType:
     :raises KeyError: if it is no MAC, IPv4 or IPv6 address.
     """
     return _PROTOCOL_TYPES[len(protocol)]
-
-
-def _later(first: int, second: int) -> int:
-    """Whichever of two identifiers is ahead, in arithmetic modulo 2**32 (RFC 1982)."""
-    return first if (first - second) % _MODULUS < _MODULUS // 2 else second
-
-
-@implementer(IRequestIDStore)
-class TimeRequestIDStore:
-    """Identifiers that rise over restarts because time does.
-
-    :param wall_clock: seconds since 1970.
-    """
-
-    def __init__(self, wall_clock: Callable[[], float]) -> None:
-        self._wall_clock = wall_clock
-        self._next: int | None = None
-
-    def reserve(self, count: int) -> int:
-        """The first of ``count`` identifiers."""
-        if self._next is None:
-            self._next = int(self._wall_clock() * IDS_PER_SECOND) % _MODULUS
-        first = self._next
-        self._next = (first + count) % _MODULUS
-        return first
-
-
-@implementer(IRequestIDStore)
-class FileRequestIDStore:
-    """Identifiers that rise over restarts because a file remembers them.
-
-    They also never start below what the time says, so that a lost or damaged file costs nothing
-    but the promise for bursts of requests.
-
-    :param path: of a file of our own; it is made, and replaced as a whole with every block.
-    :param wall_clock: seconds since 1970.
-    """
-
-    log = Logger()
-
-    def __init__(self, path: str, wall_clock: Callable[[], float]) -> None:
-        self._path = path
-        self._time = TimeRequestIDStore(wall_clock)
-        self._next: int | None = None
-
-    def reserve(self, count: int) -> int:
-        """The first of ``count`` identifiers; they are on the disk as used when it returns."""
-        if self._next is None:
-            first = self._time.reserve(0)
-            stored = self._read()
-            if stored is not None:
-                first = _later(stored, first)
-        else:
-            first = self._next
-        self._next = (first + count) % _MODULUS
-        self._write(self._next)
-        return first
-
-    def _read(self) -> int | None:
-        try:
-            with open(self._path, "rb") as file:
-                words = file.read(64).split()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            self.log.warn("{path}: {reason}", path=self._path, reason=error.strerror)
-            return None
-        if len(words) != 1 or not words[0].isdigit() or int(words[0]) >= _MODULUS:
-            self.log.warn("{path}: no request identifier, starting by the time", path=self._path)
-            return None
-        return int(words[0])
-
-    def _write(self, following: int) -> None:
-        """Replace the file. Failure is no reason to stop: time still makes identifiers rise."""
-        temporary = f"{self._path}.new"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(b"%d\n" % following)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path)
-            directory = os.open(os.path.dirname(self._path) or ".", os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            self.log.warn(
-                "{path}: request identifiers not saved: {reason}",
-                path=self._path,
-                reason=error.strerror,
-            )
-
-
-class RequestIDs:
-    """Hands out the daemon's request identifiers one by one."""
-
-    def __init__(self, store: IRequestIDStore) -> None:
-        self._store = store
-        self._next = 0
-        self._left = 0
-
-    def next(self) -> int:
-        """An identifier that no request of ours had before, in this run or an earlier one."""
-        if not self._left:
-            self._next = self._store.reserve(BLOCK)
-            self._left = BLOCK
-        request_id = self._next
-        self._next = (request_id + 1) % _MODULUS
-        self._left -= 1
-        return request_id
 
 
 class Backoff:

@@ -31,7 +31,8 @@ from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.prefixes import PrefixTable
-from dmevpn.nhrp.requests import Outstanding, RequestIDs
+from dmevpn.nhrp.request_ids import RequestIDs
+from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit

@@ -20,7 +20,7 @@ from dmevpn.config.model import Layer3Plan, MapPlan, SpeakerPlan
 from dmevpn.interfaces import ILayer3Dataplane, ILayer3Listener
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.requests import RequestIDs
+from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.l3_ways import Server

@@ -24,7 +24,8 @@ from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import Packet, PurgeRequest, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
-from dmevpn.nhrp.requests import Outstanding, RequestIDs
+from dmevpn.nhrp.request_ids import RequestIDs
+from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker

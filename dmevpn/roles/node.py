@@ -39,7 +39,7 @@ from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.peers import Peers, peer_of
 from dmevpn.nhrp.replay import ReplayGuard
-from dmevpn.nhrp.requests import RequestIDs
+from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.authentication import make_authenticator
 from dmevpn.roles.hub import HubRole, VTEPOwners
@@ -115,6 +115,7 @@ class Node(Service):
         """
         self.plan = self._wanted
         self._stopping = False
+        self._ids.prepare()
         for start in self._starts(diff(Plan(), self.plan), self.plan):
             start()
         self.plan = self._running(self.plan)

@@ -35,7 +35,8 @@ from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.packet import Packet, PurgeRequest
 from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
-from dmevpn.nhrp.requests import Outstanding, RequestIDs
+from dmevpn.nhrp.request_ids import RequestIDs
+from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.rows import CacheWatcher, Watchers

@@ -23,7 +23,8 @@ from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.packet import Packet
-from dmevpn.nhrp.requests import Outstanding, RequestIDs
+from dmevpn.nhrp.request_ids import RequestIDs
+from dmevpn.nhrp.requests import Outstanding
 
 HUB = parse_ip("192.0.2.1")
 HUB_MAC = parse_mac("02:00:00:00:00:01")
@@ -60,6 +61,9 @@ class IDStore:
         self.reserved.append(first)
         self.next = (first + count) % 2**32
         return first
+
+    def reserve_ahead(self, count: int) -> int:
+        return self.reserve(count)
 
 
 @implementer(ILink)

@@ -1,16 +1,11 @@
-"""Request identifiers, retransmission, and which reply belongs to which request."""
+"""Retransmission, and which reply belongs to which request."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path as FilePath
-
 import pytest
 from twisted.internet.task import Clock
-from zope.interface.verify import verifyObject
 
 from dmevpn.addresses import Path
-from dmevpn.interfaces import IRequestIDStore
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.encapsulation import Form, header
 from dmevpn.nhrp.packet import (
@@ -21,13 +16,10 @@ from dmevpn.nhrp.packet import (
     ResolutionRequest,
     decode_payload,
 )
+from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import (
-    BLOCK,
     Backoff,
-    FileRequestIDStore,
     Outstanding,
-    RequestIDs,
-    TimeRequestIDStore,
     protocol_type_of,
 )
 from tests.nhrp.neighbours import (
@@ -44,8 +36,6 @@ from tests.nhrp.neighbours import (
     Link,
     outstanding,
 )
-
-NOW = 1_700_000_000.0
 
 
 def make(request_id: int) -> ResolutionRequest:
@@ -111,81 +101,6 @@ def calls(clock: Clock) -> Calls:
 
 def send(requests: Outstanding, link: Link, calls: Calls, delays: object = (1, 2, 4)) -> int | None:
     return requests.send(make, link, TO_HUB, delays=delays, **calls.kwargs())  # type: ignore
-
-
-# --- identifiers --------------------------------------------------------------------------------
-
-
-def test_identifiers_rise_and_are_reserved_in_blocks() -> None:
-    """Each request has the next number; the store is asked once a block."""
-    store = IDStore(2**32 - 3)
-    ids = RequestIDs(store)
-    assert [ids.next() for _ in range(5)] == [2**32 - 3, 2**32 - 2, 2**32 - 1, 0, 1]
-    for _ in range(BLOCK):
-        ids.next()
-    assert len(store.reserved) == 2
-
-
-def test_identifiers_by_time_rise_over_a_restart() -> None:
-    """A daemon that restarts after a second uses higher numbers than before."""
-    before = TimeRequestIDStore(lambda: NOW)
-    assert verifyObject(IRequestIDStore, before)
-    first = RequestIDs(before)
-    used = [first.next() for _ in range(64)]
-    assert RequestIDs(TimeRequestIDStore(lambda: NOW + 1)).next() > used[-1]
-    assert before.reserve(10) == used[0] + BLOCK
-
-
-class TestFile:
-    """Identifiers that a file remembers."""
-
-    @pytest.fixture
-    def path(self, tmp_path: FilePath) -> FilePath:
-        return tmp_path / "request-ids"
-
-    def store(self, path: FilePath, now: float = NOW) -> FileRequestIDStore:
-        return FileRequestIDStore(str(path), lambda: now)
-
-    def test_they_rise_even_if_the_clock_stands_still(self, path: FilePath) -> None:
-        """After a crash no number is used again, however many were used before it."""
-        store = self.store(path)
-        assert verifyObject(IRequestIDStore, store)
-        first = store.reserve(100_000)
-        assert store.reserve(BLOCK) == first + 100_000
-        assert self.store(path).reserve(BLOCK) == first + 100_000 + BLOCK
-
-    def test_time_counts_when_it_is_ahead(self, path: FilePath) -> None:
-        """A file left behind for a day does not hold the numbers back."""
-        self.store(path).reserve(BLOCK)
-        later = self.store(path, NOW + 86400).reserve(BLOCK)
-        assert later == TimeRequestIDStore(lambda: NOW + 86400).reserve(0)
-
-    def test_ahead_is_meant_modulo_two_to_the_32(self, path: FilePath) -> None:
-        """When the numbers wrap around, the file's small ones are the later ones."""
-        path.write_text("5\n")
-        now = (2**32 - 10) / 64
-        assert self.store(path, now).reserve(BLOCK) == 5
-
-    @pytest.mark.parametrize(
-        "content", [b"", b"\x00\xff", b"12 13", b"-1", b"4294967296", b"9" * 1000]
-    )
-    def test_a_damaged_file_is_no_obstacle(self, path: FilePath, content: bytes) -> None:
-        """Whatever stands in the file, the daemon starts, and writes it anew."""
-        path.write_bytes(content)
-        first = self.store(path).reserve(BLOCK)
-        assert first == TimeRequestIDStore(lambda: NOW).reserve(0)
-        assert path.read_text() == f"{first + BLOCK}\n"
-        assert os.listdir(path.parent) == [path.name]
-
-    def test_a_missing_directory_is_no_obstacle(self, tmp_path: FilePath) -> None:
-        """Requests go out although nothing can be saved."""
-        store = self.store(tmp_path / "no" / "where")
-        first = store.reserve(BLOCK)
-        assert store.reserve(BLOCK) == first + BLOCK
-
-    def test_a_directory_in_its_place_is_no_obstacle(self, tmp_path: FilePath) -> None:
-        """Reading may fail, too."""
-        assert self.store(tmp_path).reserve(1) == TimeRequestIDStore(lambda: NOW).reserve(0)
 
 
 # --- transmissions ------------------------------------------------------------------------------
