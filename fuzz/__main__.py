@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 from fuzz.corpus import keep, kept, minimised, pour
 from fuzz.stats import Board, Stats
-from fuzz.targets import ROOT, TARGETS
+from fuzz.targets import TARGETS
 
+ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "fuzz"
 FINDINGS = WORK / "findings"
 
@@ -85,8 +86,8 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it has run."""
-        return time.monotonic() - self.began
+        """How long it has run, once it has begun."""
+        return time.monotonic() - self.began if self.first else 0.0
 
     def poll(self) -> int | None:
         """Look at what it says; its exit status once it has ended."""
@@ -94,7 +95,10 @@ class Run:
             log.seek(max(0, self.log.stat().st_size - 8192))
             pulses = [Pulse(*map(int, each)) for each in _PULSE.findall(log.read())]
         if pulses:
-            self.first = self.first or pulses[0]
+            if self.first is None:
+                # What came before was instrumenting the code, which may take a while.
+                self.first = pulses[0]
+                self.began = time.monotonic()
             self.last = pulses[-1]
         return self._process.poll()
 
@@ -113,7 +117,7 @@ class Run:
         stats, last = self.stats, self.last
         return (
             f"fuzz: {self.name}: {self.seconds:.0f} s, {stats.packets:,} packets in "
-            f"{stats.inputs:,} inputs ({stats.packets / self.seconds:,.0f}/s), "
+            f"{stats.inputs:,} inputs ({stats.packets / (self.seconds or 1):,.0f}/s), "
             f"coverage {last.coverage}, corpus {last.corpus}, {last.memory_mb} MB"
         )
 
@@ -122,7 +126,7 @@ class Run:
         stats, first, last = self.stats, self.first or Pulse(), self.last
         return (
             f"fuzz: {self.name}: {stats.packets:,} packets in {stats.inputs:,} inputs, "
-            f"{self.seconds:.0f} s, {stats.packets / self.seconds:,.0f} packets/s\n"
+            f"{self.seconds:.0f} s, {stats.packets / (self.seconds or 1):,.0f} packets/s\n"
             f"    coverage {first.coverage} -> {last.coverage}, "
             f"corpus {first.corpus} -> {last.corpus} inputs\n"
             f"    memory {first.memory_mb} -> {last.memory_mb} MB, interpreter blocks "
@@ -139,10 +143,10 @@ def _fuzz(name: str, directory: str, seconds: float, packets: int) -> bool:
     """Fuzz one target; whether nothing was found."""
     run = Run(name, directory, packets)
     status = None
-    due = PROGRESS
+    due = time.monotonic() + PROGRESS
     try:
         while (status := run.poll()) is None and run.seconds < seconds:
-            if run.seconds >= due:
+            if time.monotonic() >= due:
                 due += PROGRESS
                 print(run.progress(), flush=True)
             time.sleep(0.2)

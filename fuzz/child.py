@@ -19,7 +19,9 @@ import atheris
 with atheris.instrument_imports(
     include=["dmevpn"],
     exclude=[
+        "dmevpn.dataplane.memory_device",
         "dmevpn.dataplane.memory_hub",
+        "dmevpn.dataplane.memory_layer3",
         "dmevpn.dataplane.memory_spoke",
         "dmevpn.log",
         "dmevpn.metrics",

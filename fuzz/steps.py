@@ -41,8 +41,8 @@ class Act(IntEnum):
     """The datagram gets request ID and source addresses of the node's latest packet."""
     FRAME = 2
     """A station sends a frame first; the datagram's first octet tells whose and whereto."""
-    LOSS = 3
-    """The node loses its memory of frames seen: an overrun is reported to it."""
+    EVENT = 3
+    """The data plane reports something: events that were lost, a detour that a packet took."""
 
 
 class Step(NamedTuple):

@@ -26,7 +26,7 @@ class Observer(Log):
 def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
     """A target that shares the log with the test suite."""
     log = Observer()
-    monkeypatch.setattr("fuzz.targets.Log", lambda: log)
+    monkeypatch.setattr("fuzz.nodes.Log", lambda: log)
     yield TARGETS[request.param]()
     globalLogPublisher.removeObserver(log)
 
