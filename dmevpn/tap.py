@@ -54,6 +54,8 @@ class Options(usage.Options):
     longdesc = (
         "Stretches layer-2 networks between sites: NHRP (RFC 2332, RFC 2735) finds where a MAC"
         " lives, VXLAN carries its frames there. FILE says whether this is a hub, a spoke or both."
+        " SIGHUP reads it again. Begin with: twistd dmevpn --config hub.conf --check; then: twistd"
+        " --nodaemon dmevpn --config hub.conf, and dmevpnctl --help in another terminal."
     )
     optParameters = [  # noqa: RUF012 -- the spelling of twisted.python.usage
         ["config", "c", None, "The configuration file (grammar: dmevpn.conf(5))."],

@@ -106,12 +106,16 @@ class _Metrics(Resource):
 class _Site(Site):
     """A site that does not log every request."""
 
+    noisy = False
+
     def log(self, request: Any) -> None:
         """Say nothing."""
 
 
 class _Connections(WrappingFactory[ProtocolWrapper]):
     """Not more of them than :data:`CONNECTIONS`."""
+
+    noisy = False
 
     def buildProtocol(self, addr: Any) -> Any:
         """None closes the connection at once."""
