@@ -10,7 +10,12 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, Path, parse_ip
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import CIECode, PacketType
 from dmevpn.nhrp.encapsulation import Form, decapsulate
-from dmevpn.nhrp.extensions import DeviceCapabilities, ResponderAddress, VendorPrivate
+from dmevpn.nhrp.extensions import (
+    DeviceCapabilities,
+    ResponderAddress,
+    Unknown,
+    VendorPrivate,
+)
 from dmevpn.nhrp.packet import (
     Packet,
     PurgeReply,
@@ -199,6 +204,24 @@ def test_a_hub_asks_for_nothing_by_itself() -> None:
         if decode_payload(each.payload())[1].packet_type is PacketType.RESOLUTION_REQUEST
     }
     assert askers == {one.vtep.nbma, two.vtep.nbma}
+
+
+def test_what_is_ignored_comes_back_as_it_was(world: World) -> None:
+    """Vendors' extensions and those that nobody knows, octet for octet and in their order."""
+    extensions = (
+        VendorPrivate(b"\x00\x00\x0c", b"one"),
+        Unknown(0x3803, False, b"two"),
+        DeviceCapabilities(1, 0),
+        Unknown(9, False, b"nobody"),
+        VendorPrivate(b"\x00\x00\x0c", b""),
+    )
+    for request in (question(), registration()):
+        reply = ask(world, replace(request, extensions=extensions))
+        known = [each for each in reply.extensions if type(each) is DeviceCapabilities]
+        assert [each for each in reply.extensions if each not in known] == [
+            each for each in extensions if type(each) is not DeviceCapabilities
+        ]
+        assert reply.extensions.index(known[0]) == 2
 
 
 def test_an_address_in_the_long_form_is_answered_in_it(world: World) -> None:
