@@ -56,10 +56,18 @@ class Original:
     """A host that runs it, in one VPN or (0) without VPN headers.
 
     :param little: the byte order of the host.
+    :param key: of its GRE device.
     """
 
     def __init__(
-        self, network: MemoryNetwork, address: str, station: bytes, *, vpn: int, little: bool = True
+        self,
+        network: MemoryNetwork,
+        address: str,
+        station: bytes,
+        *,
+        vpn: int,
+        little: bool = True,
+        key: int | None = None,
     ) -> None:
         self.address = parse_ip(address)
         self.station = station
@@ -70,7 +78,7 @@ class Original:
         """What its decoder does not take."""
         self._order = "<" if little else ">"
         self._mark = pack(f"{self._order}H", 1)
-        self._transport = MemoryTransport(network, Metrics(), [self.address])
+        self._transport = MemoryTransport(network, Metrics(), [self.address], key)
         self._transport.start(self)
 
     # --- out --------------------------------------------------------------------------------

@@ -42,8 +42,13 @@ class ImpliedVPNs:
     """Whether packets of all others are dropped."""
 
 
-def implied_vpns(found: Findings, block: InterfaceConfig, oui: bytes) -> ImpliedVPNs:
-    """Read the ``implied-vpn`` lines of a control interface; a later one replaces an earlier."""
+def implied_vpns(
+    found: Findings, block: InterfaceConfig, oui: bytes, transport: str
+) -> ImpliedVPNs:
+    """Read the ``implied-vpn`` lines of a control interface; a later one replaces an earlier.
+
+    :param transport: ``auto``, ``raw`` or ``device``.
+    """
     implied = ImpliedVPNs()
     seen: dict[object, Statement] = {}
     for statement in every(block.statements, "implied-vpn"):
@@ -59,6 +64,9 @@ def implied_vpns(found: Findings, block: InterfaceConfig, oui: bytes) -> Implied
             if option.keyword == "of-peer":
                 implied.of_peer[cast(bytes, option.arguments[0])] = cast(VPNID, vpn)
             else:
+                if transport == "device":
+                    message = "a kernel GRE device has one key: of-key is for transport raw"
+                    found.error(option, option.keyword, message)
                 implied.of_key[cast(int, option.arguments[0])] = cast(VPNID, vpn)
         what = statement.words[2:]
         if what in seen:

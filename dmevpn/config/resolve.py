@@ -347,7 +347,7 @@ class _Resolver:
         if key is not None and self._transport(block) == "device":
             message = "gre-key has no effect with transport device: the device has its own"
             self.found.warn(key, "gre-key", message)
-        implied = implied_vpns(self.found, block, oui)
+        implied = implied_vpns(self.found, block, oui, self._transport(block))
         return SpeakerPlan(
             interface=block.name,
             transport=self._transport(block),

@@ -30,7 +30,7 @@ from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate, header
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
 from dmevpn.nhrp.naming import Naming
-from dmevpn.nhrp.packet import ErrorIndication, Packet, decode
+from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode
 from dmevpn.nhrp.peers import Peer, Peers, ours
 
 __all__ = ["MAX_PACKET", "Speaker"]
@@ -193,8 +193,12 @@ class Speaker:
         peer = self.peers.get(path.peer)
         if peer is None and not self.naming.by_key:
             self._send(packet, _PLAIN if vpn_id is None else _RFC, vpn_id, path)
-        else:
-            self._send_to(peer, packet, self.naming.form(vpn_id, path), vpn_id, path)
+            return
+        form = self.naming.form(vpn_id, path)
+        if peer is not None and peer.dialect.legacy and not isinstance(packet, RequestOrReply):
+            # The original daemon reads and writes indications in plain form only.
+            form = _PLAIN
+        self._send_to(peer, packet, form, vpn_id, path)
 
     def _send_to(
         self, peer: Peer | None, packet: Packet, form: Form | None, vpn_id: VPNID | None, path: Path
@@ -236,8 +240,11 @@ class Speaker:
             left_padded = peer is not None and peer.dialect.old
             packet = decode(data, encapsulation, left_padded=left_padded)
             # An Error Indication proves itself by the request of ours in it: RFC 2332 §5.2.7
-            # allows it no extensions, so nobody could authenticate it.
-            if self.authenticator is not None and packet.packet_type is not _INDICATION:
+            # allows it no extensions, so few authenticate it.
+            if self.authenticator is not None and (
+                packet.packet_type is not _INDICATION
+                or packet.extension(Authentication) is not None
+            ):
                 self.authenticator.verify(packet, encapsulation, path)
             if peer is None and encapsulation.form is _RFC and not self.naming.by_key:
                 self._dispatch(packet, encapsulation.vpn_id, path)

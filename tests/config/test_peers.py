@@ -73,6 +73,10 @@ def test_without_a_word():
             f"implied-vpn 7 of-peer {A} of-key 5",
             "3: implied-vpn has one of N, N of-peer ADDR, N of-key K, and none near '7'",
         ),
+        (
+            "transport device implied-vpn 7 of-key 5",
+            "3: a kernel GRE device has one key: of-key is for transport raw near 'of-key'",
+        ),
         ("implied-vpn 0", "3: implied-vpn N|none: a VPN number from 1 to 4294967295 is expected"),
     ],
 )

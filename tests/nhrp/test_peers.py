@@ -422,6 +422,16 @@ def test_an_error_names_its_vpn_inside(hub: World) -> None:
     assert [packet for packet, _ in station.received] == [indication]
 
 
+def test_indications_for_it_are_plain(hub: World) -> None:
+    """Also those that are passed on to it from elsewhere."""
+    configure(hub, SITE_A, "legacy")
+    indication = decode_payload(octets("P06"))[1]
+    hub.speaker.link(VPN7).send(indication, TO_A)
+    hub.speaker.link(VPN7).send(indication, TO_B)
+    forms = [decode_payload(data)[0].form for data, _ in hub.transport.sent]
+    assert forms == [Form.PLAIN, Form.RFC]
+
+
 # --- authentication ------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from dmevpn.nhrp.packet import (
     ResolutionReply,
     decode_payload,
 )
+from dmevpn.nhrp.peers import DIALECTS, peer_of
 from dmevpn.nhrp.records import CIE
 from tests.nhrp.neighbours import (
     HOST,
@@ -324,6 +325,19 @@ def test_errors_need_no_secret() -> None:
     assert len(station.received) == 1
 
 
+def test_errors_with_a_wrong_secret() -> None:
+    """What older daemons add to them must be right if it is there; a wrong one is not answered."""
+    world = World(secret=SECRET)
+    station = Station(PacketType.ERROR_INDICATION)
+    world.speaker.attach(None, station)
+    indication = decode_payload(octets("V11"))[1]
+    for secret, heard in ((SECRET, 1), (b"guess", 1)):
+        indication.extensions = (Authentication(1, secret),)
+        assert world.receive(indication.encode()) == []
+        assert len(station.received) == heard
+    assert world.dropped() == {"authentication_failure": 1}
+
+
 # --- limits and faults --------------------------------------------------------------------------
 
 
@@ -395,12 +409,20 @@ def test_a_fault_of_ours_ends_nothing(world: World, logged_failures: list[Any]) 
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(NHRP), st.integers(0, 200), st.binary(min_size=1, max_size=3), st.data())
+@given(
+    st.sampled_from(NHRP),
+    st.integers(0, 200),
+    st.binary(min_size=1, max_size=3),
+    st.sampled_from(sorted(DIALECTS)),
+    st.sampled_from([None, VPN7]),
+    st.data(),
+)
 def test_nothing_that_arrives_raises(
-    vector: Vector, at: int, change: bytes, data: st.DataObject
+    vector: Vector, at: int, change: bytes, daemon: str, implied: VPNID | None, data: st.DataObject
 ) -> None:
-    """Damaged packets and noise are dropped, whatever they are."""
+    """Damaged packets and noise are dropped, whatever they are and whoever they are from."""
     world = World()
+    world.speaker.peers.claim("test", {SITE_A: peer_of(daemon, implied)})
     world.serve(None)
     world.serve(VPN7)
     damaged = vector.octets[:at] + change + vector.octets[at + len(change) :]

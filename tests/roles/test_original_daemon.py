@@ -157,6 +157,26 @@ def test_without_vpn_headers() -> None:
     assert one.refused == []
 
 
+def test_in_the_vpn_of_its_gre_key() -> None:
+    """So it can by the key of its GRE device, beside others without a key."""
+    world = World()
+    world.speaker = replace(world.speaker, vpn_of_key=((1001, VPNID(DEFAULT_OUI, 1)),))
+    world.hub_plan = replace(world.hub_plan, speakers=(world.speaker,))
+    world.start_hub()
+    one = Original(world.network, "10.0.0.81", STATION, vpn=0, key=1001)
+    two = Original(world.network, "10.0.0.82", OTHER, vpn=1)
+    one.register(world.hub.address, 100)
+    two.register(world.hub.address, 200)
+    world.run(0.5)
+    members = {VTEP(one.address, 100), VTEP(two.address, 200)}
+    assert set(world.switch.members) == members
+    assert [(each.received[0].vpn, each.received[0].vni) for each in (one, two)] == [
+        (0, 100),
+        (1, 200),
+    ]
+    assert one.refused == [] == two.refused
+
+
 # --- it is the hub of our spoke -----------------------------------------------------------------
 
 

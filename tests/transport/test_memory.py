@@ -204,3 +204,28 @@ def test_shared_address() -> None:
     pair.clock.advance(1)
     assert len(pair.at_b.payloads) == 2
     assert len(at_second.payloads) == 1
+
+
+def test_further_keys() -> None:
+    """Packets with one of them are taken, and answered with it; our own have the first key."""
+    clock, metrics = Clock(), Metrics()
+    network = MemoryNetwork(clock, lambda: 0.0)
+    hub = MemoryTransport(network, metrics, [A], None, [7, 8])
+    peers = {key: MemoryTransport(network, metrics, [B], key) for key in (None, 7, 9)}
+    at_hub = Recorder()
+    at_peers = {key: Recorder() for key in peers}
+    hub.start(at_hub)
+    for key, peer in peers.items():
+        peer.start(at_peers[key])
+        peer.send(b"question", Path(A))
+    clock.advance(1)
+    assert [path.key for _, path in at_hub.received] == [None, 7]
+    for data, path in at_hub.received:
+        hub.send(data, path)
+    hub.send(b"without a question", Path(B))
+    clock.advance(1)
+    assert [[data for data, _ in each.received] for each in at_peers.values()] == [
+        [b"question", b"without a question"],
+        [b"question"],
+        [],
+    ]
