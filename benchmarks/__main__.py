@@ -6,15 +6,18 @@ import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import codec, hub, spoke
+from benchmarks import authentication, codec, hub, spoke
 from benchmarks.report import Progress, Report, machine_speed
 
 SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
     "codec": codec.run,
+    "authentication": authentication.run,
     "hub-memory": lambda report, progress: hub.run(report, progress, "memory"),
     "hub-ebpf": lambda report, progress: hub.run(report, progress, "ebpf"),
     "spoke": spoke.run,
 }
+
+UNPRIVILEGED = ("codec", "authentication")
 
 NOTE = (
     "us: microseconds of CPU time, user and kernel mode. Medians; the percentage is half the\n"
@@ -31,8 +34,10 @@ def main() -> None:
     unknown = sorted(set(sections) - set(SECTIONS))
     if unknown:
         parser.error(f"no such section: {', '.join(unknown)}; there are: {', '.join(SECTIONS)}")
-    if os.geteuid() != 0 and set(sections) - {"codec"}:
-        parser.error("network namespaces need root: run this as root, or only: codec")
+    if os.geteuid() != 0 and set(sections) - set(UNPRIVILEGED):
+        parser.error(
+            f"network namespaces need root: run as root, or only: {', '.join(UNPRIVILEGED)}"
+        )
     report, progress = Report(), Progress()
     for section in sections:
         SECTIONS[section](report, progress)

@@ -26,7 +26,6 @@ __all__ = [
     "LONGEST_SECRET",
     "CiscoAuthentication",
     "failure",
-    "with_authentication",
 ]
 
 #: Cisco's layout has no source address; read as RFC 2332 has it, its constant 1 is the SPI.
@@ -61,7 +60,7 @@ class CiscoAuthentication:
         """
         present = packet.extension(Authentication)
         if present != self._extension and not isinstance(packet, ErrorIndication):
-            extensions = with_authentication(packet.extensions, self._extension)
+            extensions = _with_authentication(packet.extensions, self._extension)
             packet = replace(packet, extensions=tuple(extensions))
         return packet.encode(form, vpn_id)
 
@@ -77,13 +76,11 @@ class CiscoAuthentication:
         if present is None and isinstance(packet, ErrorIndication):
             return
         # The two reserved octets before the SPI are not compared.
-        if present is None or not hmac.compare_digest(
-            present.octets[6:], self._extension.octets[6:]
-        ):
+        if present is None or not hmac.compare_digest(present[6:], self._extension[6:]):
             raise failure(packet, present)
 
 
-def with_authentication(
+def _with_authentication(
     extensions: Iterable[Extension], authentication: Authentication
 ) -> list[Extension]:
     """Extensions with another Authentication in the place of the one among them.

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from dmevpn.addresses import VPNID
 from dmevpn.errors import MalformedPacket
 
-__all__ = ["LEGACY_LENGTH", "Encapsulation", "Form", "decapsulate", "header"]
+__all__ = ["LEGACY_LENGTH", "RFC_LENGTH", "Encapsulation", "Form", "decapsulate", "header"]
 
 #: LLC (SNAP follows), SNAP OUI of IANA.
 _IANA = b"\xaa\xaa\x03\x00\x00\x5e"
@@ -27,7 +27,8 @@ _NHRP = _IANA + b"\x00\x03"
 _LEGACY = _VPN + bytes(8)
 
 _VPN_LENGTH: Final = 16
-_RFC_LENGTH: Final = _VPN_LENGTH + len(_NHRP)
+#: Octets before ar$afn in the RFC form.
+RFC_LENGTH: Final = _VPN_LENGTH + len(_NHRP)
 
 #: Octets before ar$afn in the legacy form. Its lengths, offsets and checksum include them.
 LEGACY_LENGTH: Final = _VPN_LENGTH + len(_LEGACY)
@@ -86,14 +87,14 @@ def decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
     if payload[:3] != b"\xaa\xaa\x03":
         # ar$afn is 1 or 2, so it cannot be mistaken for LLC.
         return _PLAIN
-    known = _known.get(payload[:_RFC_LENGTH])
+    known = _known.get(payload[:RFC_LENGTH])
     if known is not None:
         return known
     found = _decapsulate(payload, oui)
     if found.form is _RFC_FORM:
         if len(_known) >= _KNOWN_HEADERS:
             _known.clear()
-        _known[payload[:_RFC_LENGTH]] = found
+        _known[payload[:RFC_LENGTH]] = found
     return found
 
 
@@ -103,12 +104,12 @@ def _decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
         return _PLAIN_AFTER_SNAP
     if snap != _VPN:
         raise MalformedPacket("vpn_bad_inner")
-    if len(payload) < _RFC_LENGTH:
+    if len(payload) < RFC_LENGTH:
         raise MalformedPacket("vpn_truncated")
     # Octet 8 is padding, ignored on receipt.
     index = int.from_bytes(payload[12:16], "big")
     if payload[16:24] == _NHRP:
-        return Encapsulation(Form.RFC, VPNID(payload[9:12], index), _RFC_LENGTH)
+        return Encapsulation(Form.RFC, VPNID(payload[9:12], index), RFC_LENGTH)
     form = _FORM_OF_MARK.get(payload[9:12])
     if form is None or payload[16:32] != _LEGACY:
         raise MalformedPacket("vpn_bad_inner")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from dataclasses import replace
+from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from zope.interface import implementer
@@ -22,13 +23,13 @@ from dmevpn.nhrp.authentication import (
     CLEARTEXT_SPI,
     CiscoAuthentication,
     failure,
-    with_authentication,
 )
-from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, Encapsulation, Form, header
-from dmevpn.nhrp.extensions import END, Authentication
-from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET
+from dmevpn.nhrp.constants import ExtensionType
+from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, RFC_LENGTH, Encapsulation, Form
+from dmevpn.nhrp.extensions import END, Authentication, Extension, VendorPrivate
+from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET, SIZE
 from dmevpn.nhrp.packet import ErrorIndication, Packet
-from dmevpn.nhrp.replay import ReplayGuard, is_challenge
+from dmevpn.nhrp.replay import ReplayGuard, is_challenge, is_proof
 from dmevpn.nhrp.wire import checksum
 
 __all__ = ["ALGORITHMS", "LARGEST_SPI", "EitherAuthentication", "Key", "KeyedAuthentication"]
@@ -39,8 +40,22 @@ ALGORITHMS: Final = {"hmac-sha-256": "sha256", "hmac-md5": "md5"}
 #: SPIs are 16 bits; 0 means nothing and 1 is the cleartext secret.
 LARGEST_SPI: Final = 0xFFFF
 
+_AUTHENTICATION = Struct("!HHHH")
+_TYPE: Final = 0x8000 | ExtensionType.AUTHENTICATION
+#: How the extensions begin before which it has its place.
+_NINE: Final = ExtensionType.NAT_ADDRESS.to_bytes(2, "big")
 #: Octets of the extension before the source address: header, two reserved octets, SPI.
-_SOURCE: Final = 8
+_SOURCE: Final = _AUTHENTICATION.size
+
+# A member of an enumeration takes longer to look up than a global variable.
+_RFC: Final = Form.RFC
+_PLAIN: Final = Form.PLAIN
+
+#: Lists of extensions whose octets are kept at hand; nearly all packets have one of a few.
+_KNOWN: Final = 512
+
+#: ar$pktsz, ar$chksum and ar$extoff.
+_LENGTHS = Struct("!HHH")
 
 
 class Key:
@@ -73,8 +88,12 @@ class Key:
         self._inner = hashlib.new(name, bytes([octet ^ 0x36 for octet in padded]))
         self._outer = hashlib.new(name, bytes([octet ^ 0x5C for octet in padded]))
 
+    def header(self, width: int) -> bytes:
+        """The octets of the extension before a source address of ``width`` octets."""
+        return _AUTHENTICATION.pack(_TYPE, _SOURCE - 4 + width + self.size, 0, self.spi)
+
     def hash(self, octets: bytes | bytearray) -> bytes:
-        """The HMAC of octets."""
+        """The HMAC (RFC 2104) of octets."""
         inner = self._inner.copy()
         inner.update(octets)
         outer = self._outer.copy()
@@ -113,58 +132,95 @@ class KeyedAuthentication:
             return packet.encode(form, vpn_id)
         key = self._signer
         width = len(packet.source_protocol)
-        source = station if len(station) == width else bytes(width)
-        blank = Authentication(key.spi, source + key.blank)
-        extensions = with_authentication(packet.extensions, blank)
-        if self._guard is not None:
-            extensions = self._guard.prove(extensions, packet, form, vpn_id, path)
-        data = bytearray(replace(packet, extensions=tuple(extensions)).encode(form, vpn_id))
-        start = len(header(form, vpn_id))
-        at_checksum = start + CHECKSUM
-        behind = extensions[extensions.index(blank) + 1 :]
-        end = len(data) - len(END) - sum([len(each.octets) for each in behind])
-        data[at_checksum : at_checksum + 2] = b"\0\0"
-        data[end - key.size : end] = key.hash(data[start:])
+        before, after = _around(packet.extensions)
+        first = b"".join(
+            (
+                before,
+                b"" if self._guard is None else self._guard.prove(packet, form, vpn_id, path),
+                key.header(width),
+                station if len(station) == width else bytes(width),
+            )
+        )
+        data = packet.encode(form, vpn_id)
         # The legacy form counts its headers in lengths, offsets and checksum.
-        total = checksum(bytes(data[0 if start == LEGACY_LENGTH else start :]))
-        data[at_checksum : at_checksum + 2] = total.to_bytes(2, "big")
-        return bytes(data)
+        start, counted = _start(form)
+        behind = len(data)
+        if packet.extensions or packet.bare_end:
+            behind -= len(END) + sum(map(len, packet.extensions))
+        offset = behind - start + counted
+        size = offset + len(first) + key.size + len(after)
+        head = data[start : start + SIZE]
+        rest = data[start + EXTENSIONS_OFFSET + 2 : behind] + first
+        blank = _LENGTHS.pack(size, 0, offset)
+        digest = key.hash(b"".join((head, blank, rest, key.blank, after)))
+        summed = (data[start - counted : start], head, blank, rest, digest, after)
+        total = checksum(b"".join(summed))
+        lengths = _LENGTHS.pack(size, total, offset)
+        return b"".join((data[:start], head, lengths, rest, digest, after))
 
     def verify(self, packet: Packet, encapsulation: Encapsulation, path: Path) -> None:
         """Accept the packet if its hash is that of a key of ours, and it is a new packet.
+
+        What proved that is taken out of it.
 
         :raises AuthenticationFailure: if it is not.
         :raises Handshake: if the neighbour has to show first that it is.
         """
         raw = packet.raw
-        offset = int.from_bytes(raw[EXTENSIONS_OFFSET : EXTENSIONS_OFFSET + 2], "big")
-        if encapsulation.offset == LEGACY_LENGTH:
-            offset -= LEGACY_LENGTH
-        for extension in packet.extensions:
+        offset = (raw[EXTENSIONS_OFFSET] << 8) + raw[EXTENSIONS_OFFSET + 1]
+        offset -= _start(encapsulation.form)[1]
+        extensions = packet.extensions
+        for index, extension in enumerate(extensions):  # noqa: B007 -- used behind the loop
             if type(extension) is Authentication:
                 break
-            offset += len(extension.octets)
+            offset += len(extension)
         else:
             raise failure(packet, None)
-        octets = extension.octets
-        key = self._keys.get(extension.spi)
+        key = self._keys.get(int.from_bytes(extension[6:_SOURCE], "big"))
         start = _SOURCE + len(packet.source_protocol)
-        if key is None or len(octets) != start + key.size:
+        if key is None or len(extension) != start + key.size:
             raise failure(packet, extension)
         begin = offset + start
-        expected = key.hash(
-            b"%b\0\0%b%b%b"
-            % (
-                raw[:CHECKSUM],
-                raw[CHECKSUM + 2 : begin],
-                key.blank,
-                raw[begin + key.size :],
-            )
-        )
-        if not hmac.compare_digest(octets[start:], expected):
+        end = begin + key.size
+        covered = (raw[:CHECKSUM], b"\0\0", raw[CHECKSUM + 2 : begin], key.blank, raw[end:])
+        expected = key.hash(b"".join(covered))
+        if not hmac.compare_digest(extension[start:], expected):
             raise failure(packet, extension)
         if self._guard is not None:
-            self._guard.check(packet, encapsulation, path, octets[_SOURCE:start])
+            self._guard.check(packet, encapsulation, path, extension[_SOURCE:start])
+        if index + 1 == len(extensions) or extensions[index + 1][:2] == _NINE:
+            # It is removed, like the proof before it: they concern nobody else. Where we would not
+            # put it ourselves, it stays, to keep its place.
+            first = index - 1 if index and is_proof(extensions[index - 1]) else index
+            packet.extensions = extensions[:first] + extensions[index + 1 :]
+
+
+def _start(form: Form) -> tuple[int, int]:
+    """Where ar$afn is, and how many octets before it the lengths and the checksum count."""
+    if form is _RFC:
+        return RFC_LENGTH, 0
+    if form is _PLAIN:
+        return 0, 0
+    return LEGACY_LENGTH, LEGACY_LENGTH
+
+
+@lru_cache(_KNOWN)
+def _around(extensions: tuple[Extension, ...]) -> tuple[bytes, bytes]:
+    """The octets of extensions before and behind the place of Authentication, without proofs.
+
+    Its place is kept; where it had none, it is before type 9, or last.
+    """
+    place = None
+    others: list[bytes] = []
+    for extension in extensions:
+        if type(extension) is Authentication:
+            place = len(others)
+        elif type(extension) is not VendorPrivate or not is_proof(extension):
+            others.append(extension)
+    if place is None:
+        nines = [index for index, each in enumerate(others) if each[:2] == _NINE]
+        place = nines[0] if nines else len(others)
+    return b"".join(others[:place]), b"".join(others[place:]) + END
 
 
 @implementer(IAuthenticator)

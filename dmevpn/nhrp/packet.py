@@ -134,9 +134,18 @@ class Packet:
         return None
 
     def extension_offset(self, extension: Extension) -> int:
-        """Offset of the header of one of our extensions."""
-        before = self.extensions[: self.extensions.index(extension)]
-        return self.extensions_offset + sum([len(each) for each in before])
+        """Offset of the header of one of our extensions.
+
+        Of a packet that was received it is looked for there: what authenticated it may have been
+        taken out since.
+        """
+        at = self.extensions_offset
+        if not self.raw:
+            before = self.extensions[: self.extensions.index(extension)]
+            return at + sum([len(each) for each in before])
+        while self.raw[at : at + len(extension)] != extension:
+            at += 4 + int.from_bytes(self.raw[at + 2 : at + 4], "big")
+        return at
 
     def encode(self, form: Form = Form.PLAIN, vpn_id: VPNID | None = None) -> bytes:
         """The whole GRE payload.

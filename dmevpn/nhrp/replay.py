@@ -30,10 +30,10 @@ from dmevpn.errors import AuthenticationFailure, Handshake
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.authentication import failure
 from dmevpn.nhrp.encapsulation import Encapsulation, Form
-from dmevpn.nhrp.extensions import Authentication, Extension, VendorPrivate
+from dmevpn.nhrp.extensions import Extension, VendorPrivate
 from dmevpn.nhrp.packet import Packet, PurgeReply, RequestOrReply
 
-__all__ = ["CHALLENGES", "RUNS", "WAITING", "WINDOW", "ReplayGuard", "is_challenge"]
+__all__ = ["CHALLENGES", "RUNS", "WAITING", "WINDOW", "ReplayGuard", "is_challenge", "is_proof"]
 
 #: Numbers below the highest that may still arrive, once each: packets overtake each other.
 WINDOW: Final = 256
@@ -53,17 +53,16 @@ CHALLENGES: Final = 1000.0
 WAITING: Final = 256
 _PATIENCE: Final = 1.0
 
-_PROOF: Final = b"\x01"
-_CHALLENGE: Final = b"\x02"
-_KINDS: Final = (_PROOF, _CHALLENGE)
-
-# Where the fields are in the octets of the extension, which begin with type and length.
-_KIND = slice(7, 8)
+# Type, length, OUI and kind of the extension, and where the fields behind them are.
+_PROOF: Final = b"\x00\x08\x00\x23" + DEFAULT_OUI + b"\x01"
+_CHALLENGE: Final = b"\x00\x08\x00\x23" + DEFAULT_OUI + b"\x02"
 _VPN = slice(8, 15)
 _FROM = slice(15, 23)
 _TO = slice(23, 31)
 _NUMBER = slice(31, 39)
-_LENGTH: Final = 39
+
+# A member of an enumeration takes longer to look up than a global variable.
+_PLAIN: Final = Form.PLAIN
 
 _RUN_LENGTH: Final = 8
 _UNKNOWN: Final = bytes(_RUN_LENGTH)
@@ -135,25 +134,10 @@ class ReplayGuard:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def prove(
-        self,
-        extensions: list[Extension],
-        packet: Packet,
-        form: Form,
-        vpn_id: VPNID | None,
-        path: Path,
-    ) -> list[Extension]:
-        """The extensions of a packet with our proof before Authentication, and nobody else's.
-
-        :param extensions: those, with Authentication among them.
-        """
-        others = []
-        for extension in extensions:
-            if type(extension) is VendorPrivate and _is_ours(extension):
-                if extension.octets[_KIND] == _CHALLENGE:
-                    return extensions
-            else:
-                others.append(extension)
+    def prove(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> bytes:
+        """The octets of our proof for a packet; a challenge is its own."""
+        if type(packet) is PurgeReply and is_challenge(packet):
+            return next(each for each in packet.extensions if is_proof(each))
         neighbour = self._paths.get(path.peer)
         if neighbour is None:
             self._keep(packet, form, vpn_id, path)
@@ -162,12 +146,7 @@ class ReplayGuard:
             run = neighbour.run
             neighbour.sent += 1
             number = neighbour.sent.to_bytes(8, "big")
-        proof = _extension(_PROOF, _vpn(form, vpn_id), self._run, run, number)
-        for index, extension in enumerate(others):
-            if type(extension) is Authentication:
-                others.insert(index, proof)
-                break
-        return others
+        return b"".join((_PROOF, _vpn(form, vpn_id), self._run, run, number))
 
     def _keep(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
         """Remember a packet that will be refused, since it does not say for whom it is."""
@@ -186,28 +165,27 @@ class ReplayGuard:
         :raises AuthenticationFailure: if it is not, or has no proof.
         :raises Handshake: if its sender does not know our run, or tells us its own.
         """
-        proof = next(
-            (e for e in packet.extensions if type(e) is VendorPrivate and _is_ours(e)), None
-        )
-        if proof is None:
+        for proof in packet.extensions:
+            if type(proof) is VendorPrivate and is_proof(proof):
+                break
+        else:
             raise failure(packet, None)
-        octets = proof.octets
-        vpn = octets[_VPN]
+        vpn = proof[_VPN]
         if vpn != _vpn(encapsulation.form, encapsulation.vpn_id):
             raise failure(packet, proof, "replayed")
-        run = octets[_FROM]
+        run = proof[_FROM]
         if run == self._run and path.peer != path.local:
             # Thrown back at us by somebody else.
             raise AuthenticationFailure("replayed")
-        if octets[_KIND] == _CHALLENGE:
-            raise self._challenged(octets, path)
-        if octets[_TO] != self._run:
+        if proof.startswith(_CHALLENGE):
+            raise self._challenged(proof, path)
+        if proof[_TO] != self._run:
             self._unproven.inc()
-            raise self._challenge(packet, encapsulation, path, octets)
+            raise self._challenge(packet, encapsulation, path, proof)
         neighbour = self._neighbours.get(run)
         if neighbour is None:
             neighbour = self._add(run)
-        if not neighbour.take(int.from_bytes(octets[_NUMBER], "big")):
+        if not neighbour.take(int.from_bytes(proof[_NUMBER], "big")):
             # No Error Indication: networks duplicate packets, and that one would end the request
             # of the first copy.
             raise AuthenticationFailure("replayed")
@@ -252,6 +230,7 @@ class ReplayGuard:
             return Handshake(())
         self._challenges.inc()
         form, vpn_id, _ = encapsulation
+        told = (_CHALLENGE, octets[_VPN], self._run, octets[_FROM], octets[_TO])
         challenge = PurgeReply(
             source_nbma=packet.source_nbma,
             source_protocol=packet.source_protocol,
@@ -259,9 +238,7 @@ class ReplayGuard:
             protocol_type=packet.protocol_type,
             snap=packet.snap,
             request_id=packet.request_id if isinstance(packet, RequestOrReply) else 0,
-            extensions=(
-                _extension(_CHALLENGE, octets[_VPN], self._run, octets[_FROM], octets[_TO]),
-            ),
+            extensions=(VendorPrivate.of_octets(b"".join(told)),),
         )
         return Handshake(((challenge, form, vpn_id, path),))
 
@@ -291,25 +268,18 @@ class ReplayGuard:
         return allowed
 
 
+def is_proof(extension: Extension) -> bool:
+    """Whether an extension is a neighbour's proof or challenge, which goes no further."""
+    return extension.startswith((_PROOF, _CHALLENGE))
+
+
 def is_challenge(packet: Packet) -> bool:
     """Whether a packet of ours is a challenge, which only keys can sign."""
-    return type(packet) is PurgeReply and any(
-        type(each) is VendorPrivate and _is_ours(each) and each.octets[_KIND] == _CHALLENGE
-        for each in packet.extensions
-    )
-
-
-def _is_ours(extension: VendorPrivate) -> bool:
-    octets = extension.octets
-    return len(octets) == _LENGTH and octets[4:7] == DEFAULT_OUI and octets[_KIND] in _KINDS
+    return any(each.startswith(_CHALLENGE) for each in packet.extensions)
 
 
 def _vpn(form: Form, vpn_id: VPNID | None) -> bytes:
     """The VPN that a packet names, seven octets."""
-    if vpn_id is None or form is Form.PLAIN:
+    if vpn_id is None or form is _PLAIN:
         return _NO_VPN
     return vpn_id.oui + vpn_id.index.to_bytes(4, "big")
-
-
-def _extension(kind: bytes, vpn: bytes, run: bytes, to: bytes, number: bytes) -> VendorPrivate:
-    return VendorPrivate(DEFAULT_OUI, b"%b%b%b%b%b" % (kind, vpn, run, to, number))

@@ -200,6 +200,29 @@ def test_place() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("extensions", "left"),
+    [
+        ((ResponderAddress(),), (ResponderAddress(),)),
+        ((ResponderAddress(), NATAddress()), (ResponderAddress(), NATAddress())),
+        ((Authentication(1, b"x"), ResponderAddress()), None),
+    ],
+)
+def test_taken_out(extensions: tuple[Extension, ...], left: tuple[Extension, ...] | None) -> None:
+    """What was checked concerns nobody else; only in an unusual place it stays to keep that."""
+    packet = decode(sign(replace(REQUEST, extensions=extensions)))
+    offsets = [packet.extension_offset(each) for each in packet.extensions]
+    came = packet.extensions
+    KEYED.verify(packet, PLAIN, PATH)
+    assert packet.extensions == (came if left is None else left)
+    # Errors point at the octets of the packet as it came.
+    for extension, offset in zip(came, offsets, strict=True):
+        if extension in packet.extensions:
+            assert packet.extension_offset(extension) == offset
+    again = decode(sign(packet))
+    assert [type(each) for each in again.extensions] == [type(each) for each in came]
+
+
 def test_made_anew_for_the_next_hop() -> None:
     """A server that passes a packet on signs for itself, with its own address and key."""
     came = decode(sign(REQUEST, KeyedAuthentication(VECTOR_KEY)))
