@@ -48,6 +48,7 @@ def controller() -> FakeController:
         "vpns": [
             {"vpn": 1, "roles": ["hub"], "members": 2, "macs": 7, "shortcuts": 0, "pending": 0},
             {"vpn": 2, "roles": ["spoke"], "members": 0, "macs": 0, "shortcuts": 5, "pending": 1},
+            {"vpn": None, "roles": ["x"], "members": 1, "macs": 0, "shortcuts": 0, "pending": 0},
         ],
         "members": [member(3), member(4)],
         "registrations": [
@@ -92,8 +93,8 @@ def test_everything(controller: FakeController) -> None:
     assert found["dmevpn_resolution_seconds_bucket"] == {("0.1",): 2, ("+Inf",): 3}
     assert found["dmevpn_resolution_seconds_sum"] == {(): 4.5}
     assert found["dmevpn_fdb_entries"] == {("hold", "2"): 9}
-    assert found["dmevpn_vpn_macs"] == {("1",): 7, ("2",): 0}
-    assert found["dmevpn_vpn_shortcuts"] == {("1",): 0, ("2",): 5}
+    assert found["dmevpn_vpn_macs"] == {("-",): 0, ("1",): 7, ("2",): 0}
+    assert found["dmevpn_vpn_shortcuts"] == {("-",): 0, ("1",): 0, ("2",): 5}
     assert found["dmevpn_registration_up"] == {("10.0.0.1", "2"): 1, ("10.0.0.9", "2"): 0}
     assert found["dmevpn_member_rx_bytes_total"] == {
         ("10.0.0.3", "100", "1"): 300,
