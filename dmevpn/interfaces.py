@@ -136,6 +136,9 @@ class ILink(Interface):
     def send(packet: Any, path: Path) -> None:
         """Encapsulate, authenticate and send a packet to ``path.peer``."""
 
+    def names_vpn(path: Path) -> bool:
+        """Whether packets to ``path.peer`` name the VPN."""
+
     def form(path: Path) -> Any:
         """The Form in which packets go to ``path.peer``; plain if it cannot name the VPN."""
 

@@ -103,8 +103,8 @@ class Responder:
             # What a prefix says is true of many stations, and may change for each of them.
             if binding is not None and binding.prefix_length is None:
                 flags |= _STABLE
-            # Whoever can be named here registered under a VPN header, so it is VPN-aware.
-            extensions = self._replies.extensions(packet, path, VPN_AWARE)
+            aware = binding is None or self._is_aware(binding)
+            extensions = self._replies.extensions(packet, path, VPN_AWARE if aware else 0)
         if packet.flags & _NAT:
             extensions = self._with_translated(extensions, cies, binding)
         self._link.send(packet.reply(cies, flags=flags, extensions=extensions), way)
@@ -116,6 +116,13 @@ class Responder:
         return (aware is not None and aware.source & VPN_AWARE != 0) or self._link.form(
             path
         ) is not Form.RFC
+
+    def _is_aware(self, binding: Binding) -> bool:
+        """Whether the station of a binding can name VPNs: it did so when it registered."""
+        if self._vpn is None or binding.vtep is None:
+            return True
+        path = binding.path
+        return self._link.names_vpn(Path(binding.vtep.nbma) if path is None else path)
 
     def find(self, protocol: bytes) -> tuple[Binding, VTEP | None, int] | None:
         """Who vouches for an address, where it is, and for how many seconds that holds.

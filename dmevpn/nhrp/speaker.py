@@ -76,6 +76,13 @@ class _VPN:
         self.sent[packet.packet_type].inc()
         self._speaker.send(packet, self.vpn_id, path)
 
+    def names_vpn(self, path: Path) -> bool:
+        """Whether packets to ``path.peer`` name the VPN."""
+        speaker = self._speaker
+        if speaker.peers.get(path.peer) is None and not speaker.naming.by_key:
+            return self.vpn_id is not None
+        return self.form(path) not in (None, _PLAIN)
+
     def form(self, path: Path) -> Form | None:
         """The form in which packets go to ``path.peer``; None: it cannot have any."""
         return self._speaker.naming.form(self.vpn_id, path)

@@ -76,6 +76,9 @@ class Link:
     def send(self, packet: Packet, path: Path) -> None:
         self.sent.append((packet, path))
 
+    def names_vpn(self, path: Path) -> bool:
+        return True
+
     def form(self, path: Path) -> Form:
         return Form.RFC
 

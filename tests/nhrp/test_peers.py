@@ -379,6 +379,22 @@ def test_who_need_not_say_that_it_can_name_vpns(hub: World) -> None:
     assert answer(hub, request.encode())[1].cies[0].code == CIECode.SUCCESS
 
 
+def test_whether_the_target_can_name_vpns(hub: World) -> None:
+    """An answer says so (RFC 2735 §3.3), by the form in which the target registered."""
+    capabilities = DeviceCapabilities(1, 0)
+    request = decode_payload(octets("V20"))[1]
+    assert request.extension(DeviceCapabilities) == capabilities
+    hub.receive(octets("L01"))
+    asked = replace(request, destination_protocol=STATION_A)
+    expected = {"legacy": 1, "rfc": 0}
+    for daemon, target in expected.items():
+        if daemon == "rfc":
+            configure(hub, SITE_A, daemon, VPN7)
+        _, reply = answer(hub, asked.encode(Form.RFC, VPN7), TO_B)
+        assert reply.cies[0].code == 0
+        assert reply.extension(DeviceCapabilities) == DeviceCapabilities(1, target)
+
+
 @pytest.mark.parametrize(("name", "code"), [("P05", 17), ("P07", 16), ("P02", 10)])
 def test_silence(name: str, code: int) -> None:
     """`vpn-errors no` says nothing about VPNs; other errors are answered."""

@@ -275,6 +275,16 @@ def is_signed(vector: Vector) -> None:
     assert tables(world) == before
 
 
+def is_translated(vector: Vector) -> None:
+    """Registered where it is; and from behind an address translation, exactly V06 tells it."""
+    registers(None, HUB_IP, CLIENT_IP, None)(vector)
+    world = hub(SECRET)
+    assert world.receive(vector.octets, Path(OUTSIDE, HUB)) == [octets("V06")]
+    found = world.caches[None, HUB_IP].lookup(CLIENT_IP)
+    assert found is not None and found.vtep == VTEP(OUTSIDE, None)
+    assert found.nat and found.claimed == SITE_A
+
+
 def registers_three(vector: Vector) -> None:
     """Three MACs, each with its VTEP and holding time."""
     world, reply = answered(vector)
@@ -579,7 +589,7 @@ SCENES: dict[str, Callable[[Vector], None]] = {
     **{name: carried(1000) for name in ["G02", "G03", "G10"]},
     "V03": learns(TARGET_IP, AT_B, 3601),
     "V04": learns_that_there_is_none,
-    "V05": registers(None, HUB_IP, CLIENT_IP, None),
+    "V05": is_translated,
     "V06": is_registered,
     "V07": is_refused,
     "V08": exactly("V09"),
