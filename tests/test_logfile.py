@@ -153,7 +153,7 @@ def test_daemon(tmp_path: Path) -> None:
     twistd = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", f"--logfile={log}"]
     daemon = subprocess.Popen([*twistd, "dmevpn", "--config", str(tmp_path / "x.conf")])
     try:
-        eventually("admin socket", (tmp_path / "x.sock").exists)
+        eventually("admin socket", (tmp_path / "x.sock").exists, timeout=30)
         daemon.send_signal(signal.SIGUSR1)
         eventually("rotated log", (tmp_path / "x.log.1").exists)
     finally:
