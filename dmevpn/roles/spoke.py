@@ -32,13 +32,14 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import PacketType
-from dmevpn.nhrp.packet import Packet, PurgeRequest
+from dmevpn.nhrp.packet import Packet, PurgeRequest, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.speaker import Speaker
+from dmevpn.nhrp.traffic import target
 from dmevpn.roles.rows import CacheWatcher, Watchers
 
 __all__ = ["SpokeRole", "derive_station"]
@@ -77,6 +78,7 @@ class SpokeRole:
             PacketType.PURGE_REQUEST,
             PacketType.PURGE_REPLY,
             PacketType.ERROR_INDICATION,
+            PacketType.TRAFFIC_INDICATION,
         }
     )
 
@@ -333,7 +335,14 @@ class SpokeRole:
     # --- wire (IStation) ------------------------------------------------------------------
 
     def packet_received(self, packet: Packet, path: Path) -> bool:
-        """Replies and errors go to whoever asked, purges to the cache."""
+        """Replies and errors go to whoever asked, purges to the cache, detours make us ask."""
+        if len(packet.destination_protocol or packet.source_protocol) != len(self.station):
+            return False  # of IPv4 or IPv6 in the same VPN
+        if isinstance(packet, TrafficIndication):
+            mac = target(packet)
+            if mac is not None:
+                self.resolution.resolve(mac)
+            return True
         if isinstance(packet, PurgeRequest):
             for client in self.registrations:
                 client.purge_received(packet, path)

@@ -10,7 +10,7 @@ from dmevpn.addresses import VTEP, Path, parse_ip
 from dmevpn.config.model import AuthenticationPlan
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import ProtocolType, PurgeFlag
-from dmevpn.nhrp.packet import PurgeRequest
+from dmevpn.nhrp.packet import PurgeRequest, TrafficIndication
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
 from tests.world import World, mac
@@ -50,6 +50,30 @@ def test_two_stations_end_up_on_a_shortcut(world: World) -> None:
     world.speak(one, A, B)
     assert world.switch.members[one.vtep].rx_packets == before
     assert two.received[-1] == B + A
+
+
+def test_a_traffic_indication_makes_a_spoke_ask(world: World) -> None:
+    """Whoever says that a frame took a detour gets a question asked, and nothing else."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    world.speak(two, B)
+    world.run(0.5)
+    assert world.path(one, B) == world.hub.address
+    assert one.machine.node is not None
+    spoke = one.machine.node.spokes["vx1"]
+    indication = TrafficIndication(
+        source_nbma=world.hub.address,
+        source_protocol=mac(0x77),
+        destination_protocol=A,
+        protocol_type=ProtocolType.MAC,
+        contents=B + A + b"\x08\x00",
+    )
+    assert spoke.packet_received(indication, Path(world.hub.address))
+    world.run(0.5)
+    assert world.path(one, B) == two.vtep
+    indication.contents = b"\xff" * 6 + A
+    assert spoke.packet_received(indication, Path(world.hub.address))
+    assert spoke.cache.lookup(b"\xff" * 6) is None
 
 
 def test_an_idle_shortcut_is_withdrawn(world: World) -> None:
