@@ -163,6 +163,8 @@ class Layer3Station:
         for client in self.registrations:
             client.stop()
         self._speaker.peers.claim(self, {})
+        # Whoever was told of us or of the networks behind us is told that they are gone.
+        self.cache.remove_if(lambda binding: binding.kind is Kind.LOCAL, "stopped")
         self.server.dismiss()
         self._speaker.detach(self.plan.vpn, self)
         self.resolution.close()

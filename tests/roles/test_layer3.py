@@ -9,6 +9,7 @@ from twisted.internet.error import DNSLookupError
 from dmevpn.addresses import VTEP, parse_ip, parse_prefix
 from dmevpn.dataplane.memory_layer3 import MemoryTunnel
 from dmevpn.nhrp.cache import Kind
+from dmevpn.nhrp.prefixes import key_of
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.lookup import REFRESH
 from tests.layer3 import Layer3Machine, Layer3World
@@ -95,12 +96,17 @@ def device_hub(world: Layer3World, more: str = "") -> Layer3Machine:
     return world.add(HUB, f"shortcut redirect non-caching {more}", device=device)
 
 
+def device_spoke_text(number: int) -> str:
+    """What such a spoke is told."""
+    return f"""map 10.255.255.1/24 {HUB} register map 2001:db8::1/64 {HUB} register
+        shortcut-target 192.168.{number}.0/24 shortcut"""
+
+
 def device_spoke(world: Layer3World, number: int, more: str = "") -> Layer3Machine:
     """A spoke whose kernel forwards, with a network behind it."""
     return world.add(
         f"10.0.0.{number}",
-        f"""map 10.255.255.1/24 {HUB} register map 2001:db8::1/64 {HUB} register
-        shortcut-target 192.168.{number}.0/24 shortcut {more}""",
+        f"{device_spoke_text(number)} {more}",
         device=(f"10.255.255.{number}/24", f"2001:db8::{number}/64"),
     )
 
@@ -268,3 +274,92 @@ def test_a_reload_restarts_what_changed(world: Layer3World) -> None:
     world.run(1)
     assert machine.node.speakers["gre1"] is speaker
     assert machine.station().registrations == []
+
+
+# --- networks behind stations -------------------------------------------------------------------
+
+
+def routed(world: Layer3World) -> tuple[Layer3Machine, Layer3Machine, Layer3Machine]:
+    """A hub and two spokes with networks behind them, routed by way of the hub."""
+    centre, two, three = device_hub(world), device_spoke(world, 2), device_spoke(world, 3)
+    for number in (2, 3):
+        behind = parse_prefix(f"192.168.{number}.0/24")
+        tunnel(centre).others[behind] = parse_ip(f"10.255.255.{number}")
+    for machine in (two, three):
+        tunnel(machine).others[parse_prefix("192.168.0.0/16")] = parse_ip("10.255.255.1")
+    world.run(1)
+    return centre, two, three
+
+
+def test_a_network_behind_a_spoke(world: Layer3World) -> None:
+    """The hub passes the question on by its routes; the answer is the whole network."""
+    centre, two, three = routed(world)
+    inside = parse_ip("192.168.3.7")
+    assert tunnel(two).send(inside) == centre.address
+    tunnel(centre).listener.detour_seen(data_packet("192.168.2.5", "192.168.3.7"), two.address)
+    world.run(0.5)
+    network = parse_prefix("192.168.3.0/24")
+    assert tunnel(two).routes == {network: parse_ip("10.255.255.3")}
+    assert tunnel(two).send(inside) == tunnel(two).send(parse_ip("192.168.3.99")) == three.address
+    binding = two.station().cache.lookup(key_of(*network))
+    assert binding is not None and (binding.kind, binding.vtep) == (
+        Kind.CACHED,
+        VTEP(three.address, None),
+    )
+    asked = two.metrics.value("resolutions_asked")
+    two.station().resolution.resolve(parse_ip("192.168.3.200"))
+    assert two.metrics.value("resolutions_asked") == asked, "that is known already"
+    assert tunnel(centre).routes == {}
+
+
+def test_a_network_that_goes(world: Layer3World) -> None:
+    """When its spoke stops, whoever was told of its network is told that it is gone."""
+    centre, two, three = routed(world)
+    ask(world, two, "192.168.3.7")
+    assert tunnel(two).routes
+    assert three.node is not None
+    three.node.stopService()
+    world.run(1)
+    assert tunnel(two).routes == {}
+    assert tunnel(two).send(parse_ip("192.168.3.7")) == centre.address
+
+
+def test_a_network_in_use_is_renewed(world: Layer3World) -> None:
+    """By asking for the address that was asked for at first; an unused one lapses."""
+    _, two, three = routed(world)
+    text = device_spoke_text(3).replace("/24 shortcut", "/24 holding-time 60 shortcut")
+    world.restart(three, text)
+    world.run(1)
+    ask(world, two, "192.168.3.7")
+    for _ in range(40):
+        tunnel(two).send(parse_ip("192.168.3.99"))
+        world.run(5, step=0.5)
+    assert tunnel(two).routes == {parse_prefix("192.168.3.0/24"): parse_ip("10.255.255.3")}
+    world.run(70, step=0.5)
+    assert tunnel(two).routes == {}
+
+
+def test_a_map_leads_to_a_network(world: Layer3World) -> None:
+    """Without kernels that forward, the hub is told by its file where a network is."""
+    hub(world, "map 192.168.3.0/24 10.0.0.3 map 2001:db8:3::/48 10.0.0.3")
+    two = spoke(world, 2)
+    spoke(world, 3, "shortcut-target 192.168.3.0/24 shortcut-target 2001:db8:3::/48")
+    world.run(1)
+    for address, network, next_hop in (
+        ("192.168.3.7", "192.168.3.0/24", "10.255.255.3"),
+        ("2001:db8:3::7", "2001:db8:3::/48", "2001:db8::3"),
+    ):
+        ask(world, two, address)
+        octets = len(parse_ip(address))
+        binding = two.station(octets).cache.lookup(key_of(*parse_prefix(network)))
+        assert binding is not None and binding.next_hop == parse_ip(next_hop)
+
+
+def test_nobody_leads_there(world: Layer3World) -> None:
+    """The hub says so, and the question is not asked again at once."""
+    hub(world)
+    two = spoke(world, 2)
+    world.run(1)
+    ask(world, two, "192.168.3.7")
+    found = two.known("192.168.3.7")
+    assert found is not None and found.kind is Kind.NEGATIVE
