@@ -111,7 +111,6 @@ _HUB = frozenset({Context.HUB})
 _DATA = _SPOKE | _HUB
 _ANY = _CONTROL | _DATA
 
-_LAYER_3 = "layer-3 shortcuts are not part of this release"
 _NOT_YET = "not part of this release"
 
 _PEERS = (
@@ -439,10 +438,10 @@ _ROWS = (
     ),
     Keyword(
         name="non-caching",
-        help="Keep no answer that only passes through us.",
+        help="Keep no answer that only passes through us. We never do; the word is for files of"
+        " OpenNHRP.",
         contexts=_CONTROL,
         inherited=True,
-        reload=Reload.LAYER_3,
     ),
     Keyword(
         name="route-table",
@@ -526,7 +525,7 @@ _ROWS = (
         help="Answer for the addresses of this interface.",
         contexts=_ANY,
         inherited=True,
-        no_effect=_LAYER_3,
+        no_effect="name the interface's networks with shortcut-target",
     ),
     Keyword(
         name="multicast",
@@ -535,7 +534,7 @@ _ROWS = (
         arguments=(Argument(name="dynamic|nhs|ADDR", convert=a.multicast, example="dynamic"),),
         repeatable=True,
         inherited=True,
-        no_effect=_LAYER_3,
+        no_effect="packets to groups are not copied in this release",
     ),
 )
 

@@ -29,7 +29,7 @@ __all__ = ["layer3_plans", "speaks_layer3"]
 #: Keywords that are about one VPN: that of the ``vpn-id`` before them.
 _OF_A_VPN: Final = ("protocol-address", "map", "dynamic-map", "shortcut-target")
 #: Keywords that are about all VPNs of the interface.
-_OF_ALL: Final = ("shortcut", "redirect", "non-caching", "route-table")
+_OF_ALL: Final = ("shortcut", "redirect", "route-table")
 
 _FAMILIES: Final = {4: "IPv4", 16: "IPv6"}
 
@@ -85,7 +85,6 @@ def layer3_plans(
                 targets=_targets(found, instance, families),
                 shortcut=last(everywhere, "shortcut") is not None,
                 redirect=last(everywhere, "redirect") is not None,
-                caching=last(everywhere, "non-caching") is None,
                 route_table=value(everywhere, "route-table", MAIN_TABLE),
             )
         )

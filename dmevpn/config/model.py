@@ -224,8 +224,6 @@ class Layer3Plan:
     """Whether a Traffic Indication makes us ask for the way."""
     redirect: bool = False
     """Whether we send Traffic Indications about packets that go out where they came in."""
-    caching: bool = True
-    """Whether an answer that passes through us may be kept."""
     route_table: int = MAIN_TABLE
     """Routing table of shortcut routes."""
 

@@ -188,8 +188,10 @@ class Layer3Role:
         named = plan.prefix_length == network.max_prefixlen or (
             network.network_address.packed != plan.protocol
         )
-        # Of a network only OpenNHRP's servers take a registration: by its broadcast address.
-        anybody = network.broadcast_address.packed if network.version == 4 else b""
+        # Whoever serves the network: OpenNHRP takes a registration by its broadcast address, FRR by
+        # the client's own, as RFC 2332 §5.2.3 has it, and IPv6 has no broadcast.
+        broadcast = network.version == 4 and plan.peer != "frr"
+        anybody = network.broadcast_address.packed if broadcast else b""
         return Server(
             protocol=plan.protocol if named else b"",
             network=plan.protocol,

@@ -61,7 +61,6 @@ def test_a_spoke_of_opennhrp():
             ),
             shortcut=True,
             redirect=True,
-            caching=False,
             route_table=9,
         ),
     )

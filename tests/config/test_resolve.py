@@ -111,8 +111,8 @@ def test_original_hub():
         HubPlan(interface="tunnel2", controller="tunnel1", vpns=((1, 1),)),
     )
     assert checked(ORIGINAL_HUB).messages == [
-        "x.conf:6: warning: shortcut-destination has no effect (layer-3 shortcuts are not part of"
-        " this release) near 'shortcut-destination'",
+        "x.conf:6: warning: shortcut-destination has no effect (name the interface's networks with"
+        " shortcut-target) near 'shortcut-destination'",
         "x.conf:8: warning: no vpn-id: shortcut-destination, l2learnonly, controller of this"
         " interface have no effect near 'eth1'",
     ]
