@@ -14,7 +14,8 @@ import errno
 import socket
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dmevpn.addresses import Path, format_address
@@ -64,6 +65,19 @@ class _PacketSocket(DatagramReader[tuple[bytes, bytes]]):
 
     def deliver(self, datagram: tuple[bytes, bytes]) -> None:
         self._port.datagram_received(*datagram)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has given us up; not for good if our device went down.
+
+        That is an error of the socket without anything to read, which reactors that poll take for
+        its end. Asking for the error takes it away.
+        """
+        error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            self.count_error(OSError(error, reason.getErrorMessage()))
+            self._port.read_on(self)
+        else:
+            self.close()
 
 
 @implementer(IDatagramTransport, IControlDeviceListener)
@@ -142,6 +156,10 @@ class PacketPort(GREEndpoint):
             self._socket.close()
             self._socket = None
         return succeed(None)
+
+    def read_on(self, reader: IReadDescriptor) -> None:
+        """Have the reactor read the socket again."""
+        self._reactor.addReader(reader)
 
     def datagram_received(self, payload: bytes, link_address: bytes) -> None:
         """Hand a payload to the receiver; never raises."""

@@ -115,11 +115,15 @@ class DatagramReader(Generic[T]):
             except OSError as error:
                 # An ICMP error about something sent, a device that went down, or a shortage of
                 # memory: it concerns the past, and what is queued behind it is to be read.
-                self._metrics.counter("receive_errors", error=error_name(error)).inc()
+                self.count_error(error)
                 continue
             self.deliver(datagram)
             if self.closed:
                 return
+
+    def count_error(self, error: OSError) -> None:
+        """Count an error that the socket reported instead of a datagram."""
+        self._metrics.counter("receive_errors", error=error_name(error)).inc()
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor is about to end, or has given us up."""

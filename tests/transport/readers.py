@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
 __all__ = ["Readers"]
 
 
@@ -23,11 +26,23 @@ class Readers:
         self.readers.remove(reader)
 
     def run_ready(self, seconds: float) -> bool:
-        """Let every reader that has something to read do so; whether one had."""
-        ready, _, _ = select.select(self.readers, [], [], seconds)
-        for reader in ready:
-            # A reader may have been closed by the one before.
-            if reader in self.readers:
+        """Let every reader that has something to read do so; whether one had.
+
+        As Twisted's reactors that poll: an error without data ends the connection.
+        """
+        poll = select.poll()
+        readers = {reader.fileno(): reader for reader in self.readers}
+        for number in readers:
+            poll.register(number, select.POLLIN)
+        ready = poll.poll(seconds * 1000)
+        for number, event in ready:
+            reader = readers[number]
+            if reader not in self.readers:
+                continue  # closed by one before
+            if event & (select.POLLERR | select.POLLHUP) and not event & select.POLLIN:
+                self.removeReader(reader)
+                reader.connectionLost(Failure(ConnectionLost()))  # type: ignore[no-untyped-call]
+            else:
                 reader.doRead()
         return bool(ready)
 
