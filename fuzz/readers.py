@@ -10,6 +10,7 @@ from typing import ClassVar
 from dmevpn.config.grammar import KEYWORDS
 from dmevpn.config.parser import mask_secrets
 from dmevpn.config.resolve import check
+from dmevpn.dataplane import ip_messages
 from dmevpn.dataplane.links import parse_links
 from dmevpn.dataplane.neighbours import (
     bridge_add,
@@ -75,7 +76,7 @@ class Netlink(_Stateless):
 
     name: ClassVar[str] = "netlink"
     tokens: ClassVar[tuple[bytes, ...]] = tuple(
-        each.to_bytes(2, "little") for each in (16, 17, 18, 20, 28, 29, 30, 7, 10)
+        each.to_bytes(2, "little") for each in (16, 17, 18, 20, 24, 25, 28, 29, 30, 64, 7, 10)
     )
 
     def seeds(self) -> Iterator[bytes]:
@@ -86,9 +87,13 @@ class Netlink(_Stateless):
             flood_append(7, bytes(6), nbma),
             bridge_add(7, station),
             bridge_delete(7, station, 12),
+            ip_messages.neighbour_set(7, nbma, nbma),
+            ip_messages.route_add(7, nbma, 24, nbma, 254),
+            ip_messages.route_delete(7, bytes(16), 64, 254),
+            ip_messages.probes_set(7, 2, ip_messages.Probes(3, 0, 0)),
         ):
             front = (16 + len(message.body)).to_bytes(4, "little")
-            for kind in (message.type, 16, 20, 30):
+            for kind in (message.type, 16, 20, 24, 28, 30, 64):
                 yield front + kind.to_bytes(2, "little") + bytes(10) + message.body
         yield VECTORS["G04"].octets
 
@@ -98,6 +103,10 @@ class Netlink(_Stateless):
         list(parse_entries(data))
         parse_miss(data)
         list(parse_links(data))
+        list(ip_messages.parse_neighbours(data))
+        list(ip_messages.parse_routes(data))
+        ip_messages.parse_question(data)
+        ip_messages.parse_probes(data, 7)
         parse_attributes(data)
         with suppress(MalformedPacket):
             split_ipv4(memoryview(data))

@@ -113,7 +113,8 @@ def _instances(found: Findings, block: InterfaceConfig, oui: bytes) -> Iterable[
             instance = instances[index] = _Instance(VPNID(oui, cast(int, index)))
         if governor is not None:
             instance.governors.add(governor)
-        instance.statements.append(statement)
+        if len(cast(tuple[bytes, int], statement.arguments[0])[0]) in _FAMILIES:
+            instance.statements.append(statement)
     return instances.values()
 
 

@@ -151,6 +151,11 @@ def _u32(value: int) -> bytes:
     return _U32.pack(value)
 
 
+def _number(data: bytes | None) -> int:
+    """The number in an attribute; 0 if it is absent or cut short."""
+    return int(_U32.unpack_from(data)[0]) if data is not None and len(data) >= 4 else 0
+
+
 # --- neighbours -----------------------------------------------------------------------------
 
 
@@ -283,13 +288,12 @@ def parse_routes(data: bytes) -> Iterator[Route]:
             continue
         found = parse_attributes(body, _ROUTE.size)
         octets = 4 if family == socket.AF_INET else 16
-        number = found.get(_RTA_TABLE)
         yield Route(
             found.get(_RTA_DST, bytes(octets)),
             length,
             found.get(_RTA_GATEWAY, b""),
-            _U32.unpack(found.get(_RTA_OIF, bytes(4)))[0],
-            _U32.unpack(number)[0] if number else table,
+            _number(found.get(_RTA_OIF)),
+            _number(found.get(_RTA_TABLE)) or table,
             protocol == OURS,
             kind == _RTN_UNICAST,
         )
@@ -329,7 +333,7 @@ def parse_probes(data: bytes, ifindex: int) -> Probes | None:
         if found.get(_NDTPA_IFINDEX) == _u32(ifindex):
             return Probes(
                 *(
-                    _U32.unpack(found.get(each, bytes(4)))[0]
+                    _number(found.get(each))
                     for each in (_NDTPA_APP_PROBES, _NDTPA_UCAST_PROBES, _NDTPA_MCAST_PROBES)
                 )
             )

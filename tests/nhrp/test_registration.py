@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode, ErrorCode
+from dmevpn.nhrp.extensions import ResponderAddress
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeRequest,
@@ -411,3 +413,40 @@ def test_a_reply_with_other_cies_is_read_as_a_whole(world: World) -> None:
     world.requests.reply_received(reply, TO_HUB)
     assert world.client.state is State.REFUSED
     world.client.stop()
+
+
+def test_a_server_that_is_known_by_name_and_an_address_that_may_move() -> None:
+    """The request goes to the server's address; without U it names the whole address."""
+    station, server = parse_ip("10.0.0.10"), parse_ip("10.0.0.1")
+    world = World()
+    client = RegistrationClient(
+        clock=world.clock,
+        jitter=no_jitter,
+        outstanding=world.requests,
+        link=world.link,
+        path=TO_HUB,
+        station=station,
+        vtep=VTEP(TO_HUB.local, None),
+        destination=server,
+        unique=False,
+        holding_time=HOLDING_TIME,
+        mtu=1400,
+        metrics=world.metrics,
+        on_change=lambda client, old, new: None,
+    )
+    client.start()
+    request = world.request()
+    assert (request.source_protocol, request.destination_protocol) == (station, server)
+    assert request.source_subaddress == b""
+    assert request.flags == 0
+    assert [each.prefix_length for each in request.cies] == [32]
+    assert client.server == b""
+    responder = ResponderAddress((CIE(nbma=HUB, protocol=server),))
+    reply = request.reply(extensions=(responder,))
+    assert world.requests.reply_received(reply, TO_HUB)
+    assert client.usable and client.server == server
+    client.stop()
+    purge = world.link.take()[-1]
+    assert isinstance(purge, PurgeRequest)
+    assert (purge.destination_protocol, purge.cies[0].protocol) == (server, station)
+    world.requests.close()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import fail, succeed
 from twisted.internet.error import DNSLookupError
 
 from dmevpn.addresses import VTEP, parse_ip, parse_prefix
-from dmevpn.dataplane.memory_layer3 import MemoryTunnel
+from dmevpn.dataplane.memory_layer3 import MemoryLayer3, MemoryTunnel
+from dmevpn.errors import CommandError, StartError
+from dmevpn.interfaces import ILayer3Listener
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.prefixes import key_of
 from dmevpn.nhrp.registration import State
+from dmevpn.roles.controller import Controller
 from dmevpn.roles.lookup import REFRESH
 from tests.layer3 import Layer3Machine, Layer3World
 
@@ -363,3 +368,62 @@ def test_nobody_leads_there(world: Layer3World) -> None:
     ask(world, two, "192.168.3.7")
     found = two.known("192.168.3.7")
     assert found is not None and found.kind is Kind.NEGATIVE
+
+
+# --- operators ------------------------------------------------------------------------------
+
+
+def controller(machine: Layer3Machine) -> Controller:
+    """The admin's hands on a machine."""
+    assert machine.node is not None
+    config: Any = None
+    return Controller(machine.node, config, lambda: succeed({}))
+
+
+def test_what_operators_see(world: Layer3World) -> None:
+    """Stations and networks have rows without a VPN; so have registrations."""
+    centre, two, _ = routed(world)
+    ask(world, two, "192.168.3.7")
+    rows = {row["protocol"]: row for row in controller(two).bindings({})}
+    assert rows["192.168.3.0/24"]["vpn"] is None
+    assert rows["192.168.3.0/24"]["type"] == "cached" and rows["192.168.3.0/24"]["flags"] == ["up"]
+    assert rows["192.168.2.0/24"]["type"] == rows["2001:db8::2"]["type"] == "local"
+    wanted = {"protocol": "10.255.255.1"}
+    assert [row["nbma"] for row in controller(two).bindings(wanted)] == [HUB]
+    assert [
+        (row["vpn"], row["nhs"], row["state"]) for row in controller(two).registrations({})
+    ] == [(None, HUB, "registered")] * 2
+    (row,) = controller(centre).vpns({})
+    assert (row["vpn"], row["roles"], row["members"]) == (None, ["layer3"], 4)
+
+
+def test_what_operators_do(world: Layer3World) -> None:
+    """They ask, flush, purge and renew."""
+    centre, two, three = routed(world)
+    answers: list[Any] = []
+    asking = controller(two).resolve({"mac": parse_ip("192.168.3.7")})
+    asking.addCallback(answers.append)
+    world.run(0.2)
+    assert answers[0]["nbma"] == "10.0.0.3"
+    with pytest.raises(CommandError, match="no spoke serves"):
+        controller(two).resolve({"mac": parse_ip("192.168.3.7"), "vpn": 7})
+    assert controller(two).flush({"type": "cached"}) == 1
+    assert tunnel(two).routes == {}
+    assert controller(two).renew({}) == 2
+    assert controller(centre).purge({"protocol": "10.255.255.3"}) == 1
+    assert centre.known("10.255.255.3") is None
+    assert controller(three).renew({}) == 2
+    world.run(0.2)
+    assert centre.known("10.255.255.3") is not None
+
+
+def test_a_kernel_that_refuses(world: Layer3World) -> None:
+    """A role that cannot start is undone, and the daemon says why it does not start."""
+
+    class Refusing(MemoryLayer3):
+        def start(self, listener: ILayer3Listener) -> None:
+            raise StartError("no permission")
+
+    world.make_layer3 = lambda *_: Refusing(parse_ip(HUB))  # type: ignore[method-assign]
+    with pytest.raises(StartError, match="no permission"):
+        hub(world)
