@@ -53,7 +53,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(
-        config.getoption(option) for option in ("keyword", "markexpr", "deselect", "lf")
+        config.getoption(option, False) for option in ("keyword", "markexpr", "deselect", "lf")
     )
     if chosen or config.option.collectonly or session.shouldstop or session.shouldfail:
         return
