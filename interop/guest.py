@@ -22,10 +22,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from interop import packages
 
-__all__ = ["SKIPPED", "Guest", "GuestTimeout", "Unavailable", "main"]
+__all__ = ["SKIPPED", "Guest", "GuestTimeout", "Unavailable", "main", "writer"]
 
 #: Exit status of a test that could not be run (the convention of automake).
 SKIPPED = 77
@@ -86,18 +87,20 @@ class Guest:
         timeout: float,
         out: Callable[[bytes], None],
         err: Callable[[bytes], None],
+        keep: Path | None = None,
     ) -> int:
         """Start the guest, run a command in it, and return the command's exit status.
 
         :param timeout: seconds for the command.
         :param out: is called with what it writes to standard output, as it comes.
         :param err: the same for standard error.
+        :param keep: a directory of the machine where the guest may leave files; its /run/keep.
         :raises Unavailable: the guest did not come so far as to start the command.
         :raises GuestTimeout: the command took longer.
         """
         with tempfile.TemporaryDirectory(prefix="dmevpn-guest-", dir="/tmp") as name:
             shared = Path(name)
-            self._fill(shared, command)
+            self._fill(shared, command, keep)
             console: deque[bytes] = deque(maxlen=CONSOLE)
             with self._started(shared) as (process, lines):
                 sinks = dict(zip(lines, (console.append, out, err), strict=True))
@@ -108,12 +111,14 @@ class Guest:
                 raise GuestTimeout(f"the command did not end within {timeout:g} s")
             raise Unavailable(f"user-mode-linux does not start here: {_last_words(console)}")
 
-    def _fill(self, shared: Path, command: Sequence[str]) -> None:
+    def _fill(self, shared: Path, command: Sequence[str], keep: Path | None) -> None:
         """Lay out what the guest's process 1 looks for; ``init.sh`` says what that is."""
         shutil.copy(INIT, shared / "init")
         packages.UNPACKED.mkdir(parents=True, exist_ok=True)
         (shared / "packages").symlink_to(packages.UNPACKED)
         (shared / "modules").symlink_to(self._modules)
+        if keep is not None:
+            (shared / "keep").symlink_to(keep.resolve())
         names = [name for name in os.environ if name.isidentifier()]
         (shared / "command").write_text(
             "".join(f"export {name}={shlex.quote(os.environ[name])}\n" for name in names)
@@ -208,8 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Guest(memory=options.memory).run(
             options.command,
             timeout=options.timeout,
-            out=_writer(sys.stdout.fileno()),
-            err=_writer(sys.stderr.fileno()),
+            out=writer(sys.stdout),
+            err=writer(sys.stderr),
         )
     except Unavailable as reason:
         print(f"guest: skipped: {reason}", file=sys.stderr)
@@ -221,10 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _writer(fd: int) -> Callable[[bytes], None]:
+def writer(stream: TextIO) -> Callable[[bytes], None]:
+    """What hands on the guest's octets to a standard stream, at once."""
+
     def write(text: bytes) -> None:
-        while text:
-            text = text[os.write(fd, text) :]
+        stream.buffer.write(text)
+        stream.flush()
 
     return write
 

@@ -3,7 +3,8 @@
 #
 # Everything the guest needs to know is in the directory this script lies in, which the machine
 # shares with it: `modules` (a link to the kernel's modules), `packages` (a link to unpacked Debian
-# packages that the machine itself has not installed) and `command`. What the guest leaves there:
+# packages that the machine itself has not installed), `command`, and sometimes `keep` (a link to a
+# directory of the machine that the guest may write to, as /run/keep). What the guest leaves there:
 # `started`, and the command's exit status in `status`.
 set -eu
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -35,6 +36,10 @@ mount -t tmpfs tmpfs run
 mkdir run/machine run/shared
 mount -t hostfs -o "$here" hostfs run/shared
 pivot_root . run/machine
+if [ -e run/shared/keep ]; then
+    mkdir run/keep
+    mount -t hostfs -o "$(readlink -f "$here/keep")" hostfs run/keep
+fi
 umount -l /run/machine
 rmdir /run/machine
 

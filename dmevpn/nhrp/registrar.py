@@ -75,6 +75,8 @@ class Registrar:
         self._nat_detection = nat_detection
         self._multi_binding = multi_binding
         self._answers = Codes(metrics, "registration_answers", "-" if vpn is None else str(vpn))
+        # Nobody needs the MAC of a switch, and older daemons expect their own in the answer.
+        self._introduces = 8 * identity.octets != _MAC_BITS
         self._complaints = Complaints(cache.clock)
         self._bad_vni = metrics.dropped("bad_vni")
         self._bad_nbma = metrics.dropped("bad_nbma")
@@ -109,9 +111,11 @@ class Registrar:
         extensions = self._replies.extensions(packet, path)
         if elsewhere and packet.flags & RegistrationFlag.NAT:
             extensions = self._with_outer_address(packet, path, extensions)
-        self._link.send(
-            packet.reply(answers, flags=packet.flags & _FLAGS, extensions=extensions), way
-        )
+        reply = packet.reply(answers, flags=packet.flags & _FLAGS, extensions=extensions)
+        if self._introduces and packet.destination_protocol not in self._identity.addresses:
+            # Who did not know our address learns it here: FRR's `nhs dynamic` looks nowhere else.
+            reply.destination_protocol = self._identity.station
+        self._link.send(reply, way)
 
     def _with_outer_address(
         self, packet: RegistrationRequest, path: Path, extensions: tuple[Extension, ...]

@@ -144,6 +144,17 @@ def world() -> World:
 # --- registration -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("octets", FAMILIES)
+def test_a_client_learns_its_server(octets: int) -> None:
+    """FRR's `nhs dynamic` names itself, and takes for its server whom the reply names."""
+    world = World(octets)
+    server, _ = FAMILIES[octets]
+    station = server[:-1] + b"\x10"
+    for asked in (station, server):
+        assert world.register(station=station, destination_protocol=asked) == [(0, 600)]
+        assert world.reply.destination_protocol == server
+
+
 @pytest.mark.parametrize("octets", [4, 16])
 def test_an_address(octets: int) -> None:
     """It is registered without a VNI, and answered."""
