@@ -56,6 +56,8 @@ class Naming:
         :return: None if none would be taken for a packet of this VPN there.
         """
         peer = self._peers.get(path.peer)
+        if peer is None and not self.by_key:
+            return Form.PLAIN if vpn_id is None else Form.RFC
         configured = self._configured(peer, path)
         if vpn_id is None:
             return Form.PLAIN if configured is None else None
@@ -63,7 +65,7 @@ class Naming:
             return Form.RFC if configured != vpn_id else Form.PLAIN
         if peer.form is not Form.PLAIN:
             return peer.form
-        if vpn_id == self._implied(peer, path):
+        if vpn_id == self.implied(peer, path):
             return Form.PLAIN
         return None if peer.dialect.form is Form.PLAIN else peer.dialect.form
 
@@ -81,7 +83,7 @@ class Naming:
             # The original daemon names the VPN of an error in the packet at fault only.
             named = embedded_vpn(packet, self.oui)
         if named is None:
-            implied = self._implied(peer, path)
+            implied = self.implied(peer, path)
             if implied is None and not self._plain:
                 raise NHRPError("vpn_missing")
             return implied
@@ -109,7 +111,7 @@ class Naming:
             return None
         return ours(form) if peer is None else peer.heard(form)
 
-    def _implied(self, peer: Peer | None, path: Path) -> VPNID | None:
+    def implied(self, peer: Peer | None, path: Path) -> VPNID | None:
         """The VPN of packets on a path that name none; None: the default routing instance."""
         configured = self._configured(peer, path)
         return self._plain_vpn if configured is None else configured

@@ -23,20 +23,18 @@ from dmevpn.interfaces import (
     IStation,
 )
 from dmevpn.log import Logger
-from dmevpn.metrics import Counter, Metrics
+from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType
-from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate, header
+from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
+from dmevpn.nhrp.link import MAX_PACKET, VPNLink
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode
 from dmevpn.nhrp.peers import Peer, Peers, ours
 
-__all__ = ["MAX_PACKET", "Speaker"]
-
-#: Largest GRE payload that is sent, in octets; everything of ours is far below.
-MAX_PACKET: Final = 1400
+__all__ = ["Speaker"]
 
 #: Where an Error Indication about an unexpected Resolution Reply points: its request ID.
 _REQUEST_ID_OFFSET: Final = 24
@@ -50,62 +48,6 @@ _REGISTRATION: Final = PacketType.REGISTRATION_REQUEST
 _INDICATION: Final = PacketType.ERROR_INDICATION
 _PLAIN: Final = Form.PLAIN
 _RFC: Final = Form.RFC
-
-
-@implementer(ILink)
-class _VPN:
-    """The stations of one VPN, and their way out."""
-
-    def __init__(self, speaker: Speaker, vpn_id: VPNID | None, metrics: Metrics) -> None:
-        self.vpn_id = vpn_id
-        self.stations: tuple[IStation, ...] = ()
-        self.by_type: dict[PacketType, tuple[IStation, ...]] = {}
-        self.received = _TypeCounters(metrics, vpn_id, "received")
-        self.sent = _TypeCounters(metrics, vpn_id, "sent")
-        self._speaker = speaker
-
-    def set_stations(self, stations: tuple[IStation, ...]) -> None:
-        self.stations = stations
-        self.by_type = {
-            packet_type: tuple([each for each in stations if packet_type in each.packet_types])
-            for packet_type in PacketType
-        }
-
-    def send(self, packet: Packet, path: Path) -> None:
-        """Sign, encapsulate and send."""
-        self.sent[packet.packet_type].inc()
-        self._speaker.send(packet, self.vpn_id, path)
-
-    def names_vpn(self, path: Path) -> bool:
-        """Whether packets to ``path.peer`` name the VPN."""
-        speaker = self._speaker
-        if speaker.peers.get(path.peer) is None and not speaker.naming.by_key:
-            return self.vpn_id is not None
-        return self.form(path) not in (None, _PLAIN)
-
-    def form(self, path: Path) -> Form | None:
-        """The form in which packets go to ``path.peer``; None: it cannot have any."""
-        return self._speaker.naming.form(self.vpn_id, path)
-
-    def largest(self, path: Path) -> int:
-        """Octets of the largest NHRP packet that goes to ``path.peer``."""
-        return MAX_PACKET - len(header(self.form(path) or Form.PLAIN, self.vpn_id))
-
-
-class _TypeCounters(dict[PacketType, Counter]):
-    """Counters of a VPN's packets by type, each made when first needed."""
-
-    def __init__(self, metrics: Metrics, vpn_id: VPNID | None, direction: str) -> None:
-        super().__init__()
-        self._metrics = metrics
-        self._vpn = "-" if vpn_id is None else str(vpn_id.index)
-        self._direction = direction
-
-    def __missing__(self, packet_type: PacketType) -> Counter:
-        counter = self[packet_type] = self._metrics.counter(
-            "packets", direction=self._direction, type=packet_type.name.lower(), vpn=self._vpn
-        )
-        return counter
 
 
 @implementer(IDatagramReceiver)
@@ -148,7 +90,7 @@ class Speaker:
         self._vpn_errors = vpn_errors
         self._reporter = ErrorReporter(clock, metrics)
         self._complaints = Complaints(clock)
-        self._vpns: dict[VPNID | None, _VPN] = {}
+        self._vpns: dict[VPNID | None, VPNLink] = {}
         self._too_large = metrics.dropped("too_large")
         self._incapable = metrics.dropped("peer_incapable")
 
@@ -174,8 +116,7 @@ class Speaker:
         :param vpn_id: None is the default routing instance: packets that name no VPN.
         """
         vpn = self._vpn(vpn_id)
-        stations = sorted((*vpn.stations, station), key=_turn)
-        vpn.set_stations(tuple(stations))
+        vpn.attach(station)
         return vpn
 
     def detach(self, vpn_id: VPNID | None, station: IStation) -> None:
@@ -183,14 +124,14 @@ class Speaker:
         vpn = self._vpns.get(vpn_id)
         if vpn is None:
             return
-        vpn.set_stations(tuple([each for each in vpn.stations if each is not station]))
+        vpn.detach(station)
         if not vpn.stations:
             del self._vpns[vpn_id]
 
-    def _vpn(self, vpn_id: VPNID | None) -> _VPN:
+    def _vpn(self, vpn_id: VPNID | None) -> VPNLink:
         vpn = self._vpns.get(vpn_id)
         if vpn is None:
-            vpn = self._vpns[vpn_id] = _VPN(self, vpn_id, self._metrics)
+            vpn = self._vpns[vpn_id] = VPNLink(vpn_id, self.naming, self.send, self._metrics)
         return vpn
 
     # --- out ----------------------------------------------------------------------------------
@@ -317,7 +258,7 @@ class Speaker:
                 return
         _nobody_wants(packet)
 
-    def _ask_for_vpn(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> _VPN:
+    def _ask_for_vpn(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> VPNLink:
         """The VPN of a packet that has no station, if there is one on demand.
 
         :raises NHRPError: if there is none.
@@ -342,7 +283,9 @@ class Speaker:
         The original daemon reads none but those in plain form.
         """
         assert error.code is not None
-        if not self._vpn_errors and encapsulation.vpn_id is not None and error.code in _TELLING:
+        peer = self.peers.get(path.peer)
+        vpn_id = encapsulation.vpn_id or self.naming.implied(peer, path)
+        if not self._vpn_errors and vpn_id is not None and error.code in _TELLING:
             return
         form = Form.RFC if encapsulation.form is Form.RFC else Form.PLAIN
         way: Path = error.path or path
@@ -367,7 +310,6 @@ class Speaker:
                 reason=describe(error.code),
             )
         self._count_error("errors_sent", error.code)
-        peer = self.peers.get(path.peer)
         if way.peer != path.peer:
             # Not back: in the form that this peer understands.
             vpn_id = self.naming.vpn_id(offending, encapsulation, peer, path)
@@ -396,15 +338,6 @@ class Speaker:
                     address: bytes = station.station
                     return address
         return b""
-
-
-def _turn(station: IStation) -> int:
-    """When a station is asked whether a packet is for it."""
-    if len(station.packet_types) == len(PacketType):
-        # It forwards whatever nobody else has taken.
-        return 2
-    # A client takes every purge for its own, a server only those for it.
-    return 0 if PacketType.REGISTRATION_REQUEST in station.packet_types else 1
 
 
 def _nobody_wants(packet: Packet) -> None:

@@ -417,7 +417,9 @@ def test_silence_about_addresses() -> None:
     world.speaker.attach(None, Station())
     assert world.receive(octets("P01")) == []
     assert isinstance(world.answer(octets("V18")), ErrorIndication)
-    assert world.dropped() == {"unreachable": 2}
+    configure(world, SITE_A, "rfc", VPN7)
+    assert world.receive(octets("V18")) == [], "its path implies the VPN"
+    assert world.dropped() == {"unreachable": 3}
 
 
 # --- errors by the original daemon ---------------------------------------------------------------

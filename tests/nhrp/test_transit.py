@@ -25,6 +25,7 @@ from dmevpn.nhrp.extensions import (
     Unknown,
 )
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.link import MAX_PACKET
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import (
     ErrorIndication,
@@ -42,7 +43,7 @@ from dmevpn.nhrp.peers import Peers
 from dmevpn.nhrp.prefixes import PrefixTable
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.server import NextHopServer
-from dmevpn.nhrp.speaker import MAX_PACKET, Speaker
+from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
 from dmevpn.nhrp.wire import checksum
 from tests.nhrp.neighbours import (

@@ -1,0 +1,108 @@
+"""One VPN at a speaker: its stations, and their way out. Layer: core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from zope.interface import implementer
+
+from dmevpn.addresses import VPNID, Path
+from dmevpn.interfaces import ILink, IStation
+from dmevpn.metrics import Counter, Metrics
+from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.encapsulation import Form, header
+from dmevpn.nhrp.naming import Naming
+from dmevpn.nhrp.packet import Packet
+
+__all__ = ["MAX_PACKET", "VPNLink"]
+
+#: Largest GRE payload that is sent, in octets; everything of ours is far below.
+MAX_PACKET: Final = 1400
+
+
+@implementer(ILink)
+class VPNLink:
+    """The stations of one VPN, and their way out.
+
+    :ivar stations: in the order in which they are asked whether a packet is for them.
+    :ivar by_type: those that take packets of a type.
+    :ivar received: counters of packets by type; ``sent`` likewise.
+    :param vpn_id: None is the default routing instance.
+    :param naming: how packets to a peer name the VPN.
+    :param send: of the speaker.
+    """
+
+    def __init__(
+        self,
+        vpn_id: VPNID | None,
+        naming: Naming,
+        send: Callable[[Packet, VPNID | None, Path], None],
+        metrics: Metrics,
+    ) -> None:
+        self.vpn_id = vpn_id
+        self.stations: tuple[IStation, ...] = ()
+        self.by_type: dict[PacketType, tuple[IStation, ...]] = {}
+        self.received = _TypeCounters(metrics, vpn_id, "received")
+        self.sent = _TypeCounters(metrics, vpn_id, "sent")
+        self._naming = naming
+        self._send = send
+
+    def attach(self, station: IStation) -> None:
+        """Give a station the packets that it lists."""
+        self._set((*self.stations, station))
+
+    def detach(self, station: IStation) -> None:
+        """Give it no more."""
+        self._set([each for each in self.stations if each is not station])
+
+    def _set(self, stations: Iterable[IStation]) -> None:
+        self.stations = tuple(sorted(stations, key=_turn))
+        self.by_type = {
+            packet_type: tuple([each for each in self.stations if packet_type in each.packet_types])
+            for packet_type in PacketType
+        }
+
+    # --- the way out (ILink) ------------------------------------------------------------------
+
+    def send(self, packet: Packet, path: Path) -> None:
+        """Sign, encapsulate and send."""
+        self.sent[packet.packet_type].inc()
+        self._send(packet, self.vpn_id, path)
+
+    def names_vpn(self, path: Path) -> bool:
+        """Whether packets to ``path.peer`` name the VPN."""
+        return self._naming.form(self.vpn_id, path) not in (None, Form.PLAIN)
+
+    def form(self, path: Path) -> Form | None:
+        """The form in which packets go to ``path.peer``; None: it cannot have any."""
+        return self._naming.form(self.vpn_id, path)
+
+    def largest(self, path: Path) -> int:
+        """Octets of the largest NHRP packet that goes to ``path.peer``."""
+        return MAX_PACKET - len(header(self.form(path) or Form.PLAIN, self.vpn_id))
+
+
+class _TypeCounters(dict[PacketType, Counter]):
+    """Counters of a VPN's packets by type, each made when first needed."""
+
+    def __init__(self, metrics: Metrics, vpn_id: VPNID | None, direction: str) -> None:
+        super().__init__()
+        self._metrics = metrics
+        self._vpn = "-" if vpn_id is None else str(vpn_id.index)
+        self._direction = direction
+
+    def __missing__(self, packet_type: PacketType) -> Counter:
+        counter = self[packet_type] = self._metrics.counter(
+            "packets", direction=self._direction, type=packet_type.name.lower(), vpn=self._vpn
+        )
+        return counter
+
+
+def _turn(station: IStation) -> int:
+    """When a station is asked whether a packet is for it."""
+    if len(station.packet_types) == len(PacketType):
+        # It forwards whatever nobody else has taken.
+        return 2
+    # A client takes every purge for its own, a server only those for it.
+    return 0 if PacketType.REGISTRATION_REQUEST in station.packet_types else 1
