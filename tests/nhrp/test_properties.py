@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +42,24 @@ def documented() -> frozenset[str]:
 
 
 DOCUMENTED = documented()
+
+#: What takes a reason for a drop as its first argument.
+RAISED = {"NHRPError", "MalformedPacket", "AuthenticationFailure", "dropped"}
+
+
+def test_every_reason_is_explained() -> None:
+    """An operator finds each of them in the guide, and none that cannot be."""
+    reasons, words = set(), set()
+    for path in (Path(__file__).parents[2] / "dmevpn").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant):
+                words.add(node.value)
+            elif isinstance(node, ast.Call) and node.args:
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                reason = node.args[0]
+                if name in RAISED and isinstance(reason, ast.Constant):
+                    reasons.add(reason.value)
+    assert reasons <= DOCUMENTED <= words
 
 
 # --- both ways ----------------------------------------------------------------------------------
