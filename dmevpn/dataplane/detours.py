@@ -107,8 +107,15 @@ class _Tap:
         return "detours"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor lets go of us."""
-        self._sock.close()
+        """The reactor has given us up; not for good if our device went down.
+
+        That is an error of the socket without anything to read, which reactors that poll take for
+        its end. Asking for the error takes it away.
+        """
+        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._reactor.addReader(self)
+        else:
+            self._sock.close()
 
     def doRead(self) -> None:
         """Take a few packets, then pause."""

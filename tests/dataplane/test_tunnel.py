@@ -223,6 +223,24 @@ class TestKernelTunnel(Layer3Contract):
         kernel.reactor.settle()
         assert ((packet, kernel.link(3)) in kernel.log.detours) is detour
 
+    def test_a_device_that_goes_down_and_up_again(self, kernel: RealKernel) -> None:
+        """Its next hops and routes come back, and detours are seen as before."""
+        near, network = parse_ip("10.255.255.3"), parse_prefix("192.168.3.0/24")
+        kernel.dataplane.set_neighbour(near, kernel.link(3))
+        kernel.dataplane.set_route(*network, near)
+        kernel.until("entries", lambda: kernel.neighbours() and kernel.routes())
+        kernel.namespace.ip("link", "set", "gre1", "down")
+        kernel.until("loss", lambda: not kernel.routes())
+        kernel.reactor.settle()
+        kernel.namespace.ip("link", "set", "gre1", "up")
+        kernel.until("neighbours", lambda: kernel.neighbours().get(near) == kernel.link(3))
+        kernel.until("routes", lambda: kernel.routes() == {network: near})
+        packet = ip_packet("10.255.255.3", "10.255.255.4")
+        with kernel.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+            sock.bind(("wire", 0))
+            sock.send(parse_mac(DEVICE_MAC) + kernel.link(3) + ethertype(packet) + packet)
+        kernel.until("detour", lambda: (packet, kernel.link(3)) in kernel.log.detours)
+
     def test_what_is_sent_is_no_detour(self, kernel: RealKernel) -> None:
         """Nor is a flood read whole."""
         kernel.dataplane.set_neighbour(parse_ip("10.255.255.3"), kernel.link(3))

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 __all__ = ["Turns"]
 
@@ -24,10 +26,20 @@ class Turns(MemoryReactorClock):  # type: ignore[misc]  # Twisted's test reactor
     def turn(self, seconds: float = 0.0) -> None:
         """Wait for a reader or the time, let readers read, and run the calls that are due."""
         due = [call.getTime() - self.seconds() for call in self.getDelayedCalls()]
-        ready, _, _ = select.select(self.getReaders(), [], [], max(0.0, min([seconds, *due])))
-        for reader in ready:
-            if reader.fileno() >= 0:
+        poll = select.poll()
+        readers = {reader.fileno(): reader for reader in self.getReaders()}
+        for number in readers:
+            poll.register(number, select.POLLIN)
+        for number, event in poll.poll(1000 * max(0.0, min([seconds, *due]))):
+            reader = readers[number]
+            if reader.fileno() < 0:
+                continue  # closed by one before
+            if event & select.POLLIN:
                 reader.doRead()
+            else:
+                # As Twisted's reactors that poll: an error without data ends the connection.
+                self.removeReader(reader)
+                reader.connectionLost(Failure(ConnectionLost()))  # type: ignore[no-untyped-call]
         now = time.monotonic()
         self.advance(now - self._last)
         self._last = now
