@@ -344,10 +344,12 @@ _ROWS = (
     ),
     Keyword(
         name="nat-extension",
-        help="Send the NAT Address extension with registrations.",
+        help="As a client: send Cisco's NAT Address extension with registrations, by which a server"
+        " tells us the address that it sees us at. Default: to servers that are said to be"
+        " `opennhrp`, `frr` or `cisco`.",
         contexts=_CONTROL,
         arguments=(_YES_NO,),
-        no_effect=_NOT_YET,
+        reload=Reload.SPEAKER,
     ),
     Keyword(
         name="multi-binding",

@@ -141,6 +141,8 @@ class SpeakerPlan:
     holding_time: int = DEFAULT_HOLDING_TIME
     nat_detection: bool = True
     """Store the outer source address of a registration as its VTEP (protocol: NAT)."""
+    nat_extension: bool | None = None
+    """Send the NAT Address extension with registrations; None: to daemons that expect it."""
     multi_binding: bool = False
     """Keep the registrations of one address at several VTEPs beside each other."""
     vpn_errors: bool = True

@@ -13,15 +13,31 @@ from typing import Final, cast
 from dmevpn.addresses import VPNID
 from dmevpn.config.arguments import Host
 from dmevpn.config.grammar import PEERS
-from dmevpn.config.model import InterfaceConfig, PeerPlan, Statement
+from dmevpn.config.model import InterfaceConfig, PeerPlan, SpeakerPlan, Statement
 from dmevpn.config.statements import Findings, every
 
-__all__ = ["UNAWARE", "ImpliedVPNs", "check_families", "daemon", "implied_vpns", "peers"]
+__all__ = [
+    "UNAWARE",
+    "ImpliedVPNs",
+    "check_families",
+    "daemon",
+    "implied_vpns",
+    "peers",
+    "takes_nat_extension",
+]
 
 #: Daemons that cannot name a VPN.
 UNAWARE: Final = frozenset({"opennhrp", "frr", "cisco"})
 #: Daemons whose underlay is IPv4.
 _IPV4: Final = frozenset({"legacy", "legacy-big-endian", "opennhrp", "frr"})
+
+
+def takes_nat_extension(plan: SpeakerPlan, peer: str) -> bool:
+    """Whether a server gets the NAT Address extension with registrations.
+
+    :param peer: what it is said to be.
+    """
+    return peer in UNAWARE if plan.nat_extension is None else plan.nat_extension
 
 
 def daemon(*statements: Statement) -> str:

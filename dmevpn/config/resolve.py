@@ -356,6 +356,7 @@ class _Resolver:
             authentication=authentication(self.found, block, self._read_key),
             holding_time=value(said, "holding-time", DEFAULT_HOLDING_TIME),
             nat_detection=value(said, "nat-detection", True),
+            nat_extension=value(said, "nat-extension", cast("bool | None", None)),
             multi_binding=value(said, "multi-binding", False),
             vpn_errors=value(said, "vpn-errors", True),
             peers=peers(self.found, block, implied, oui),

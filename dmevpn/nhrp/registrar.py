@@ -16,6 +16,7 @@ from dmevpn.nhrp.constants import CIECode, ErrorCode, RegistrationFlag
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import Extension, NATAddress
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import RegistrationRequest
 from dmevpn.nhrp.prefixes import key_of, prefix_of
 from dmevpn.nhrp.records import CIE, decode_vni
@@ -122,13 +123,7 @@ class Registrar:
     ) -> tuple[Extension, ...]:
         """Tell a client by which address it is seen, if it wants to know: it has named our own
         address, and its own follows."""
-        protocol = packet.source_protocol
-        seen = CIE(
-            prefix_length=8 * len(protocol),
-            mtu=self._identity.mtu,
-            nbma=path.peer,
-            protocol=protocol,
-        )
+        (seen,) = nat_address(path.peer, packet.source_protocol, self._identity.mtu).cies
         return tuple(
             [each.followed_by(seen) if type(each) is NATAddress else each for each in extensions]
         )

@@ -23,8 +23,15 @@ from dmevpn.nhrp.constants import (
     PurgeFlag,
     RegistrationFlag,
 )
-from dmevpn.nhrp.extensions import ForwardTransitRecord, ResponderAddress, ReverseTransitRecord
+from dmevpn.nhrp.extensions import (
+    Extension,
+    ForwardTransitRecord,
+    NATAddress,
+    ResponderAddress,
+    ReverseTransitRecord,
+)
 from dmevpn.nhrp.indication import describe
+from dmevpn.nhrp.nat import nat_address, outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.requests import Backoff, Outstanding, protocol_type_of
@@ -52,6 +59,13 @@ _AFTER_ERROR: Final = (60.0, 120.0)
 _AFTER_VPN_UNSUPPORTED: Final = (600.0, 0.0)
 #: Seconds until another try when there are too many requests already.
 _NO_ROOM: Final = 10.0
+
+#: What every request carries.
+_EXTENSIONS: Final[tuple[Extension, ...]] = (
+    ResponderAddress(),
+    ForwardTransitRecord(),
+    ReverseTransitRecord(),
+)
 
 
 class State(Enum):
@@ -129,6 +143,8 @@ class RegistrationClient:
     :ivar expires: when the binding at the server runs out, on the clock; None without one.
     :ivar renew_at: when it will next be renewed or asked for again; None while being asked for.
     :ivar last_error: why the latest request failed, or None.
+    :ivar seen_as: our NBMA address as the server sees it from outside of an address translation;
+        empty if there is none, or if it has not said so.
     :ivar server: the server's protocol address, as far as it has told us; else empty.
     :param jitter: uniform in [0, 1).
     :param station: the protocol address that is registered, and the source of the requests.
@@ -162,6 +178,7 @@ class RegistrationClient:
         destination: bytes = b"",
         unique: bool = True,
         keeps_id: bool = False,
+        nat_extension: bool = False,
     ) -> None:
         self.path = path
         self.nhs = path.peer
@@ -169,6 +186,7 @@ class RegistrationClient:
         self.expires: float | None = None
         self.renew_at: float | None = None
         self.last_error: str | None = None
+        self.seen_as = b""
         self._clock = clock
         self._jitter = jitter
         self._outstanding = outstanding
@@ -181,6 +199,7 @@ class RegistrationClient:
         self._destination = destination or station
         self._unique = unique
         self._keeps_id = keeps_id
+        self._nat_extension = nat_extension
         #: Of all our requests, where one is kept.
         self._kept_id: int | None = None
         self._on_change = on_change
@@ -222,6 +241,7 @@ class RegistrationClient:
 
     def _replied(self, packet: RequestOrReply, path: Path) -> None:
         self._request_id = None
+        self._note_translation(outer_address(packet, self._station))
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         if refusal == CIECode.SUCCESS:
             responder = packet.extension(ResponderAddress)
@@ -233,6 +253,18 @@ class RegistrationClient:
             self._move(Input.CONFLICT, self._purge_and_retry)
         else:
             self._move(Input.NAK, lambda: self._refused(refusal))
+
+    def _note_translation(self, seen_as: bytes) -> None:
+        if seen_as == self._vtep.nbma:
+            seen_as = b""
+        if seen_as != self.seen_as:
+            self.seen_as = seen_as
+            self.log.info(
+                "{nbma} sees {own} as {seen_as}",
+                nbma=format_address(self.nhs),
+                own=format_address(self._vtep.nbma),
+                seen_as=format_address(seen_as or self._vtep.nbma),
+            )
 
     def _failed(self, code: int, path: Path) -> None:
         self._request_id = None
@@ -385,6 +417,10 @@ class RegistrationClient:
         width = 8 * len(self._station)
         prefix_length, flags = (EXACT_PREFIX, RegistrationFlag.U) if self._unique else (width, 0)
         cie = CIE(prefix_length=prefix_length, mtu=self._mtu, holding_time=self._holding_time)
+        extensions = _EXTENSIONS
+        if self._nat_extension:
+            flags |= RegistrationFlag.NAT
+            extensions = (*_EXTENSIONS, self._nat_address())
         return RegistrationRequest(
             source_nbma=self._vtep.nbma,
             source_subaddress=encode_vni(self._vtep.vni),
@@ -394,8 +430,16 @@ class RegistrationClient:
             flags=flags,
             request_id=request_id,
             cies=(cie,),
-            extensions=(ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord()),
+            extensions=extensions,
         )
+
+    def _nat_address(self) -> NATAddress:
+        """The server as we know it. One that sees us by another address adds that."""
+        protocol = self._destination
+        if protocol == self._station:
+            # That is how one is addressed whose protocol address we do not know.
+            protocol = bytes(len(protocol))
+        return nat_address(self.nhs, protocol, self._mtu)
 
     def _make_purge(self, request_id: int) -> PurgeRequest:
         """Not narrowed to our VTEP: the server may know that by its translated address, and

@@ -11,10 +11,10 @@ from dmevpn.nhrp.extensions import (
     DeviceCapabilities,
     Extension,
     ForwardTransitRecord,
-    NATAddress,
     ResponderAddress,
 )
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import Packet
 
 __all__ = ["Codes", "Replies"]
@@ -64,11 +64,8 @@ class Replies:
         registered = self._cache.lookup(request.source_protocol)
         if registered is not None and registered.path is not None:
             return registered.path
-        seen = request.extension(NATAddress)
-        for cie in () if seen is None else seen.cies:
-            if cie.protocol == request.source_protocol and cie.nbma:
-                return Path(cie.nbma, path.local, path.key)
-        return Path(request.source_nbma, path.local, path.key)
+        nbma = outer_address(request, request.source_protocol) or request.source_nbma
+        return Path(nbma, path.local, path.key)
 
     def extensions(
         self, request: Packet, path: Path, capabilities: int = 0

@@ -7,7 +7,7 @@ docs/state-machines.md draws the states.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +30,12 @@ from dmevpn.nhrp.deadlines import Deadlines
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import (
     DeviceCapabilities,
+    Extension,
     ForwardTransitRecord,
     ResponderAddress,
     ReverseTransitRecord,
 )
+from dmevpn.nhrp.nat import nat_address, outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
 from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.purge import check_extensions, names
@@ -102,6 +104,8 @@ class ResolutionClient:
     :param on_renewal_due: called with the key of a binding when two thirds of its lifetime have
         passed; :meth:`renew` it if it is in use, else it will expire.
     :param capabilities: whether requests say that we are VPN-aware (RFC 2735 §3.3).
+    :param seen_as: our NBMA addresses as servers see them from outside of address translation.
+    :param nat_extension: whether the server at an NBMA address is asked for translated addresses.
     :param limit: addresses being asked for at most.
     """
 
@@ -120,6 +124,8 @@ class ResolutionClient:
         servers: Callable[[bytes], Path | None],
         on_renewal_due: Callable[[bytes], None],
         capabilities: bool = True,
+        seen_as: Callable[[], Collection[bytes]] = tuple,
+        nat_extension: Callable[[bytes], bool] = lambda nbma: False,
         limit: int = LIMIT,
     ) -> None:
         self._clock = clock
@@ -131,6 +137,8 @@ class ResolutionClient:
         self._vni = vni
         self._mtu = mtu
         self._capabilities = capabilities
+        self._seen_as = seen_as
+        self._nat_extension = nat_extension
         self._servers = servers
         self._on_renewal_due = on_renewal_due
         self._limit = limit
@@ -260,7 +268,7 @@ class ResolutionClient:
             done = earlier.done + done
         self._asked.inc()
         request_id = self._outstanding.send(
-            lambda request_id: self._make_request(protocol, request_id, path.local),
+            lambda request_id: self._make_request(protocol, request_id, path),
             self._link,
             path,
             delays=_DELAYS,
@@ -271,19 +279,25 @@ class ResolutionClient:
         assert request_id is not None, "the caller has looked for room"
         self._questions[protocol] = _Question(request_id, renewed, done, self._clock.seconds())
 
-    def _make_request(self, protocol: bytes, request_id: int, local: bytes) -> ResolutionRequest:
+    def _make_request(self, protocol: bytes, request_id: int, path: Path) -> ResolutionRequest:
         """Authoritative answers only, so that no server that knows nothing of VPNs answers from
         its cache (RFC 2735 §3.3)."""
+        flags = ResolutionFlag.Q | ResolutionFlag.A
+        extensions: tuple[Extension, ...] = _VPN_EXTENSIONS if self._capabilities else _EXTENSIONS
+        if self._nat_extension(path.peer):
+            flags |= ResolutionFlag.NAT
+            ours = next(iter(self._seen_as()), b"")
+            extensions = (*extensions, nat_address(ours, self._station, self._mtu))
         return ResolutionRequest(
-            source_nbma=local,
+            source_nbma=path.local,
             source_subaddress=encode_vni(self._vni),
             source_protocol=self._station,
             destination_protocol=protocol,
             protocol_type=protocol_type_of(protocol),
-            flags=ResolutionFlag.Q | ResolutionFlag.A,
+            flags=flags,
             request_id=request_id,
             cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu),),
-            extensions=_VPN_EXTENSIONS if self._capabilities else _EXTENSIONS,
+            extensions=extensions,
         )
 
     # --- answers ----------------------------------------------------------------------------
@@ -327,8 +341,9 @@ class ResolutionClient:
                 vni = decode_vni(packet.source_subaddress, Form.RFC)
         except ValueError:
             return None
-        vtep = VTEP(cie.nbma, vni)
-        if vtep == VTEP(local, self._vni) or (vni is None) is not (self._vni is None):
+        translated = outer_address(packet, cie.protocol)
+        vtep = VTEP(translated or cie.nbma, vni)
+        if self._is_our_own(vtep, local) or (vni is None) is not (self._vni is None):
             return None
         network, prefix_length = _prefix(protocol, cie)
         return Binding(
@@ -339,9 +354,14 @@ class ResolutionClient:
             self._clock.seconds() + cie.holding_time,
             mtu=cie.mtu,
             preference=cie.preference,
+            nat=translated not in (b"", cie.nbma),
+            claimed=cie.nbma if translated not in (b"", cie.nbma) else b"",
             prefix_length=prefix_length,
             next_hop=next_hop or (protocol if prefix_length is not None else b""),
         )
+
+    def _is_our_own(self, vtep: VTEP, local: bytes) -> bool:
+        return vtep.vni == self._vni and (vtep.nbma == local or vtep.nbma in self._seen_as())
 
     def _failed(self, protocol: bytes, code: int) -> None:
         self._answers["error"].inc()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Final
 
 from dmevpn.addresses import VTEP, Path, is_station_mac
@@ -16,6 +15,7 @@ from dmevpn.nhrp.constants import VPN_AWARE, CIECode, ErrorCode, ResolutionFlag
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import DeviceCapabilities, Extension, NATAddress
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import ResolutionRequest
 from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.records import CIE, encode_vni
@@ -262,7 +262,6 @@ class Responder:
         translated = any(
             each.nat and each.vtep is not None and each.vtep.nbma == best.nbma for each in sites
         )
-        said = NATAddress()
-        if translated and not best.code:
-            said = NATAddress((replace(best, holding_time=0, subaddress=b"", preference=0),))
+        nbma = best.nbma if translated else b""
+        said = nat_address(nbma, best.protocol, best.mtu)
         return tuple([said if type(each) is NATAddress else each for each in extensions])

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, Path, format_address
 from dmevpn.config.model import Layer3Plan, SpeakerPlan
-from dmevpn.config.peers import UNAWARE
+from dmevpn.config.peers import UNAWARE, takes_nat_extension
 from dmevpn.interfaces import ILayer3Dataplane, IRegistrationPolicy, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
@@ -105,6 +105,7 @@ class Layer3Station:
             vpn=index,
             identity=identity,
             nat_detection=speaker_plan.nat_detection,
+            multi_binding=speaker_plan.multi_binding,
             authoritative=False,
             metrics=metrics,
         )
@@ -129,6 +130,8 @@ class Layer3Station:
             servers=self.way_to_server,
             on_renewal_due=self._renewal_due,
             capabilities=plan.vpn is not None,
+            seen_as=self._seen_as,
+            nat_extension=self._takes_nat_extension,
         )
         self._redirector = Redirector(clock, link, metrics)
         self._forwarding = Layer3Forwarding(
@@ -247,6 +250,7 @@ class Layer3Station:
             destination=server.destination,
             unique=server.unique,
             keeps_id=server.peer == "cisco",
+            nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
             holding_time=self._speaker_plan.holding_time,
             mtu=self._dataplane.mtu,
             metrics=self._metrics,
@@ -265,6 +269,19 @@ class Layer3Station:
         if new is State.REGISTERED and old is not State.REGISTERED:
             self._put_static()
             self.resolution.forget_negatives()
+
+    def _seen_as(self) -> set[bytes]:
+        """Our addresses outside of an address translation, as our servers say."""
+        return {client.seen_as for client in self.registrations if client.seen_as}
+
+    def _takes_nat_extension(self, nbma: bytes) -> bool:
+        """Whether a server gets the NAT Address extension in place of Device Capabilities."""
+        return any(
+            each.path.peer == nbma
+            and each.peer in UNAWARE
+            and takes_nat_extension(self._speaker_plan, each.peer)
+            for each in self._ways.servers
+        )
 
     def way_to_server(self, protocol: bytes) -> Path | None:
         """The way to the server to ask for an address: of those that know our registration, the

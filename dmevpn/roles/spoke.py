@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import NHSPlan, SpeakerPlan, SpokePlan
-from dmevpn.config.peers import UNAWARE
+from dmevpn.config.peers import UNAWARE, takes_nat_extension
 from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
@@ -136,6 +136,7 @@ class SpokeRole:
             metrics=self._metrics,
             servers=self.way_to_server,
             on_renewal_due=self._renewal_due,
+            seen_as=self._seen_as,
         )
         self.cache.subscribe(self)
         for mac, shortcut in self.dataplane.adopted():
@@ -217,11 +218,16 @@ class SpokeRole:
             vtep=vtep,
             unique=server.unique,
             keeps_id=server.peer == "cisco",
+            nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
             holding_time=self._speaker_plan.holding_time,
             mtu=self.dataplane.mtu,
             metrics=self._metrics,
             on_change=self._registration_changed,
         )
+
+    def _seen_as(self) -> set[bytes]:
+        """Our addresses outside of an address translation, as our servers say."""
+        return {client.seen_as for client in self.registrations if client.seen_as}
 
     def way_to_server(self, mac: bytes) -> Path | None:
         """The way to the NHS to ask: the first, by preference, that knows our registration."""

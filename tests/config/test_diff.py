@@ -169,6 +169,7 @@ EDITS = {
     "replay-protection": ("n1 transport", "n1 replay-protection no transport"),
     "holding-time": ("n1 transport", "n1 holding-time 60 transport"),
     "multi-binding": ("n1 transport", "n1 multi-binding yes transport"),
+    "nat-extension": ("n1 transport", "n1 nat-extension yes transport"),
     "nat-detection": ("n1 transport", "n1 nat-detection no transport"),
     "vpn-errors": ("n1 transport", "n1 vpn-errors no transport"),
     "map": ("10.0.0.9", "10.0.0.8"),

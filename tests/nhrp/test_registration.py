@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode, ErrorCode
-from dmevpn.nhrp.extensions import ResponderAddress
+from dmevpn.nhrp.extensions import Authentication, NATAddress, ResponderAddress
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeRequest,
@@ -21,13 +21,15 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import TRANSITIONS, Input, RegistrationClient, State
-from dmevpn.nhrp.requests import Outstanding
+from dmevpn.nhrp.requests import Outstanding, RequestIDs
 from tests.nhrp.neighbours import (
     HUB,
     HUB_MAC,
+    SITE_A,
     STATION_A,
     TO_HUB,
     VTEP_A,
+    IDStore,
     Link,
     no_jitter,
     outstanding,
@@ -450,3 +452,53 @@ def test_a_server_that_is_known_by_name_and_an_address_that_may_move() -> None:
     assert isinstance(purge, PurgeRequest)
     assert (purge.destination_protocol, purge.cies[0].protocol) == (server, station)
     world.requests.close()
+
+
+# --- address translation ------------------------------------------------------------------------
+
+
+def test_the_request_of_vector_v05() -> None:
+    """With the NAT Address extension, a request names the server as we know it."""
+    server, station = parse_ip("10.0.0.1"), parse_ip("10.0.0.10")
+    link, clock, metrics = Link(), Clock(), Metrics()
+    requests = Outstanding(clock, no_jitter, RequestIDs(IDStore(7)), metrics)
+    client = RegistrationClient(
+        clock=clock,
+        jitter=no_jitter,
+        outstanding=requests,
+        link=link,
+        path=TO_HUB,
+        station=station,
+        vtep=VTEP(SITE_A, None),
+        destination=server,
+        holding_time=600,
+        mtu=1400,
+        metrics=metrics,
+        nat_extension=True,
+        on_change=lambda client, old, new: None,
+    )
+    client.start()
+    expected = decode_payload(VECTORS["V05"].octets)[1]
+    # The speaker adds the secret.
+    expected.extensions = tuple([e for e in expected.extensions if type(e) is not Authentication])
+    assert link.sent[0][0].encode() == expected.encode()
+    assert requests.reply_received(decode_payload(VECTORS["V06"].octets)[1], TO_HUB)
+    assert client.state is State.REGISTERED
+    assert client.seen_as == parse_ip("198.51.100.7")
+    assert client.renew_at is not None and 180 < client.renew_at <= 200
+    client.renew()
+    assert requests.reply_received(link.sent[-1][0].reply(), TO_HUB)  # type: ignore[attr-defined]
+    assert client.seen_as == b"", "the translation is gone"
+
+
+def test_a_server_whose_address_is_not_known() -> None:
+    """It is named by zeros; without the extension nothing is said."""
+    world = World(nat_extension=True)
+    world.client.start()
+    said = world.request().extension(NATAddress)
+    assert said is not None
+    assert [(each.nbma, each.protocol) for each in said.cies] == [(HUB, bytes(6))]
+    assert world.request().flags == 0x8002
+    plain = World()
+    plain.client.start()
+    assert plain.request().extension(NATAddress) is None and plain.request().flags == 0x8000

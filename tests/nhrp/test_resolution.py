@@ -14,6 +14,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.extensions import Unknown
+from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeReply,
@@ -597,3 +598,38 @@ def test_a_purge_with_an_unknown_compulsory_extension(cached: World) -> None:
     assert (raised.value.code, raised.value.offset) == (1, 28 + 4 + 12 + 18)
     assert cached.kind() is Kind.CACHED
     cached.close()
+
+
+# --- address translation ------------------------------------------------------------------------
+
+
+def test_our_own_site_from_outside(world: World) -> None:
+    """An answer that names us as a server sees us leads nowhere else: no shortcut to ourselves."""
+    outside = parse_ip("198.51.100.7")
+    seen: set[bytes] = set()
+    world.client._seen_as = lambda: seen
+    world.client.resolve(HOST)
+    world.answer_with(VTEP(outside, VTEP_A.vni))
+    assert world.kind() is Kind.CACHED
+    seen.add(outside)
+    world.client.resolve(OTHER_HOST)
+    world.answer_with(VTEP(outside, VTEP_A.vni))
+    assert world.kind(OTHER_HOST) is Kind.NEGATIVE
+
+
+def test_the_translated_address_of_a_target(world: World) -> None:
+    """It replaces the one in the answer, if it is about the same station."""
+    outside = parse_ip("198.51.100.7")
+    world.client.resolve(HOST)
+    reply = world.request().reply((answer(HOST, VTEP_B, 300),))
+    reply.extensions = (nat_address(HUB, STATION_A, 1450),)
+    world.requests.reply_received(reply, TO_HUB)
+    found = world.cache.lookup(HOST)
+    assert found is not None and found.vtep == VTEP_B and not found.nat
+    world.client.renew(HOST)
+    reply = world.request().reply((answer(HOST, VTEP_B, 300),))
+    reply.extensions = (nat_address(outside, HOST, 1450),)
+    world.requests.reply_received(reply, TO_HUB)
+    found = world.cache.lookup(HOST)
+    assert found is not None
+    assert (found.vtep, found.nat, found.claimed) == (VTEP(outside, 200), True, SITE_B)
