@@ -446,6 +446,7 @@ class ILayer3Dataplane(Interface):
     """
 
     mtu = Attribute("MTU of the device in octets; 0: not known. Valid after start.")
+    underlay_octets = Attribute("4 or 16: of the underlay addresses that it takes; None: either.")
 
     def start(listener: ILayer3Listener) -> None:
         """Prepare the device, remove what an earlier run left, and report misses.

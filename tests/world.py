@@ -253,8 +253,13 @@ class World:
 
     def _resolve(self, name: str, family: int | None) -> Deferred[tuple[bytes, ...]]:
         """Names have one address or a tuple of them."""
+
+        def of_family(found: Any) -> tuple[bytes, ...]:
+            addresses = (found,) if isinstance(found, bytes) else found
+            return tuple(each for each in addresses if family in (None, len(each)))
+
         found: Deferred[Any] = self.names[name]()
-        return found.addCallback(lambda each: (each,) if isinstance(each, bytes) else each)
+        return found.addCallback(of_family)
 
     def _start(self, machine: Machine, plan: Plan) -> Node:
         machine.node = self.make_node(machine, plan)

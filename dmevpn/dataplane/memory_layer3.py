@@ -91,6 +91,7 @@ class MemoryLayer3:
 
     def __init__(self, local: bytes, tunnel: MemoryTunnel | None = None) -> None:
         self._local = local
+        self.underlay_octets = len(local)
         self._tunnel = tunnel
         self._neighbours: dict[bytes, bytes] = {}
         self._routes: dict[Network, bytes] = {}

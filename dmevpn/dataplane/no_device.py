@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from dmevpn.dataplane.underlay import source_address
-from dmevpn.interfaces import IControlDevice, ILayer3Dataplane, ILayer3Listener
+from dmevpn.interfaces import GREDevice, IControlDevice, ILayer3Dataplane, ILayer3Listener
 
 __all__ = ["NoDevice"]
 
@@ -25,6 +25,15 @@ class NoDevice:
         self._nbma_address = nbma_address
         self._device = device
 
+    @property
+    def underlay_octets(self) -> int | None:
+        """Those of our own underlay address, if it is given."""
+        return len(self._own()) or None
+
+    def _own(self) -> bytes:
+        state: GREDevice | None = self._device.state if self._device is not None else None
+        return (state.local if state is not None else b"") or self._nbma_address or b""
+
     def start(self, listener: ILayer3Listener) -> None:
         """There is nothing to report."""
 
@@ -34,10 +43,7 @@ class NoDevice:
 
     def local_address(self, peer: bytes) -> bytes:
         """Our underlay address towards a peer."""
-        state = self._device.state if self._device is not None else None
-        if state is not None and state.local:
-            return bytes(state.local)
-        return self._nbma_address or source_address(peer)
+        return self._own() or source_address(peer)
 
     def set_neighbour(self, protocol: bytes, nbma: bytes) -> None:
         """No device has neighbours."""

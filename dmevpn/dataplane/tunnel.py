@@ -89,6 +89,12 @@ class KernelTunnel:
         state: GREDevice | None = self._device.state
         return 0 if state is None else state.mtu
 
+    @property
+    def underlay_octets(self) -> int | None:
+        """Those of the device's ends; one without either is of IPv4."""
+        state: GREDevice | None = self._device.state
+        return None if state is None else len(state.local or state.remote) or 4
+
     # --- life ---------------------------------------------------------------------------------
 
     def start(self, listener: ILayer3Listener) -> None:

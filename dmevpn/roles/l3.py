@@ -89,12 +89,10 @@ class Layer3Role:
         """
         self._dataplane.start(self)
         self._set_stations()
-        own = self._speaker_plan.nbma_address
-        family = None if own is None else len(own)
         for name in dict.fromkeys(each.host for each in self.plan.maps if each.address is None):
             watch = NameWatch(
                 [name],
-                lambda name: self._resolve_host(name, family),
+                lambda name: self._resolve_host(name, self._dataplane.underlay_octets),
                 self._clock,
                 self._names_changed,
             )
@@ -177,7 +175,11 @@ class Layer3Role:
         if plan.address is not None:
             return (plan.address,)
         found = self._found.get(plan.host, ())
-        return found if plan.dynamic else found[:1]
+        if plan.dynamic:
+            return found
+        # The resolver's preference is no use where we have no way to.
+        reached = (each for each in found if self._dataplane.local_address(each))
+        return (next(reached, found[0]),) if found else ()
 
     def _server(self, plan: MapPlan, nbma: bytes) -> Server | None:
         """What a map says; None if there is no way to its underlay address."""

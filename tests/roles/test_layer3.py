@@ -249,6 +249,18 @@ def test_names(world: Layer3World) -> None:
     assert [client.state for client in machine.station().registrations] == [State.REGISTERED]
 
 
+def test_names_of_both_families(world: Layer3World) -> None:
+    """A server's address is taken of the family that our side of the underlay has."""
+    hub(world)
+    world.names["hub.example"] = lambda: succeed((parse_ip("2001:db8:f::1"), parse_ip(HUB)))
+    machine = world.add(
+        "10.0.0.2", "protocol-address 10.255.255.2/24 map 10.255.255.1 hub.example register"
+    )
+    world.run(1)
+    assert [client.nhs for client in machine.station().registrations] == [parse_ip(HUB)]
+    assert machine.station().registrations[0].state is State.REGISTERED
+
+
 # --- VPNs, reload, operators ----------------------------------------------------------------
 
 
