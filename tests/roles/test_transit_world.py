@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dmevpn.addresses import parse_ip
+from dmevpn.config.model import AuthenticationPlan, KeyPlan
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.packet import Packet, decode_payload
@@ -34,8 +37,8 @@ def binding(site: Site, protocol: bytes) -> tuple[Kind, object] | None:
 class Chain:
     """Three hubs, each of which asks the next; a site at the first, one at the last."""
 
-    def __init__(self) -> None:
-        self.world = world = World()
+    def __init__(self, **options: Any) -> None:
+        self.world = world = World(**options)
         self.first = world.add_hub(FIRST, SECOND)
         self.second = world.add_hub(SECOND, THIRD)
         self.third = world.add_hub(THIRD)
@@ -69,6 +72,23 @@ def test_a_chain() -> None:
     ]
     replies = packets(chain.world, PacketType.RESOLUTION_REPLY)
     assert [where for where, _ in replies] == [chain.one.machine.address]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        AuthenticationPlan(secret=b"secret"),
+        AuthenticationPlan(keys=(KeyPlan(spi=256, algorithm="hmac-sha-256", secret=b"k" * 32),)),
+    ],
+    ids=["cleartext", "keyed hash"],
+)
+def test_each_hop_is_authenticated(plan: AuthenticationPlan) -> None:
+    """Every hub proves itself to the next, and the one that answers to the site that asked."""
+    chain = Chain(authentication=plan)
+    chain.ask()
+    chain.world.run(2)
+    assert chain.world.path(chain.one, B) == chain.two.vtep
+    assert len(packets(chain.world, PacketType.ERROR_INDICATION)) == 0
 
 
 def test_what_moves_is_purged_across_the_chain() -> None:
