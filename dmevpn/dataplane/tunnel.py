@@ -44,6 +44,9 @@ _BUFFER: Final = 1 << 18
 
 #: Ask the daemon three times, a second apart, and nobody else.
 _ASK_DAEMON: Final = ip.Probes(3, 0, 0)
+#: What the kernel starts with. A device that is found with ours was left so by a run of us that
+#: was killed; GRE devices with many peers start with NOARP, too.
+_ASK_PEERS: Final = ip.Probes(0, 3, 3)
 
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
@@ -155,8 +158,8 @@ class KernelTunnel:
             # A device with one peer has no neighbours to ask for.
             for family in _FAMILIES:
                 self._ask_daemon(state.ifindex, family)
-            self._noarp = ip.has_noarp(self._requests, state.ifindex)
-            if self._noarp:
+            if ip.has_noarp(self._requests, state.ifindex):
+                self._noarp = True
                 self._requests.request(ip.set_noarp(state.ifindex, False), "asking for neighbours")
         if self._tap is not None:
             self._tap.open(state.name)
@@ -165,7 +168,10 @@ class KernelTunnel:
         assert self._requests is not None
         for data in self._requests.dump(ip.probes_dump(family)):
             found = ip.parse_probes(data, ifindex)
-            if found is not None:
+            if found == _ASK_DAEMON:
+                self._probes[family] = _ASK_PEERS
+                self._noarp = True
+            elif found is not None:
                 self._probes[family] = found
         if family in self._probes:
             message = ip.probes_set(ifindex, family, _ASK_DAEMON)

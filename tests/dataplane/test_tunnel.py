@@ -151,8 +151,12 @@ class TestKernelTunnel(Layer3Contract):
             kernel.end(kill=False)
             kernel.namespace.remove()
 
-    def test_the_device_is_left_as_it_was_found(self, kernel: RealKernel) -> None:
-        """While we run the kernel asks us for neighbours; afterwards it is as it was."""
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_the_device_is_left_as_it_was_found(self, kernel: RealKernel, killed: bool) -> None:
+        """While we run the kernel asks us for neighbours; afterwards it is as it was, even if a
+        run before could not put it back."""
+        if killed:
+            kernel.restart(kill=True)
 
         def settings() -> list[object]:
             options = ("app_solicit", "ucast_solicit", "mcast_solicit")
