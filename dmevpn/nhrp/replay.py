@@ -20,6 +20,7 @@ run that was wrongly named, so that a challenge of former times is not heeded ei
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -31,9 +32,9 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.authentication import failure
 from dmevpn.nhrp.encapsulation import Encapsulation, Form
 from dmevpn.nhrp.extensions import Extension, VendorPrivate
-from dmevpn.nhrp.packet import Packet, PurgeReply, RequestOrReply
+from dmevpn.nhrp.packet import Packet, PurgeReply, Request, RequestOrReply
 
-__all__ = ["CHALLENGES", "RUNS", "WAITING", "WINDOW", "ReplayGuard", "is_challenge", "is_proof"]
+__all__ = ["CHALLENGES", "RECENT", "RUNS", "WINDOW", "ReplayGuard", "is_challenge", "is_proof"]
 
 #: Numbers below the highest that may still arrive, once each: packets overtake each other.
 WINDOW: Final = 256
@@ -48,9 +49,10 @@ STATIONS: Final = 2 * RUNS
 #: Challenges a second to all neighbours, and in a row. Each takes about as long as a request.
 CHALLENGES: Final = 1000.0
 
-#: Packets to neighbours whose run we do not know that are kept for sending them again when it is
-#: told, and for how many seconds: after that their owners have repeated them.
-WAITING: Final = 256
+#: Packets that are kept for sending them again when a neighbour tells us its run: our requests, and
+#: all to neighbours whose run we do not know; and for how many seconds: after that their owners
+#: have repeated them.
+RECENT: Final = 256
 _PATIENCE: Final = 1.0
 
 # Type, length, OUI and kind of the extension, and where the fields behind them are.
@@ -124,7 +126,10 @@ class ReplayGuard:
         self._stations: dict[bytes, _Neighbour] = {}
         #: The run behind each underlay address, as it was last heard or told.
         self._paths: dict[bytes, _Neighbour] = {}
-        self._waiting: list[tuple[float, tuple[Packet, Form, VPNID | None, Path]]] = []
+        #: What may have to be sent again, and when it was sent; a reply has a request that will be.
+        self._recent: deque[tuple[float, tuple[Packet, Form, VPNID | None, Path]]] = deque(
+            maxlen=RECENT
+        )
         self._budget = (CHALLENGES, clock.seconds())
         self._unproven = metrics.dropped("unproven")
         self._challenges = metrics.counter("challenges_sent")
@@ -139,20 +144,15 @@ class ReplayGuard:
         if type(packet) is PurgeReply and is_challenge(packet):
             return next(each for each in packet.extensions if is_proof(each))
         neighbour = self._paths.get(path.peer)
+        if neighbour is None or isinstance(packet, Request):
+            self._recent.append((self._clock.seconds(), (packet, form, vpn_id, path)))
         if neighbour is None:
-            self._keep(packet, form, vpn_id, path)
             run = number = _UNKNOWN
         else:
             run = neighbour.run
             neighbour.sent += 1
             number = neighbour.sent.to_bytes(8, "big")
         return b"".join((_PROOF, _vpn(form, vpn_id), self._run, run, number))
-
-    def _keep(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
-        """Remember a packet that will be refused, since it does not say for whom it is."""
-        if len(self._waiting) >= WAITING:
-            del self._waiting[0]
-        self._waiting.append((self._clock.seconds(), (packet, form, vpn_id, path)))
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -245,9 +245,9 @@ class ReplayGuard:
     def _challenged(self, octets: bytes, path: Path) -> Exception:
         """A neighbour tells us its run: what we sent it in vain goes out again."""
         known = self._paths.get(path.peer)
-        waiting = [each for each in self._waiting if each[1][3].peer == path.peer]
+        recent = [each for each in self._recent if each[1][3].peer == path.peer]
         if known is None:
-            expected = octets[_NUMBER] == _UNKNOWN and bool(waiting)
+            expected = octets[_NUMBER] == _UNKNOWN and bool(recent)
         else:
             expected = octets[_NUMBER] == known.run
         if octets[_TO] != self._run or not expected:
@@ -256,8 +256,9 @@ class ReplayGuard:
         run = octets[_FROM]
         self._set_path(path.peer, self._neighbours.get(run) or self._add(run))
         since = self._clock.seconds() - _PATIENCE
-        self._waiting = [each for each in self._waiting if each[1][3].peer != path.peer]
-        return Handshake(tuple([sent for time, sent in waiting if time > since]))
+        for each in recent:
+            self._recent.remove(each)
+        return Handshake(tuple([sent for time, sent in recent if time > since]))
 
     def _allow(self) -> bool:
         now = self._clock.seconds()

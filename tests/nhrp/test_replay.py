@@ -243,16 +243,27 @@ def test_challenges_are_heeded_once(nodes: tuple[Node, Node]) -> None:
         one.receive(second, B)
 
 
+def test_a_neighbour_that_has_just_started(clock: Clock, nodes: tuple[Node, Node]) -> None:
+    """The request that reached it first is sent again at once: it may have been the last one."""
+    one, other = nodes
+    meet(one, other)
+    clock.advance(1)
+    other.start()
+    (challenge,) = other.receive(one.send(other), A)
+    (again,) = one.receive(challenge, B)
+    assert other.accepts(again, A)
+
+
 def test_only_what_is_recent_is_sent_again(clock: Clock, nodes: tuple[Node, Node]) -> None:
     """After a second the owner has repeated it himself, and some packets are too many."""
     one, other = nodes
     one.send(other)
     clock.advance(1)
-    for _ in range(replay.WAITING + 1):
+    for _ in range(replay.RECENT + 1):
         data = one.send(other)
     (challenge,) = other.receive(data, A)
     again = one.receive(challenge, B)
-    assert len(again) == replay.WAITING
+    assert len(again) == replay.RECENT
     assert all(other.accepts(each, A) for each in again)
 
 
