@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench fuzz bpf deb deb-check docs venv clean
+.PHONY: help demo demo-down test lint bench fuzz interop bpf deb deb-check docs venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint          ruff, mypy --strict, and the eBPF object against its source"
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
+	@echo "make interop       FRR's nhrpd and ours together, in a user-mode-linux guest with GRE devices"
 	@echo "make bpf           build the eBPF object anew (it is kept in git)"
 	@echo "make deb           build the Debian package into dist"
 	@echo "make deb-check     build it, and try it in a fresh Debian (minutes)"
@@ -45,6 +46,10 @@ fuzz:
 bench:
 	@tools/setup.sh test
 	@$(PYTHON) -m benchmarks $(ARGS)
+
+interop:
+	@[ "$$(id -u)" = 0 ] || { echo "interop: skipped: it needs root"; exit 0; }; \
+		tools/setup.sh demo && $(PYTHON) -m interop $(ARGS)
 
 bpf:
 	@tools/setup.sh test

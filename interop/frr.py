@@ -10,7 +10,7 @@ from typing import Any
 from lab.netns import Namespace, run
 from lab.wait import eventually
 
-__all__ = ["FRR", "NHRPD", "prepare", "version"]
+__all__ = ["FRR", "NHRPD", "prepare", "read_table", "version"]
 
 DAEMONS = Path("/usr/lib/frr")
 #: What a machine without FRR lacks.
@@ -36,6 +36,16 @@ def prepare() -> None:
 def version() -> str:
     """FRR's version, such as 8.4.4."""
     return run(str(NHRPD), "--version").stdout.split()[2]
+
+
+def read_table(text: str) -> list[dict[str, Any]]:
+    """The rows of what vtysh prints for a command that ends in ``json``.
+
+    FRR 8.4 prints the head of the text table before the object, and a message if there is nothing.
+    """
+    start = text.find("{")
+    table: list[dict[str, Any]] = [] if start < 0 else json.loads(text[start:])["table"]
+    return table
 
 
 class FRR:
@@ -91,11 +101,7 @@ class FRR:
 
     def rows(self, what: str) -> list[dict[str, Any]]:
         """The table that ``show ip nhrp WHAT json`` prints."""
-        # FRR 8.4 prints the text table's head before the object, and a message instead of none.
-        text = self._vtysh(f"show ip nhrp {what} json").stdout
-        start = text.find("{")
-        table: list[dict[str, Any]] = [] if start < 0 else json.loads(text[start:])["table"]
-        return table
+        return read_table(self._vtysh(f"show ip nhrp {what} json").stdout)
 
     def binding(self, protocol: str, kind: str) -> dict[str, Any] | None:
         """The cache entry of a protocol address.
@@ -127,5 +133,10 @@ class FRR:
         while self._processes:
             process = self._processes.pop()
             process.terminate()
-            process.wait(10)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                # nhrpd tells its peers nothing anyway; it may only be slow to take its leave.
+                process.kill()
+                process.wait()
         run("rm", "-rf", str(self._directory))

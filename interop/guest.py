@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import selectors
 import shlex
@@ -22,11 +23,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from interop import packages
 
-__all__ = ["SKIPPED", "Guest", "GuestTimeout", "Unavailable", "main", "writer"]
+__all__ = ["SKIPPED", "Guest", "GuestTimeout", "Unavailable", "last_words", "main", "writer"]
 
 #: Exit status of a test that could not be run (the convention of automake).
 SKIPPED = 77
@@ -38,6 +39,9 @@ BOOT_PATIENCE = 60.0
 
 #: Seconds between two looks at whether the guest has started or ended.
 TICK = 0.1
+
+#: Octets that the guest may be ahead of us; the most that Linux gives everybody.
+PIPE_SIZE = 1 << 20
 
 #: Pieces of the guest's console that are kept for the day it does not start.
 CONSOLE = 40
@@ -62,9 +66,7 @@ class Guest:
 
     def __init__(self, *, memory: int = 768) -> None:
         if os.geteuid():
-            raise Unavailable(
-                "the guest's root needs the rights of the machine's: run this as root"
-            )
+            raise Unavailable("only root can share all of the machine's files with a guest")
         try:
             self._kernel = packages.provide("user-mode-linux", "/usr/bin/linux.uml")
         except packages.PackageMissing as error:
@@ -98,6 +100,21 @@ class Guest:
         :raises Unavailable: the guest did not come so far as to start the command.
         :raises GuestTimeout: the command took longer.
         """
+        # A polite end is an exception, so that the guest's directory is removed.
+        previous = signal.signal(signal.SIGTERM, _end)
+        try:
+            return self._run(command, timeout, out, err, keep)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+
+    def _run(
+        self,
+        command: Sequence[str],
+        timeout: float,
+        out: Callable[[bytes], None],
+        err: Callable[[bytes], None],
+        keep: Path | None,
+    ) -> int:
         with tempfile.TemporaryDirectory(prefix="dmevpn-guest-", dir="/tmp") as name:
             shared = Path(name)
             self._fill(shared, command, keep)
@@ -109,7 +126,7 @@ class Guest:
                 return int((shared / "status").read_text())
             if (shared / "started").exists():
                 raise GuestTimeout(f"the command did not end within {timeout:g} s")
-            raise Unavailable(f"user-mode-linux does not start here: {_last_words(console)}")
+            raise Unavailable(f"user-mode-linux does not start here: {last_words(console)}")
 
     def _fill(self, shared: Path, command: Sequence[str], keep: Path | None) -> None:
         """Lay out what the guest's process 1 looks for; ``init.sh`` says what that is."""
@@ -129,6 +146,9 @@ class Guest:
     def _started(self, shared: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
         """The guest for the duration of a ``with``, with its console and serial lines to read."""
         pipes = [os.pipe() for _ in range(3)]
+        for _, writer in pipes:
+            # A serial line of user-mode-linux may wait for ever once its pipe was full.
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         console, *serial = (writer for _, writer in pipes)
         try:
             process = subprocess.Popen(
@@ -158,7 +178,11 @@ class Guest:
                 os.close(reader)
 
 
-def _last_words(console: Iterable[bytes]) -> str:
+def _end(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def last_words(console: Iterable[bytes]) -> str:
     """What a kernel that stopped said last; the trace behind a panic is not for users."""
     text = b"".join(console).decode(errors="replace")
     before, panic, _ = text.partition("Kernel panic")

@@ -16,8 +16,9 @@ from interop import frr
 from interop.report import Report
 from interop.stage import Stage
 from interop.with_frr import frr_alone, frr_hub, our_hub
+from interop.with_us import all_ours
 
-__all__ = ["STORIES", "main"]
+__all__ = ["STORIES", "main", "title"]
 
 #: By name. The first line of its docstring is the title.
 STORIES: dict[str, Callable[[Stage, Report], None]] = {
@@ -26,6 +27,7 @@ STORIES: dict[str, Callable[[Stage, Report], None]] = {
     "our-hub-device": functools.partial(our_hub, device=True),
     "frr-hub-raw": functools.partial(frr_hub, device=False),
     "frr-hub-device": functools.partial(frr_hub, device=True),
+    "ours-device": all_ours,
 }
 
 #: Where the machine keeps what the guest leaves.
@@ -38,7 +40,8 @@ FAILURES = (AssertionError, OSError, ValueError, json.JSONDecodeError, subproces
 LOG_TAIL = 2000
 
 
-def _title(name: str) -> str:
+def title(name: str) -> str:
+    """Who speaks with whom in a story, and by which transport of ours."""
     story = STORIES[name]
     text = inspect.getdoc(getattr(story, "func", story)) or name
     transport = next((f" (transport {each})" for each in ("raw", "device") if each in name), "")
@@ -47,7 +50,7 @@ def _title(name: str) -> str:
 
 def _tell(name: str, report: Report) -> None:
     """Tell one story; its failure is reported, and the next one can follow."""
-    report.begin(_title(name))
+    report.begin(title(name))
     stage = Stage(KEEP / f"{name}.pcap")
     try:
         with stage:

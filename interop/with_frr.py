@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from dmevpn.nhrp.packet import (
-    Packet,
-    PurgeReply,
-    PurgeRequest,
-    ResolutionReply,
-    TrafficIndication,
-)
+from dmevpn.nhrp.packet import PurgeReply, PurgeRequest, ResolutionReply, TrafficIndication
 from interop.frr import FRR
 from interop.report import Report
-from interop.stage import HUB, Passage, Stage, host, lan, nbma, protocol
-from lab.daemons import Daemon
-from lab.wait import eventually
+from interop.stage import HUB, Stage, host, lan, nbma, protocol
+from interop.steps import HOLDING_TIME, bindings, count, go_direct, is_bound, take_detour
 
 __all__ = ["frr_alone", "frr_hub", "our_hub"]
-
-#: Seconds; short, so that a run sees renewals and an end. FRR renews at a third, as we do.
-HOLDING_TIME = 30
 
 SPOKE = (
     f"ip nhrp nhs dynamic nbma {nbma(HUB)}",
@@ -39,9 +28,9 @@ def frr_alone(stage: Stage, report: Report) -> None:
     for number in (2, 3):
         stage.route(HUB, lan(number), number)
     _await_registrations(report, hub, (2, 3))
-    _take_detour(stage, report)
+    take_detour(stage, report)
     _await_shortcuts(report, sites, (lan(3), f"{protocol(2)}/32"))
-    _go_direct(stage, report)
+    go_direct(stage, report)
 
 
 def our_hub(stage: Stage, report: Report, *, device: bool) -> None:
@@ -52,7 +41,7 @@ def our_hub(stage: Stage, report: Report, *, device: bool) -> None:
     for number, site in zip((2, 3), sites, strict=True):
         report.wait(
             f"our hub has FRR's site {number}",
-            partial(_is_bound, hub, number),
+            partial(is_bound, hub, number),
         )
         report.wait(
             f"FRR's site {number} has our hub for its NHS",
@@ -61,29 +50,29 @@ def our_hub(stage: Stage, report: Report, *, device: bool) -> None:
     if device:
         for number in (2, 3):
             stage.route(HUB, lan(number), number)
-        _take_detour(stage, report)
-        _count(stage, report, "our hub reported the detour", TrafficIndication, HUB)
+        take_detour(stage, report)
+        count(stage, report, "our hub reported the detour", TrafficIndication, HUB)
         _await_shortcuts(report, sites, (lan(3), f"{protocol(2)}/32"))
-        _go_direct(stage, report)
+        go_direct(stage, report)
     else:
         stage.indicate(HUB, 2, protocol(3))
         stage.indicate(HUB, 3, protocol(2))
         _await_shortcuts(report, sites, (f"{protocol(3)}/32", f"{protocol(2)}/32"))
         report.show("pings between FRR's sites", stage.ping(2, 3, protocol(3)))
-    _count(
+    count(
         stage,
         report,
         "Resolution Replies from our hub, of its own or passed on",
         ResolutionReply,
         HUB,
     )
-    hub.ctl.text("cache", "purge", "nbma", nbma(3))
-    report.wait("our hub has FRR's site 3 again", partial(_is_bound, hub, 3))
+    hub.ctl.text("cache", "purge", "nbma", nbma(2))
+    report.wait("our hub has FRR's site 2 again", partial(is_bound, hub, 2))
     _leave_unanswered(stage, report, HUB, 2)
     sites[1].stop()
     report.wait(
         "our hub forgot FRR's site 3, which stopped without a word",
-        lambda: not _is_bound(hub, 3),
+        lambda: not is_bound(hub, 3),
         timeout=2 * HOLDING_TIME,
     )
 
@@ -106,8 +95,8 @@ def frr_hub(stage: Stage, report: Report, *, device: bool) -> None:
     (registration,) = ours.ctl.rows("registration", "show")
     report.show("our state at FRR's hub", registration["state"])
     if device:
-        stage.route(2, lan(3), HUB)
-        _take_detour(stage, report)
+        stage.route(2, "192.168.0.0/16", HUB)
+        take_detour(stage, report)
     else:
         ours.ctl.text("cache", "resolve", host(3))
     report.wait(
@@ -115,13 +104,12 @@ def frr_hub(stage: Stage, report: Report, *, device: bool) -> None:
     )
     told = bindings(ours, "cached")
     report.show("what we were told", ", ".join(f"{each} at {told[each]}" for each in told))
-    if not device:
-        # FRR's hub reports to site 3 that its packets to us leave as they came.
-        stage.ping(3, 2, host(2))
+    # FRR's hub reports to site 3 that its packets to us leave as they came.
+    stage.ping(3, 2, host(2))
     _await_shortcuts(report, [theirs], [lan(2)])
-    _count(stage, report, "resolutions that we answered", ResolutionReply, 2)
+    count(stage, report, "resolutions that we answered", ResolutionReply, 2)
     if device:
-        _go_direct(stage, report)
+        go_direct(stage, report)
     ours.stop()
     _leave_unanswered(stage, report, 2, HUB)
 
@@ -154,48 +142,6 @@ def _await_registrations(report: Report, hub: FRR, numbers: Sequence[int]) -> No
 def _await_shortcuts(report: Report, sites: Sequence[FRR], networks: Sequence[str]) -> None:
     for site, network in zip(sites, networks, strict=True):
         report.wait(f"FRR has a shortcut to {network}", partial(site.shortcut, network))
-
-
-# --- ours -----------------------------------------------------------------------------------------
-
-
-def bindings(daemon: Daemon, kind: str) -> dict[str, str]:
-    """The underlay addresses of our bindings of a kind, by protocol address."""
-    rows: list[dict[str, Any]] = daemon.ctl.rows("cache", "show", "type", kind)
-    return {row["protocol"]: row["nbma"] for row in rows}
-
-
-def _is_bound(hub: Daemon, number: int) -> bool:
-    """Whether a site is registered with our hub, from where it is."""
-    return bindings(hub, "dynamic").get(protocol(number)) == nbma(number)
-
-
-# --- the wire -------------------------------------------------------------------------------------
-
-
-def _take_detour(stage: Stage, report: Report) -> None:
-    """Let site 2 speak to site 3 by way of the hub, which is to report that."""
-    passage = stage.ping(2, 3, host(3))
-    assert passage.answered and passage.detoured, f"no way by the hub: {passage}"
-    report.show("the first pings from site 2 to site 3", passage)
-
-
-def _go_direct(stage: Stage, report: Report) -> None:
-    """Let site 2 speak to site 3 by shortcuts."""
-
-    def direct() -> Passage | None:
-        passage = stage.ping(2, 3, host(3))
-        return None if passage.detoured or passage.answered < passage.sent else passage
-
-    report.show("pings by the shortcuts", eventually("direct way", direct, interval=0.5))
-
-
-def _count(
-    stage: Stage, report: Report, what: str, packet_class: type[Packet], number: int
-) -> None:
-    messages = stage.wiretap.of(packet_class, nbma(number))
-    assert messages, f"machine {number} sent no {packet_class.__name__}"
-    report.show(what, f"{len(messages)} times")
 
 
 def _leave_unanswered(stage: Stage, report: Report, sender: int, receiver: int) -> None:
