@@ -214,7 +214,8 @@ _ROWS = (
         name="transport",
         help="How NHRP is carried: `raw` is a GRE socket of our own and needs no device; `device`"
         " is the kernel GRE device of this name, with its key, addresses and MTU; `auto` (default)"
-        " is `device` if there is such a device at the start, else `raw`.",
+        " is `device` if there is such a device at the start, else `raw`; without a data interface"
+        " that names this one, and without a `protocol-address`, it is `device`.",
         contexts=_CONTROL,
         arguments=(Argument(name="auto|raw|device", convert=a.transport, example="raw"),),
         reload=Reload.SPEAKER,

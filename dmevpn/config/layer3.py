@@ -24,12 +24,17 @@ from dmevpn.config.model import (
 from dmevpn.config.peers import daemon
 from dmevpn.config.statements import Findings, every, has_option, last, single_vpn, value
 
-__all__ = ["layer3_plans", "speaks_layer3"]
+__all__ = ["layer3_plans", "needs_device", "speaks_layer3"]
 
 #: Keywords that are about one VPN: that of the ``vpn-id`` before them.
 _OF_A_VPN: Final = ("protocol-address", "map", "dynamic-map", "shortcut-target")
 #: Keywords that are about all VPNs of the interface.
 _OF_ALL: Final = ("shortcut", "redirect", "route-table")
+
+#: Keywords that tell a block of OpenNHRP's, which is about a GRE device. A server's has no ``map``.
+_OF_OPENNHRP: Final = frozenset(
+    {*_OF_A_VPN, *_OF_ALL, "cisco-authentication", "holding-time", "multicast", "non-caching"}
+)
 
 _FAMILIES: Final = {4: "IPv4", 16: "IPv6"}
 
@@ -44,15 +49,20 @@ class _Instance:
     statements: list[Statement] = field(default_factory=list)
 
 
-def speaks_layer3(block: InterfaceConfig, transport: str) -> bool:
-    """Whether an interface that no ``controller`` names is a control interface all the same.
-
-    :param transport: ``auto``, ``raw`` or ``device``.
-    """
+def speaks_layer3(block: InterfaceConfig) -> bool:
+    """Whether an interface that no ``controller`` names is a control interface all the same."""
     keywords = {statement.keyword for statement in block.statements}
-    if "protocol-address" in keywords or transport == "device":
-        return True
-    return transport == "auto" and not keywords.isdisjoint(("map", "dynamic-map"))
+    if value(block.statements, "transport", "auto") == "auto":
+        return not keywords.isdisjoint(_OF_OPENNHRP)
+    return "protocol-address" in keywords or needs_device(block)
+
+
+def needs_device(block: InterfaceConfig) -> bool:
+    """Whether such an interface is of no use without a kernel GRE device."""
+    transport = value(block.statements, "transport", "auto")
+    return transport == "device" or (
+        transport == "auto" and last(block.statements, "protocol-address") is None
+    )
 
 
 def layer3_plans(

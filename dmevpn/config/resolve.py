@@ -17,7 +17,7 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.config.conflicts import find_conflicts
 from dmevpn.config.grammar import KEYWORDS, Context
 from dmevpn.config.keys import authentication
-from dmevpn.config.layer3 import layer3_plans, speaks_layer3
+from dmevpn.config.layer3 import layer3_plans, needs_device, speaks_layer3
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     DEFAULT_VXLAN_PORT,
@@ -211,9 +211,10 @@ class _Resolver:
             if block.name in self._named:
                 return Context.CONTROL
             data = spoke or hub
-            if data is None and speaks_layer3(block, self._transport(block)):
+            if data is None and speaks_layer3(block):
                 return Context.CONTROL
             if data is None:
+                self._warn_no_effect(statements)
                 self._warn_block(block, "no `controller` names this interface")
             elif last(statements, "vpn-id") is None:
                 self._warn_block(block, "no vpn-id")
@@ -339,6 +340,9 @@ class _Resolver:
     # --- control interfaces ---
 
     def _transport(self, block: InterfaceConfig) -> str:
+        if block.name not in self._named and needs_device(block):
+            # Rather no start than one without a way to anybody.
+            return "device"
         return value(block.statements, "transport", "auto")
 
     def _speaker(self, block: InterfaceConfig, oui: bytes) -> SpeakerPlan:
