@@ -12,10 +12,11 @@ from dmevpn.config.model import Plan
 from tests.config.files import checked, errors, plan, warnings
 
 #: What OpenNHRP's parser compares a word with.
-WORDS = frozenset(
-    """interface map register cisco dynamic-map shortcut-target holding-time cisco-authentication
-    route-table shortcut redirect non-caching shortcut-destination multicast""".split()
-)
+WORDS = {
+    *("interface", "map", "register", "cisco", "dynamic-map", "shortcut-target", "holding-time"),
+    *("cisco-authentication", "route-table", "shortcut", "redirect", "non-caching"),
+    *("shortcut-destination", "multicast"),
+}
 HUB = "interface gre1 redirect"
 
 

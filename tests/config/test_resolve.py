@@ -223,8 +223,8 @@ def test_controller_declared_later():
 IDLE = [
     ("interface a", "no `controller` names this interface: this interface has no effect near 'a'"),
     (
-        "interface a gre-key 1 vpn-errors no gre-key 2",
-        "no `controller` names this interface: gre-key, vpn-errors of this interface have no effect",
+        "interface a gre-key 1 transport raw gre-key 2",
+        "no `controller` names this interface: gre-key, transport of this interface have no effect",
     ),
     ("interface a l2learnonly", "no vpn-id: l2learnonly of this interface has no effect"),
     (
