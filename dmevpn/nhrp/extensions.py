@@ -235,6 +235,12 @@ _CLASSES: dict[int, type[Extension]] = {
     int(ExtensionType.DEVICE_CAPABILITIES): DeviceCapabilities,
 }
 
+#: Those that have nothing to be read before somebody wants to know.
+_PLAIN: dict[int, type[Extension]] = {
+    int(ExtensionType.AUTHENTICATION): Authentication,
+    int(ExtensionType.VENDOR_PRIVATE): VendorPrivate,
+}
+
 #: Extensions without a value by the first half of their header, which is all there is to them.
 #: Every request is full of them, so they are made once.
 _EMPTY: dict[int, Extension] = {
@@ -301,7 +307,9 @@ def _extensions(octets: bytes, start: int, nbma_length: int) -> list[Extension]:
                 "bad_extension_length", code=ErrorCode.PROTOCOL_ERROR, offset=at + 2
             )
         extension = None if length else _EMPTY.get(kind)
-        if extension is None:
+        if number in _PLAIN:
+            extension = _PLAIN[number].of_octets(octets[at:end])
+        elif extension is None:
             extension = _decode_extension(octets, at, end, number, nbma_length)
         if number in seen and _repeats(extension, extensions):
             raise MalformedPacket(

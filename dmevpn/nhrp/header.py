@@ -19,7 +19,6 @@ __all__ = [
     "FIXED",
     "LONGEST_NBMA",
     "PROTOCOL_TYPE",
-    "SIZE",
     "TYPE_BITS",
     "address_length",
     "decode_addresses",
@@ -34,8 +33,6 @@ FIXED = Struct("!HH5sBHHHBBBBBBHL")
 
 #: Offset of ar$pro.type.
 PROTOCOL_TYPE: Final = 2
-#: Offset of ar$pktsz.
-SIZE: Final = 10
 #: Offset of ar$chksum.
 CHECKSUM: Final = 12
 #: Offset of ar$extoff.

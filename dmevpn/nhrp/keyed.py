@@ -27,10 +27,9 @@ from dmevpn.nhrp.authentication import (
 from dmevpn.nhrp.constants import ExtensionType
 from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, RFC_LENGTH, Encapsulation, Form
 from dmevpn.nhrp.extensions import END, Authentication, Extension, VendorPrivate
-from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET, SIZE
-from dmevpn.nhrp.packet import ErrorIndication, Packet
+from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET
+from dmevpn.nhrp.packet import ErrorIndication, Packet, seal
 from dmevpn.nhrp.replay import ReplayGuard, is_challenge, is_proof
-from dmevpn.nhrp.wire import checksum
 
 __all__ = ["ALGORITHMS", "LARGEST_SPI", "EitherAuthentication", "Key", "KeyedAuthentication"]
 
@@ -53,9 +52,6 @@ _PLAIN: Final = Form.PLAIN
 
 #: Lists of extensions whose octets are kept at hand; nearly all packets have one of a few.
 _KNOWN: Final = 512
-
-#: ar$pktsz, ar$chksum and ar$extoff.
-_LENGTHS = Struct("!HHH")
 
 
 class Key:
@@ -133,30 +129,20 @@ class KeyedAuthentication:
         key = self._signer
         width = len(packet.source_protocol)
         before, after = _around(packet.extensions)
-        first = b"".join(
+        extensions = b"".join(
             (
                 before,
                 b"" if self._guard is None else self._guard.prove(packet, form, vpn_id, path),
                 key.header(width),
                 station if len(station) == width else bytes(width),
+                key.blank,
+                after,
             )
         )
-        data = packet.encode(form, vpn_id)
-        # The legacy form counts its headers in lengths, offsets and checksum.
-        start, counted = _start(form)
-        behind = len(data)
-        if packet.extensions or packet.bare_end:
-            behind -= len(END) + sum(map(len, packet.extensions))
-        offset = behind - start + counted
-        size = offset + len(first) + key.size + len(after)
-        head = data[start : start + SIZE]
-        rest = data[start + EXTENSIONS_OFFSET + 2 : behind] + first
-        blank = _LENGTHS.pack(size, 0, offset)
-        digest = key.hash(b"".join((head, blank, rest, key.blank, after)))
-        summed = (data[start - counted : start], head, blank, rest, digest, after)
-        total = checksum(b"".join(summed))
-        lengths = _LENGTHS.pack(size, total, offset)
-        return b"".join((data[:start], head, lengths, rest, digest, after))
+        front, fixed, variable = packet.write(form, vpn_id, extensions)
+        end = len(variable) - len(after)
+        digest = key.hash(fixed + variable)
+        return seal(front, fixed, variable[: end - key.size] + digest + variable[end:])
 
     def verify(self, packet: Packet, encapsulation: Encapsulation, path: Path) -> None:
         """Accept the packet if its hash is that of a key of ours, and it is a new packet.

@@ -55,6 +55,7 @@ __all__ = [
     "decode",
     "decode_embedded",
     "decode_payload",
+    "seal",
 ]
 
 _FAMILIES = {length: family for family, length in NBMA_LENGTHS.items()}
@@ -65,6 +66,18 @@ _NO_ENCAPSULATION = Encapsulation(Form.PLAIN, None, 0)
 _E = TypeVar("_E", bound=Extension)
 _P = TypeVar("_P", bound="Packet")
 _R = TypeVar("_R", bound="RequestOrReply")
+
+
+def seal(front: bytes, fixed: bytes, variable: bytes) -> bytes:
+    """A payload out of what :meth:`Packet.write` has made, with its checksum.
+
+    The legacy form counts its headers in lengths, offsets and checksum.
+    """
+    counted = front if len(front) == LEGACY_LENGTH else b""
+    total = checksum(b"".join((counted, fixed, variable)))
+    return b"".join(
+        (front, fixed[:CHECKSUM], total.to_bytes(2, "big"), fixed[CHECKSUM + 2 :], variable)
+    )
 
 
 def _blank(packet_class: type[_P]) -> _P:
@@ -143,7 +156,7 @@ class Packet:
         if not self.raw:
             before = self.extensions[: self.extensions.index(extension)]
             return at + sum([len(each) for each in before])
-        while self.raw[at : at + len(extension)] != extension:
+        while at < len(self.raw) and not self.raw.startswith(extension, at):
             at += 4 + int.from_bytes(self.raw[at + 2 : at + 4], "big")
         return at
 
@@ -151,6 +164,20 @@ class Packet:
         """The whole GRE payload.
 
         :param vpn_id: the VPN to name; every form but the plain one needs it.
+        :raises ValueError: if a field does not fit.
+        """
+        extensions = b""
+        if self.extensions or self.bare_end:
+            extensions = b"".join(self.extensions) + END
+        return seal(*self.write(form, vpn_id, extensions))
+
+    def write(
+        self, form: Form, vpn_id: VPNID | None, extensions: bytes
+    ) -> tuple[bytes, bytes, bytes]:
+        """The payload before its checksum is known: what stands before ar$afn, the fixed part
+        with a checksum of zero, and all behind it.
+
+        :param extensions: their octets with End; empty: there is no extension part.
         :raises ValueError: if a field does not fit.
         """
         nbma = self.source_nbma
@@ -161,16 +188,12 @@ class Packet:
         if family is None or len(subaddress) > LONGEST_NBMA or len(self.snap) != 5:
             raise ValueError(f"no valid packet: {self}")
         front = header(form, vpn_id)
-        # The legacy form counts its headers in lengths, offsets and checksum.
-        counted = front if len(front) == LEGACY_LENGTH else b""
-        addresses_and_rest = b"".join((nbma, subaddress, source, destination, self._encode_rest()))
-        size = len(counted) + ADDRESSES + len(addresses_and_rest)
-        extensions = b""
-        extensions_offset = 0
-        if self.extensions or self.bare_end:
-            extensions_offset = size
-            extensions = b"".join(self.extensions) + END
-            size += len(extensions)
+        variable = b"".join(
+            (nbma, subaddress, source, destination, self._encode_rest(), extensions)
+        )
+        size = ADDRESSES + len(variable)
+        if len(front) == LEGACY_LENGTH:
+            size += LEGACY_LENGTH
         flags, number = self._encode_words()
         try:
             fixed = FIXED.pack(
@@ -180,7 +203,7 @@ class Packet:
                 self.hop_count,
                 size,
                 0,
-                extensions_offset,
+                size - len(extensions) if extensions else 0,
                 VERSION,
                 self.packet_type,
                 len(nbma),
@@ -192,11 +215,7 @@ class Packet:
             )
         except StructError as error:
             raise ValueError(f"no valid packet: {self}") from error
-        variable = addresses_and_rest + extensions
-        total = checksum(b"".join((counted, fixed, variable)))
-        return b"".join(
-            (front, fixed[:CHECKSUM], total.to_bytes(2, "big"), fixed[CHECKSUM + 2 :], variable)
-        )
+        return front, fixed, variable
 
     def _encode_words(self) -> tuple[int, int]:
         """The sixteen bits of flags and the thirty-two bits behind them."""
