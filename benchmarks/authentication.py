@@ -131,6 +131,7 @@ class _Hub:
                 request_ids=TimeRequestIDStore(lambda: 0.0),
                 jitter=lambda: 0.5,
                 machine_id=b"benchmark",
+                wall_clock=time.time,
             ),
             metrics=metrics,
         )

@@ -129,6 +129,7 @@ def main() -> None:
             request_ids=TimeRequestIDStore(time.time),
             jitter=random.random,
             machine_id=b"benchmark",
+            wall_clock=time.time,
         ),
         metrics=metrics,
     )

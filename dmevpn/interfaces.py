@@ -311,6 +311,9 @@ class ISpokeListener(Interface):
     def install_failed(mac: bytes, error: Exception) -> None:
         """The kernel refused a shortcut; the MAC stays with the hub."""
 
+    def entries_repaired(count: int) -> None:
+        """Somebody changed entries of ours; they are put right now."""
+
 
 # --- hub data plane ---------------------------------------------------------------------------
 
@@ -561,6 +564,13 @@ class IController(Interface):
     def metrics() -> Iterator[dict[str, Any]]:
         """Rows of ``metrics show``: ``name``, ``labels`` (dict), ``kind``, ``value``."""
 
+    def events(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Rows of ``events``, in order of time."""
+
+    def follow(listener: Any) -> Any:
+        """Call ``listener(row: dict)`` for every event that the journal has, in order, and for
+        each that it gets; returns a cancel()."""
+
     def subscribe(listener: Any) -> Any:
         """Call ``listener(event: dict)`` for every change in any cache; returns a cancel().
 
@@ -581,6 +591,7 @@ class SpokeListener:
     def device_up(self) -> None: ...
     def device_down(self) -> None: ...
     def install_failed(self, mac: bytes, error: Exception) -> None: ...
+    def entries_repaired(self, count: int) -> None: ...
 
 
 @implementer(ILayer3Listener)

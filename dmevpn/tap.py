@@ -136,6 +136,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         request_ids=open_store(plan.state_dir or "", time.time, metrics, aside),
         jitter=random.random,
         machine_id=_machine_id(),
+        wall_clock=time.time,
     )
 
 

@@ -26,7 +26,7 @@ class Layer:
     """Of the standard library."""
 
 
-BASE = ("addresses", "errors", "interfaces", "metrics", "sockfilter", "log")
+BASE = ("addresses", "errors", "interfaces", "metrics", "sockfilter", "log", "journal")
 WIRE = tuple(
     f"nhrp.{name}"
     for name in ("constants", "encapsulation", "extensions", "header", "packet", "records", "wire")

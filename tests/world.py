@@ -137,6 +137,8 @@ class World:
         )
         self.devices: dict[bytes, MemoryControlDevice] = {}
         """Control devices, by the address of their machine; the others have raw sockets."""
+        self.wall = 1_700_000_000.0
+        """What wall clocks say at the beginning of the world; change it to set them."""
         self.names: dict[str, Callable[[], Deferred[Any]]] = {}
 
     # --- making it ------------------------------------------------------------------------
@@ -238,6 +240,7 @@ class World:
                 request_ids=TimeRequestIDStore(self.clock.seconds),
                 jitter=lambda: 0.5,
                 machine_id=b"test",
+                wall_clock=lambda: self.wall + self.clock.seconds(),
             ),
         )
 

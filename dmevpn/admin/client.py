@@ -202,15 +202,20 @@ class Observer(pb.Referenceable):
 
 
 async def watch(
-    reactor: Any, description: str, arguments: dict[str, str], events: Callable[[bytes], None]
+    reactor: Any,
+    description: str,
+    name: str,
+    arguments: dict[str, str],
+    events: Callable[[bytes], None],
 ) -> None:
-    """Pass changes of bindings to ``events`` until something ends it; never returns.
+    """Pass what happens to ``events`` until something ends it; never returns.
 
+    :param name: of the command that is followed.
     :raises NoDaemon: if there is none, or not any more.
     :raises CommandError: if the daemon refuses, or drops us for slowness.
     """
     async with Connection(reactor, description) as connection:
         observer = Observer(events)
-        await connection.call(connection.root, "watch", observer, arguments)
+        await connection.call(connection.root, "watch", observer, arguments, name)
         connection.when_lost(observer.lost)
         await observer.ended

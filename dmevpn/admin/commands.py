@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dmevpn import __version__
 from dmevpn.addresses import format_address, parse_protocol_address
+from dmevpn.admin.command import Answer, Column, Command, Context, Match, Row
+from dmevpn.admin.insight import INSIGHT
 from dmevpn.admin.parameters import (
     BINDING_TYPES,
     FILE,
@@ -25,11 +27,8 @@ from dmevpn.admin.parameters import (
     TYPE,
     VNI,
     VPN,
-    Parameter,
     UsageError,
-    check_arguments,
     near_match,
-    read_arguments,
 )
 from dmevpn.errors import CommandError
 
@@ -43,68 +42,6 @@ __all__ = [
     "read_words",
     "selects",
 ]
-
-Row = dict[str, Any]
-Match = dict[str, Any]
-
-
-class Column(NamedTuple):
-    """One field of a row."""
-
-    name: str
-    meaning: str
-    kind: str = "text"
-    """How text output shows it: ``text``, ``address``, ``number``, ``amount`` (as 12.3M),
-    ``seconds`` (as 1h 58m), ``list`` or ``labels``; JSON has it as it is."""
-
-
-class Context(NamedTuple):
-    """What a command works on."""
-
-    controller: Any
-    """An IController."""
-    log_levels: Any
-    """The LogLevelFilterPredicate of the daemon's log, or None if that is fixed."""
-
-
-class Answer(NamedTuple):
-    """What a command returns."""
-
-    rows: Iterable[Row]
-    """Plain values by column name. They may be fetched over many reactor turns."""
-    refused: str = ""
-    """Why it did not do what was asked, for a command that has rows to show all the same."""
-
-
-class Command(NamedTuple):
-    """One row of the table."""
-
-    name: str
-    """One or two words."""
-    summary: str
-    """Begins with a verb in the imperative."""
-    parameters: tuple[Parameter, ...]
-    columns: tuple[Column, ...]
-    function: Callable[[Context, Match], Answer | Awaitable[Answer]]
-    nothing: str = ""
-    """What text output says instead of an empty table."""
-    text: str = ""
-    """A line for each row, for rows that make no table; format fields are columns."""
-    bare: Parameter | None = None
-    """The parameter whose value may stand without its name."""
-    required: tuple[Parameter, ...] = ()
-    changes: bool = False
-    """Whether it changes anything; if so, its use is logged."""
-    streams: bool = False
-    """Whether rows come one by one, without end."""
-
-    def read(self, words: Sequence[str]) -> dict[str, str]:
-        """Arguments from the words behind the command; raises UsageError."""
-        return read_arguments(self.name, self.parameters, self.bare, words)
-
-    def check(self, arguments: Mapping[str, str]) -> Match:
-        """Values from arguments; raises UsageError."""
-        return check_arguments(self.name, self.parameters, self.required, arguments)
 
 
 # --- functions ----------------------------------------------------------------------------
@@ -272,6 +209,7 @@ COMMANDS: dict[str, Command] = {
             ),
             _cache_watch,
             streams=True,
+            follow=lambda context, listener: context.controller.subscribe(listener),
         ),
         Command(
             "cache flush",
@@ -443,6 +381,7 @@ COMMANDS: dict[str, Command] = {
             _version,
             text="dmevpn {version} (Python {python}, Twisted {twisted}, Linux {kernel}, pid {pid})",
         ),
+        *INSIGHT,
     )
 }
 

@@ -35,7 +35,7 @@ RUNTIME_DIRECTORY = "/run/dmevpn"
 DONE, REFUSED, WRONG_USAGE, NO_DAEMON = range(4)
 
 #: Options, which stand before or behind the command.
-FLAGS = ("--endpoint", "--name", "--json", "--help", "--version")
+FLAGS = ("--endpoint", "--name", "--json", "--follow", "--help", "--version")
 
 
 class Options(NamedTuple):
@@ -46,6 +46,7 @@ class Options(NamedTuple):
     endpoint: str | None = None
     name: str | None = None
     json: bool = False
+    follow: bool = False
     help: bool = False
     version: bool = False
 
@@ -139,21 +140,23 @@ async def perform(
     *,
     json: bool,
     out: TextIO,
+    follow: bool = False,
 ) -> str:
     """Run a command at a daemon and print what it returns.
 
+    :param follow: go on printing what happens.
     :returns: why it did not do what was asked although it returned rows, or "".
     :raises CommandError: as :mod:`dmevpn.admin.client` does.
     """
     from dmevpn.admin import client, render
 
-    if command.streams:
+    if command.streams or follow:
 
         def events(page: bytes) -> None:
             _print(render.json_lines(page) if json else render.text_event(command, page), out)
             out.flush()
 
-        await client.watch(reactor, endpoint, arguments, events)
+        await client.watch(reactor, endpoint, command.name, arguments, events)
     result = await client.run(reactor, endpoint, command.name, arguments)
     if json:
         _print(render.json_document(result.pages, result.row_count), out)
@@ -167,7 +170,7 @@ def _print(lines: Iterable[str], out: TextIO) -> None:
 
 
 def _run_reactor(
-    endpoint: str, command: Command, arguments: dict[str, str], json: bool, out: TextIO
+    endpoint: str, command: Command, arguments: dict[str, str], options: Options, out: TextIO
 ) -> str:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
@@ -180,7 +183,15 @@ def _run_reactor(
         reactor.stop()
 
     def start() -> None:
-        work = perform(reactor, endpoint, command, arguments, json=json, out=out)
+        work = perform(
+            reactor,
+            endpoint,
+            command,
+            arguments,
+            json=options.json,
+            out=out,
+            follow=options.follow,
+        )
         Deferred.fromCoroutine(work).addBoth(finished)
 
     reactor.callWhenRunning(start)
@@ -206,6 +217,9 @@ def _status(arguments: Sequence[str], directory: str, out: TextIO) -> int:
     if "file" in given:  # relative to where we are, not to where the daemon is
         given["file"] = os.path.abspath(given["file"])
     command.check(given)
+    if options.follow and command.follow is None:
+        able = " ".join(each.name for each in COMMANDS.values() if each.follow and not each.streams)
+        raise UsageError(f"`{command.name}` cannot be followed, only: {able}")
     try:
         endpoint = find_endpoint(options, directory)
     except UsageError:
@@ -216,7 +230,7 @@ def _status(arguments: Sequence[str], directory: str, out: TextIO) -> int:
     from dmevpn.admin.client import NoDaemon
 
     try:
-        refused = _run_reactor(endpoint, command, given, options.json, out)
+        refused = _run_reactor(endpoint, command, given, options, out)
     except NoDaemon as error:
         _complain(error)
         return NO_DAEMON

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dmevpn.admin.commands import COMMANDS, Command
 from dmevpn.admin.parameters import Parameter
+from dmevpn.journal import EVENTS
 
 __all__ = ["command_help", "examples", "group_help", "overview", "reference", "usage"]
 
@@ -31,12 +32,19 @@ _EXAMPLES = {
     "metrics show": ("metrics show",),
     "log level": ("log level", "log level debug"),
     "version": ("version",),
+    "events": (
+        "events",
+        "events vpn 1 mac 52:54:00:12:34:56",
+        "events event refused",
+        "events --follow --json",
+    ),
 }
 
 _OPTIONS = """\
 options, before or behind the command:
   --endpoint ENDPOINT  the daemon at a Twisted client endpoint, such as unix:/run/dmevpn/hub.sock
   --name NAME          the daemon at /run/dmevpn/NAME.sock; needless if there is only one
+  --follow             with events: go on printing them as they happen, until interrupted
   --json               print JSON: {"attr": {"entriesCount": N}, "table": [ROW, ...]}
   --help               print this, or with a command what it takes and shows
   --version            print the version of dmevpnctl
@@ -152,8 +160,9 @@ lists them and exits with 2.
 
 Errors are one line on standard error. `--json` prints one object,
 `{"attr": {"entriesCount": N}, "table": [ROW, ...]}`; a row has exactly the fields below, in that
-order, absent ones `null`. Addresses are strings, times whole seconds. `cache watch` prints one row
-object a line. Text is for people: sorted, at most 100 columns, and free to change.
+order, absent ones `null`. Addresses are strings, times whole seconds. `cache watch` and
+`events --follow` print one row object a line. Text is for people: sorted, at most 100 columns, and
+free to change.
 
 Filters follow a command as pairs of words and narrow it: `cache show vpn 1 type cached`.
 """
@@ -169,9 +178,10 @@ The interface is Twisted's Perspective Broker. The root object has three remote 
   It returns a dictionary: `page` is `(row count, JSON array as bytes, more)`; while `more` is true,
   the remote method `next()` of `listing` returns the next page; `refused` is empty, or why the
   command did not do what was asked. A page has at most 1,000 rows and 256 KiB.
-- `watch(observer, arguments)` calls the remote method `events(rows)` of `observer` with JSON arrays
-  of rows of `cache watch`, and `closed(reason)` when there will be no more. It ends with the
-  connection. A client with more than 10,000 events waiting is dropped.
+- `watch(observer, arguments, name)` calls the remote method `events(rows)` of `observer` with JSON
+  arrays of rows of `cache watch`, or of `events` if that is the `name`, and `closed(reason)` when
+  there will be no more. It ends with the connection. A client with more than 10,000 events waiting
+  is dropped.
 
 Errors arrive as `dmevpn.admin.pb.WrongUsage` or `dmevpn.admin.pb.CommandRefused`, with a text for
 the operator. At most 32 clients are served at once.
@@ -190,6 +200,8 @@ def reference() -> str:
         parts.append("| field | meaning |\n|---|---|\n")
         parts.extend(f"| `{column.name}` | {column.meaning} |\n" for column in command.columns)
         parts.append(f"\n{''.join(_indented(command))}")
+    parts.append("\n## Events\n\n| event | meaning |\n|---|---|\n")
+    parts.extend(f"| `{event}` | {meaning} |\n" for event, meaning in EVENTS.items())
     parts.append(f"\n{_PROTOCOL}")
     return "".join(parts)
 

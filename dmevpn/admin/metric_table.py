@@ -12,6 +12,7 @@ METRICS = {
     "dmevpn_build_info": "Versions of dmevpn, Python and Twisted as labels; always 1.",
     "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
     "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
+    "dmevpn_journal_forgotten_total": "Events that made room for later ones in the journal.",
     "dmevpn_scrapes_refused_total": "Scrapes turned away because others were under way.",
     # --- VPNs ---
     "dmevpn_vpn_members": "VTEPs registered in a VPN (hub).",

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from dmevpn.addresses import parse_ip, parse_mac, parse_protocol_address, parse_vni
 from dmevpn.errors import CommandError
+from dmevpn.journal import EVENTS
 
 __all__ = [
     "BINDING_TYPES",
+    "EVENT",
     "FILE",
     "INTERFACE",
     "LEVEL",
@@ -92,6 +94,10 @@ def _type(text: str) -> str:
     return _choice(text, BINDING_TYPES, "type of binding")
 
 
+def _event(text: str) -> str:
+    return _choice(text, tuple(EVENTS), "event")
+
+
 def _level(text: str) -> str:
     return _choice(text, LOG_LEVELS, "log level")
 
@@ -122,6 +128,7 @@ NBMA = Parameter("nbma", "A", _nbma, "this underlay address only (IPv4 or IPv6)"
 VNI = Parameter("vni", "N", parse_vni, "this VXLAN network identifier only", "100")
 TYPE = Parameter("type", "T", _type, f"this type only: {' '.join(BINDING_TYPES)}", "cached")
 INTERFACE = Parameter("interface", "I", _interface, "this interface only", "vx1")
+EVENT = Parameter("event", "E", _event, "this event only, such as refused", "refused")
 FILE = Parameter("file", "FILE", _file, "the file; without it the daemon's own", "hub.conf")
 LEVEL = Parameter("level", "LEVEL", _level, f"one of {' '.join(LOG_LEVELS)}", "debug")
 

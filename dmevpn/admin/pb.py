@@ -21,7 +21,8 @@ from twisted.spread import pb
 from zope.interface import implementer
 
 from dmevpn.admin.broker import CarefulBroker
-from dmevpn.admin.commands import COMMANDS, Context, Match, Row, find_command, selects
+from dmevpn.admin.command import Context, Match, Row
+from dmevpn.admin.commands import COMMANDS, find_command, selects
 from dmevpn.admin.listening import listen, stop_listening
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
 from dmevpn.admin.parameters import UsageError
@@ -220,21 +221,29 @@ class AdminRoot(Remote):
             self._listings.add(listing)
         return {"page": tuple(page), "listing": listing, "refused": answer.refused}
 
-    async def remote_watch(self, observer: Any, arguments: dict[str, str] | None = None) -> None:
-        """Report changes of bindings until the connection ends.
+    async def remote_watch(
+        self,
+        observer: Any,
+        arguments: dict[str, str] | None = None,
+        name: str = "cache watch",
+    ) -> None:
+        """Report what happens until the connection ends.
 
-        :param observer: its remote method ``events`` gets JSON arrays of rows of ``cache
-            watch``; ``closed`` gets the reason when there will be no more.
-        :param arguments: filters, as of ``cache watch``.
+        :param observer: its remote method ``events`` gets JSON arrays of rows of the command;
+            ``closed`` gets the reason when there will be no more.
+        :param arguments: filters, as of the command.
+        :param name: ``cache watch``, or ``events``: what the journal has, and what comes.
         """
-        command, match = self._check("cache watch", arguments)
+        command, match = self._check(name, arguments)
+        if command.follow is None:
+            raise UsageError(f"`{name}` cannot be followed")
         if not isinstance(observer, pb.RemoteReference):
             raise UsageError("watch wants a reference to an observer")
         if self.watch is not None and not self.watch.cancelled:
             raise UsageError("one watch for each connection")
         columns = [column.name for column in command.columns]
         watch = self.watch = Watch(observer, columns, match, self._watch_dropped)
-        watch.cancel_subscription = self._service.context.controller.subscribe(watch.event)
+        watch.cancel_subscription = command.follow(self._service.context, watch.event)
 
     def _watch_dropped(self) -> None:
         self._service.watchers_dropped.inc()

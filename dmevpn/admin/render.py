@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dmevpn.addresses import parse_protocol_address
-from dmevpn.admin.commands import Column, Command
+from dmevpn.admin.command import Column, Command
 
 __all__ = ["WIDTH", "amount", "duration", "json_document", "json_lines", "text_event", "text_lines"]
 
@@ -86,6 +87,8 @@ def _cell(kind: str, value: Any) -> str:
         return amount(value)
     if kind == "list":
         return ",".join(map(str, value))
+    if kind == "time":
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if kind == "labels":
         return ",".join(f"{name}={text}" for name, text in value.items())
     if isinstance(value, float) and value.is_integer():
@@ -119,7 +122,7 @@ def text_lines(command: Command, pages: Iterable[bytes], *, filtered: bool) -> I
             yield command.nothing + (" match\n" if filtered and not command.text else "\n")
     elif command.text:
         for row in rows:
-            yield _sentence(command, row) + "\n"
+            yield from _sentence(command, row)
     else:
         yield from _table(command.columns, rows)
 
@@ -127,6 +130,9 @@ def text_lines(command: Command, pages: Iterable[bytes], *, filtered: bool) -> I
 def text_event(command: Command, page: bytes) -> Iterator[str]:
     """Rows that come one by one: a line of words for each, without what is absent."""
     for row in json.loads(page):
+        if command.text:
+            yield from _sentence(command, row)
+            continue
         words = []
         for column in command.columns:
             cell = _cell(column.kind, row[column.name])
@@ -137,9 +143,24 @@ def text_event(command: Command, page: bytes) -> Iterator[str]:
         yield " ".join(words) + "\n"
 
 
-def _sentence(command: Command, row: Mapping[str, Any]) -> str:
+def _sentence(command: Command, row: Mapping[str, Any]) -> Iterator[str]:
     cells = {column.name: _cell(column.kind, row[column.name]) for column in command.columns}
-    return command.text.format(**cells)
+    if isinstance(command.text, str):
+        yield command.text.format(**cells) + "\n"
+        return
+    for line in command.text(cells).splitlines():
+        yield from (f"{part}\n" for part in _folded(line))
+
+
+def _folded(line: str) -> list[str]:
+    """A line that fits, or several: what follows is indented further."""
+    if len(line) <= WIDTH:
+        return [line]
+    from textwrap import wrap
+
+    indent = len(line) - len(line.lstrip())
+    here, further = " " * indent, " " * (indent + 4)
+    return wrap(line.strip(), WIDTH, initial_indent=here, subsequent_indent=further)
 
 
 def _table(columns: Sequence[Column], rows: list[Row]) -> Iterator[str]:

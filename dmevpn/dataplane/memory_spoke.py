@@ -261,6 +261,8 @@ class MemorySpokeDataplane:
         if mac in self._wanted:
             self._metrics.counter("fdb_repairs").inc()
             self._changed(mac)
+            if self._listener is not None:
+                self._listener.entries_repaired(1)
 
     def link_changed(self) -> None:
         """Report what the devices are after a turn."""

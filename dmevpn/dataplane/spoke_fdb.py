@@ -388,6 +388,7 @@ class VXLANFDB:
                 ifname=self.interface,
                 count=repairs,
             )
+            self._listener.entries_repaired(repairs)
         self._schedule_flush()
         table = run.table
         ages = {mac: age for mac, age in table.ages.items() if table.wanted.get(mac) is not None}

@@ -89,6 +89,8 @@ class Binding:
     """Bits of the protocol address that count, the others being zero; None: exactly this one."""
     next_hop: bytes = b""
     """Protocol address of the station that leads there; empty: it is the address itself."""
+    source: bytes = b""
+    """NBMA address of the server whose answer it is; empty: it is no answer."""
 
     @property
     def key(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -65,11 +66,13 @@ class Registrar:
         nat_detection: bool,
         multi_binding: bool,
         metrics: Metrics,
+        on_refused: Callable[[bytes, bytes, int], None],
     ) -> None:
         self._clock = cache.clock
         self._cache = cache
         self._link = link
         self._policy = policy
+        self._on_refused = on_refused
         self._identity = identity
         self._replies = replies
         self._vpn = vpn
@@ -228,6 +231,7 @@ class Registrar:
 
     def _complain(self, packet: RegistrationRequest, cie: CIE, path: Path) -> None:
         if self._complaints.due(path.peer):
+            self._on_refused(cie.protocol or packet.source_protocol, path.peer, cie.code)
             self.log.warn(
                 "vpn {vpn}: registration of {mac} by {nbma} refused: code {code}",
                 vpn=self._vpn,

@@ -36,7 +36,7 @@ from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.requests import Backoff, Outstanding, protocol_type_of
 
-__all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State"]
+__all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State", "refusal"]
 
 #: Gaps between transmissions, in seconds: doubling up to the longest, without end.
 _RETRANSMISSION = Backoff(1.0, 64.0)
@@ -338,7 +338,7 @@ class RegistrationClient:
             self._forget()
         self._conflict = False
         self._refusals.inc()
-        self._say(_refusal(code))
+        self._say(refusal(code))
         self._pause(_AFTER_REFUSAL)
 
     def _erred(self, code: int) -> None:
@@ -456,8 +456,8 @@ class RegistrationClient:
         )
 
 
-def _refusal(code: int) -> str:
-    """A CIE code in words."""
+def refusal(code: int) -> str:
+    """A CIE code that refuses, in words, for logs and operators."""
     try:
         return f"refused with code {code}, {CIECode(code).name.lower().replace('_', ' ')}"
     except ValueError:

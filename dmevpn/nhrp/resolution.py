@@ -272,7 +272,7 @@ class ResolutionClient:
             self._link,
             path,
             delays=_DELAYS,
-            on_reply=lambda packet, _: self._replied(protocol, packet),
+            on_reply=lambda packet, path: self._replied(protocol, packet, path.peer),
             on_error=lambda code, path: self._failed(protocol, code),
             on_timeout=lambda: self._timed_out(protocol),
         )
@@ -302,11 +302,11 @@ class ResolutionClient:
 
     # --- answers ----------------------------------------------------------------------------
 
-    def _replied(self, protocol: bytes, packet: RequestOrReply) -> None:
+    def _replied(self, protocol: bytes, packet: RequestOrReply, server: bytes) -> None:
         self._latency.observe(self._clock.seconds() - self._questions[protocol].asked)
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         best = max(
-            filter(None, [self._read(protocol, cie, packet) for cie in packet.cies]),
+            filter(None, [self._read(protocol, cie, packet, server) for cie in packet.cies]),
             key=lambda binding: binding.preference,
             default=None,
         )
@@ -324,7 +324,9 @@ class ResolutionClient:
             pause = min(_NEGATIVE, max(_PAUSE, stated))
         self._settle(protocol, self._negative(protocol, pause))
 
-    def _read(self, protocol: bytes, cie: CIE, packet: RequestOrReply) -> Binding | None:
+    def _read(
+        self, protocol: bytes, cie: CIE, packet: RequestOrReply, server: bytes
+    ) -> Binding | None:
         """What a CIE of an answer says, if it can be used.
 
         The original daemon states the VNI in place of the one of our request.
@@ -358,6 +360,7 @@ class ResolutionClient:
             claimed=cie.nbma if translated not in (b"", cie.nbma) else b"",
             prefix_length=prefix_length,
             next_hop=next_hop or (protocol if prefix_length is not None else b""),
+            source=server,
         )
 
     def _is_our_own(self, vtep: VTEP, local: bytes) -> bool:

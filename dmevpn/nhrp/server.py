@@ -49,6 +49,8 @@ class NextHopServer:
     :param multi_binding: whether several VTEPs may be registered for one address.
     :param authoritative: whether an address that we do not know is nowhere in the VPN. Else its
         request is left to who forwards (:class:`~dmevpn.nhrp.transit.Transit`).
+    :param on_refused: called with the protocol address, the underlay address and the CIE code of a
+        registration that was refused, at most once a minute for each peer.
     :param answered_limit: answers remembered at most; beyond it the answer is: no resources.
     """
 
@@ -77,6 +79,7 @@ class NextHopServer:
         multi_binding: bool = False,
         authoritative: bool = True,
         metrics: Metrics,
+        on_refused: Callable[[bytes, bytes, int], None] = lambda station, nbma, code: None,
         answered_limit: int = ANSWERED_LIMIT,
     ) -> None:
         self.station = identity.station
@@ -97,6 +100,7 @@ class NextHopServer:
             nat_detection=nat_detection,
             multi_binding=multi_binding,
             metrics=metrics,
+            on_refused=on_refused,
         )
         self._responder = Responder(
             cache=cache,

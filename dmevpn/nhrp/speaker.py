@@ -61,6 +61,8 @@ class Speaker:
         be replaced at any time.
     :param unknown_vpn: called with a Registration Request for a VPN without a server. True means
         that there is one now.
+    :param on_refused: called with the reason, by which it is counted, and the way of a packet that
+        was turned away, at most once a minute for each peer and reason.
     :param vpn_errors: whether packets of unknown VPNs, of other VPNs than that of their path, and
         for unknown addresses of a VPN are answered with an Error Indication.
     """
@@ -78,6 +80,7 @@ class Speaker:
         naming: Naming,
         authenticator: IAuthenticator | None = None,
         unknown_vpn: Callable[[VPNID, Packet, Path], bool] = lambda vpn_id, packet, path: False,
+        on_refused: Callable[[str, Path], None] = lambda reason, path: None,
         vpn_errors: bool = True,
     ) -> None:
         self.interface = interface
@@ -87,6 +90,8 @@ class Speaker:
         self._metrics = metrics
         self.authenticator = authenticator
         self._unknown_vpn = unknown_vpn
+        self._on_refused = on_refused
+        self._refusals = Complaints(clock)
         self._vpn_errors = vpn_errors
         self._reporter = ErrorReporter(clock, metrics)
         self._complaints = Complaints(clock)
@@ -203,6 +208,8 @@ class Speaker:
                 self._send(*answer)
         except NHRPError as error:
             self._metrics.dropped(error.counter).inc()
+            if self._refusals.due(path.peer + error.counter.encode()):
+                self._on_refused(error.counter, path)
             offending = error.packet or packet
             if error.code is not None and encapsulation is not None and offending is not None:
                 self._report(error, offending, encapsulation, path)

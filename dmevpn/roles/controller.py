@@ -11,13 +11,14 @@ from zope.interface import implementer
 from dmevpn.addresses import format_address
 from dmevpn.errors import CommandError
 from dmevpn.interfaces import FDBEntry, IController, LearnedMAC, PlaneCounters
+from dmevpn.journal import Event
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.registration import RegistrationClient
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.node import Node
-from dmevpn.roles.rows import Row, binding_row, left, place
+from dmevpn.roles.rows import Row, binding_row, event_row, left, place
 from dmevpn.roles.spoke import SpokeRole
 
 __all__ = ["Controller"]
@@ -426,6 +427,26 @@ class Controller:
                         "kind": "counter",
                         "value": getattr(counters, field),
                     }
+
+    # --- what happened ------------------------------------------------------------------
+
+    def events(self, match: Match) -> Iterator[Row]:
+        """What the journal has."""
+        offset = self._node.wall.offset
+        for event in self._node.journal:
+            row = event_row(event, offset)
+            if _accepts(match, row):
+                yield row
+
+    def follow(self, listener: Callable[[Row], None]) -> Callable[[], None]:
+        """What it has, and what it gets."""
+        for row in self.events({}):
+            listener(row)
+
+        def tell(event: Event) -> None:
+            listener(event_row(event, self._node.wall.offset))
+
+        return self._node.journal.subscribe(tell)
 
     def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """Report every change of any cache until cancelled."""

@@ -7,6 +7,7 @@ is registered), and tells clients that were given an answer when the answer is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,7 @@ from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.prefixes import PrefixTable
+from dmevpn.nhrp.registration import refusal
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.server import NextHopServer
@@ -38,7 +40,7 @@ from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.rows import CacheWatcher, Watchers, place
 
-__all__ = ["HubRole", "HubVPN", "VTEPOwners"]
+__all__ = ["FRAMES_REFUSED", "HubRole", "HubVPN", "VTEPOwners"]
 
 #: Seconds without a frame after which a MAC that nobody has asked for is forgotten; also what
 #: the switch itself takes for stale. The same 300 s as of a Linux bridge.
@@ -59,6 +61,8 @@ AMNESIA_MACS = 16384
 EAGER_VPNS = 1024
 #: VPNs that one hub interface serves, however many its ranges name: each takes kernel memory.
 MAX_VPNS = 4096
+#: What the journal says of frames of somebody who is no member.
+FRAMES_REFUSED = "frames of somebody who has not registered"
 #: Members of one VPN, and so the copies that one broadcast frame can cost.
 MAX_MEMBERS_PER_VPN = 4096
 
@@ -121,6 +125,7 @@ class HubVPN:
         metrics: Metrics,
         watcher: CacheWatcher,
         routes: PrefixTable[bytes],
+        on_refused: Callable[[bytes, bytes, int], None],
     ) -> None:
         self.vpn_id = vpn_id
         self.cache = Cache(clock, metrics)
@@ -153,6 +158,7 @@ class HubVPN:
             multi_binding=speaker_plan.multi_binding,
             authoritative=not routes,
             metrics=metrics,
+            on_refused=on_refused,
         )
         self._transit = Transit(
             identity=identity,
@@ -359,6 +365,7 @@ class HubRole:
         self._ids = ids
         self._metrics = metrics
         self._watchers = watchers
+        self._journal = watchers.journal
         self._ageing: Any = None
         self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
         self._comparing = self._compare_again = False
@@ -442,6 +449,12 @@ class HubRole:
                 for each in self.plan.routes
                 if each.vpns is None or each.vpns[0] <= index <= each.vpns[1]
             ),
+            on_refused=partial(self._registration_refused, index),
+        )
+
+    def _registration_refused(self, vpn: int, station: bytes, nbma: bytes, code: int) -> None:
+        self._journal.note(
+            "refused", vpn, station, nbma, interface=self.plan.interface, detail=refusal(code)
         )
 
     def _age(self) -> None:
@@ -484,11 +497,13 @@ class HubRole:
     def mac_learned(self, vpn: int, mac: bytes, vtep: VTEP) -> None:
         """Counted and told to watchers; the binding itself lives in the switch only."""
         self._learned.inc()
+        self._note("learned", vpn, mac, vtep)
         self._tell("learned", vpn, mac, vtep)
 
     def mac_moved(self, vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:
         """Whoever was told the old place must hear of it now."""
         self._moved.inc()
+        self._note("moved", vpn, mac, new, "" if old is None else f"was at {old}")
         self._tell("moved", vpn, mac, new)
         hub_vpn = self.vpns.get(vpn)
         if hub_vpn is not None:
@@ -500,6 +515,17 @@ class HubRole:
                     mac=format_address(mac),
                     vtep=str(new),
                 )
+
+    def _note(
+        self,
+        event: str,
+        vpn: int | None = None,
+        mac: bytes = b"",
+        vtep: VTEP | None = None,
+        why: str = "",
+    ) -> None:
+        nbma, vni = (vtep.nbma, vtep.vni) if vtep is not None else (b"", None)
+        self._journal.note(event, vpn, mac, nbma, vni, interface=self.plan.interface, detail=why)
 
     def _tell(self, event: str, vpn: int, mac: bytes, vtep: VTEP) -> None:
         if self._watchers:
@@ -519,16 +545,19 @@ class HubRole:
     def mac_aged(self, vpn: int, mac: bytes) -> None:
         """Nobody had been answered for it, so nobody is told."""
         self._aged.inc()
+        self._note("aged", vpn, mac)
 
     def limit_reached(self, vpn: int) -> None:
         """The VPN's table is full: more MACs are flooded, not learned."""
         self._limited.inc()
+        self._note("table-full", vpn)
         self.log.warn("vpn {vpn}: the table of learned MACs is full", vpn=vpn)
 
     def sender_refused(self, vtep: VTEP) -> None:
         """Somebody who is not registered sends us frames."""
         self._refused.inc()
         if self._complaints.due(vtep.nbma):
+            self._note("refused", vtep=vtep, why=FRAMES_REFUSED)
             self.log.warn(
                 "{ifname}: frames of {vtep} dropped: it has not registered",
                 ifname=self.plan.interface,
@@ -538,4 +567,5 @@ class HubRole:
     def events_lost(self) -> None:
         """The table is the truth: compare what we have answered with it."""
         self._lost.inc()
+        self._note("events-lost")
         self._reconcile()

@@ -33,6 +33,7 @@ from dmevpn.interfaces import (
     IRequestIDStore,
     ISpokeDataplane,
 )
+from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.naming import Naming
@@ -47,6 +48,7 @@ from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.wallclock import WallClock
 
 __all__ = ["STOP_LIMIT", "Drivers", "Node"]
 
@@ -73,6 +75,8 @@ class Drivers:
     jitter: Callable[[], float]
     """A number from [0, 1), uniformly."""
     machine_id: bytes
+    wall_clock: Callable[[], float]
+    """Seconds since 1970, as the system believes."""
 
 
 class Node(Service):
@@ -95,7 +99,9 @@ class Node(Service):
         self.spokes: dict[str, SpokeRole] = {}
         self.hubs: dict[str, HubRole] = {}
         self.layer3: dict[tuple[str, VPNID | None], Layer3Role] = {}
-        self.watchers = Watchers()
+        self.journal = Journal(clock.seconds, metrics)
+        self.watchers = Watchers(self.journal)
+        self.wall = WallClock(clock, drivers.wall_clock, self.journal)
         self._wanted = plan
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
@@ -116,6 +122,7 @@ class Node(Service):
         self.plan = self._wanted
         self._stopping = False
         self._ids.prepare()
+        self.wall.start()
         for start in self._starts(diff(Plan(), self.plan), self.plan):
             start()
         self.plan = self._running(self.plan)
@@ -129,6 +136,7 @@ class Node(Service):
         """Stop everything in order; ready after two seconds at the latest."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
+        self.wall.stop()
         stopping = self.apply(Plan())
         stopping.addTimeout(STOP_LIMIT, self.clock)
         try:
@@ -234,11 +242,16 @@ class Node(Service):
             naming=naming,
             authenticator=make_authenticator(plan.authentication, guard),
             unknown_vpn=self._unknown_vpn(plan.interface),
+            on_refused=partial(self._packet_refused, plan.interface),
             vpn_errors=plan.vpn_errors,
         )
         speaker.start()
         self._guards[plan.interface] = guard
         return speaker
+
+    def _packet_refused(self, interface: str, reason: str, path: Path) -> None:
+        detail = f"a packet: {reason.replace('_', ' ')}"
+        self.journal.note("refused", nbma=path.peer, interface=interface, detail=detail)
 
     def _with_device(self, plan: SpeakerPlan) -> SpeakerPlan:
         """A control interface's plan with what its device says instead of the file."""

@@ -10,12 +10,20 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
 from dmevpn.interfaces import ICacheListener
+from dmevpn.journal import Event, Journal
 from dmevpn.log import Logger
-from dmevpn.nhrp.cache import Binding
+from dmevpn.nhrp.cache import Binding, Kind
 
-__all__ = ["CacheWatcher", "Row", "Watchers", "binding_row", "left", "place"]
+__all__ = ["CacheWatcher", "Row", "Watchers", "binding_row", "event_row", "left", "place"]
 
 Row = dict[str, Any]
+
+#: What the journal calls a first binding, and one that has become of another kind.
+_ADDED = {
+    Kind.CACHED: "resolved",
+    Kind.NEGATIVE: "unresolved",
+    Kind.DYNAMIC: "registered",
+}
 
 
 def left(expires: float | None, now: float) -> int | None:
@@ -49,12 +57,34 @@ def _protocol(binding: Binding) -> str:
     return address if length is None else f"{address}/{length}"
 
 
+def event_row(event: Event, offset: float) -> Row:
+    """A row of ``events``.
+
+    :param offset: seconds from the daemon's clock to the wall clock.
+    """
+    return {
+        "serial": event.serial,
+        "time": int(event.at + offset),
+        "event": event.event,
+        "vpn": event.vpn,
+        "protocol": format_address(event.protocol) if event.protocol else None,
+        "nbma": format_address(event.nbma) if event.nbma else None,
+        "vni": event.vni,
+        "interface": event.interface or None,
+        "detail": event.detail or None,
+    }
+
+
 class Watchers:
-    """Whoever wants to hear of every change, wherever it happens."""
+    """Whoever wants to hear of every change, wherever it happens.
+
+    :ivar journal: where the changes that matter later are noted, watched or not.
+    """
 
     log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
         self._listeners: list[Callable[[Row], None]] = []
 
     def __bool__(self) -> bool:
@@ -81,7 +111,7 @@ class Watchers:
 
 @implementer(ICacheListener)
 class CacheWatcher:
-    """Tells watchers of the changes of one cache."""
+    """Tells watchers and the journal of the changes of one cache."""
 
     def __init__(
         self, watchers: Watchers, vpn: int | None, interface: str, clock: IReactorTime
@@ -93,16 +123,39 @@ class CacheWatcher:
 
     def binding_added(self, binding: Binding) -> None:
         """A first binding."""
+        self._note(_ADDED.get(binding.kind), binding)
         self._tell("added", binding)
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """A refresh that changes nothing but its expiry is no news."""
         if old.vtep != new.vtep or old.kind is not new.kind:
+            moved = old.kind is new.kind is Kind.DYNAMIC
+            detail = f"was at {old.vtep}" if moved else ""
+            self._note("moved" if moved else _ADDED.get(new.kind), new, detail)
             self._tell("changed", new)
 
     def binding_removed(self, binding: Binding, reason: str) -> None:
         """The reason is the event: ``expired``, ``purged``, …"""
+        if binding.kind >= Kind.CACHED:
+            known = reason in ("expired", "purged")
+            self._note(reason if known else "withdrawn", binding, "" if known else reason)
         self._tell(reason, binding)
+
+    def _note(self, event: str | None, binding: Binding, detail: str = "") -> None:
+        if event is None:
+            return
+        if binding.source and not detail:
+            detail = f"told by {format_address(binding.source)}"
+        vtep = binding.vtep
+        self._watchers.journal.note(
+            event,
+            self._vpn,
+            binding.protocol,
+            vtep.nbma if vtep is not None else b"",
+            vtep.vni if vtep is not None else None,
+            interface=self._interface,
+            detail=detail,
+        )
 
     def _tell(self, event: str, binding: Binding) -> None:
         if self._watchers:

@@ -48,6 +48,15 @@ __all__ = ["SpokeRole", "derive_station"]
 #: which shortcuts are in use.
 RENEWAL_BATCH = 1.0
 
+#: What the journal calls a change of our registration.
+_REGISTRATION = {
+    State.IDLE: "unregistered",
+    State.REGISTERING: "registering",
+    State.REGISTERED: "registered",
+    State.REFUSED: "refused",
+    State.DOWN: "unreachable",
+}
+
 
 def derive_station(machine_id: bytes, vpn: VPNID, vtep: VTEP) -> bytes:
     """The station MAC of a site that was given none: stable over restarts, unlike any other.
@@ -108,6 +117,7 @@ class SpokeRole:
         self._metrics = metrics
         self._machine_id = machine_id
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
+        self._journal = watchers.journal
         self._due: set[bytes] = set()
         self._due_call: Any = None
         self._misses = metrics.counter("fdb_misses", vpn=str(plan.vpn.index))
@@ -254,6 +264,15 @@ class SpokeRole:
             state=new.name.lower(),
             reason=f" ({client.last_error})" if client.last_error else "",
         )
+        if new is not old:
+            self._journal.note(
+                _REGISTRATION[new],
+                self.plan.vpn.index,
+                self.station,
+                client.nhs,
+                interface=self.interface,
+                detail=client.last_error or "",
+            )
         self._choose_flood()
         if new is State.REGISTERED and old is not State.REGISTERED:
             self.resolution.forget_negatives()
@@ -267,20 +286,33 @@ class SpokeRole:
 
     def mac_local(self, mac: bytes) -> None:
         """A remote station came home: its shortcut must go before it is believed again."""
+        self._note("home", mac)
         self.cache.remove(mac, "local")
 
     def device_up(self) -> None:
         """The data interface is back; the driver has restored its entries itself."""
+        self._note("device-up")
         self.log.info("vpn {vpn}: {ifname} is up", vpn=self.plan.vpn.index, ifname=self.interface)
 
     def device_down(self) -> None:
         """The data interface went away; registrations go on, frames wait for the operator."""
+        self._note("device-down")
         self.log.warn("vpn {vpn}: {ifname} is down", vpn=self.plan.vpn.index, ifname=self.interface)
+
+    def entries_repaired(self, count: int) -> None:
+        """Somebody changed what we had written; the driver has it put right."""
+        self._note("repaired", why=f"{count} entries differed from what they should be")
+
+    def _note(self, event: str, mac: bytes = b"", vtep: VTEP | None = None, why: str = "") -> None:
+        nbma, vni = (vtep.nbma, vtep.vni) if vtep is not None else (b"", None)
+        index = self.plan.vpn.index
+        self._journal.note(event, index, mac, nbma, vni, interface=self.interface, detail=why)
 
     def install_failed(self, mac: bytes, error: Exception) -> None:
         """The kernel refused a shortcut: keep the MAC with the hub, and do not ask for it with
         every frame, since the answer would be refused again."""
         self._metrics.counter("install_failures", vpn=str(self.plan.vpn.index)).inc()
+        self._note("not-installed", mac, why=str(error))
         self.log.warn(
             "vpn {vpn}: no shortcut for {mac}: {reason}",
             vpn=self.plan.vpn.index,
@@ -300,6 +332,7 @@ class SpokeRole:
         """Hold while we ask, shortcut when we know."""
         if binding.kind is Kind.CACHED and binding.vtep is not None:
             self.dataplane.install(binding.protocol, binding.vtep)
+            self._note("shortcut-up", binding.protocol, binding.vtep)
         else:
             self.dataplane.hold(binding.protocol)
 
@@ -307,11 +340,15 @@ class SpokeRole:
         """A renewal that confirms the VTEP writes nothing to the kernel."""
         if (old.kind, old.vtep) != (new.kind, new.vtep):
             self.binding_added(new)
+            if old.kind is Kind.CACHED and new.kind is not Kind.CACHED:
+                self._note("shortcut-down", old.protocol, old.vtep, new.kind.name.lower())
 
     def binding_removed(self, binding: Binding, reason: str) -> None:
         """Back to the hub."""
         self._due.discard(binding.protocol)
         self.dataplane.withdraw(binding.protocol)
+        if binding.kind is Kind.CACHED:
+            self._note("shortcut-down", binding.protocol, binding.vtep, reason)
 
     # --- renewal ------------------------------------------------------------------------
 

@@ -94,6 +94,14 @@ class FakeController:
         self.asked.append(("reload", {}))
         return succeed(self.report)
 
+    def events(self, match: Row) -> Iterator[Row]:
+        return self._rows("events", match)
+
+    def follow(self, listener: Callable[[Row], None]) -> Callable[[], None]:
+        for row in self.tables.get("events", ()):
+            listener(row)
+        return self.subscribe(listener)
+
     def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         self.listeners.append(listener)
         return lambda: self.listeners.remove(listener)

@@ -274,6 +274,31 @@ async def test_watch_until_the_daemon_stops(served: Served) -> None:
     assert out.getvalue().startswith("expired  vpn 1 protocol 52:54:00:00:00:01 type cached")
 
 
+@pytest_twisted.ensureDeferred
+async def test_following(served: Served) -> None:
+    """`events --follow` begins with what the journal has and goes on, filtered, a row a line."""
+    served.controller.tables["events"] = [{"serial": 1, "event": "moved"}, {"event": "learned"}]
+    out = io.StringIO()
+    command, arguments = read_words(["events", "event", "moved"])
+    watching = Deferred.fromCoroutine(
+        perform(reactor, served.endpoint, command, arguments, json=True, follow=True, out=out)
+    )
+    await until(lambda: served.controller.listeners)
+    served.controller.tell({"serial": 3, "event": "moved"})
+    await until(lambda: out.getvalue().count("\n") == 2)
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [(row["serial"], row["event"]) for row in rows] == [(1, "moved"), (3, "moved")]
+    await served.service.stopService()
+    with pytest.raises(CommandError, match="the daemon stops"):
+        await watching
+
+
+def test_not_everything_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table does not change by itself."""
+    assert main(["cache", "show", "--follow"]) == 2
+    assert capsys.readouterr().err == "dmevpnctl: `cache show` cannot be followed, only: events\n"
+
+
 # --- daemons that do not answer -----------------------------------------------------------
 
 

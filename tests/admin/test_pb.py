@@ -421,7 +421,7 @@ async def test_observer_that_fails(served: Served) -> None:
         seen.append(page)
         raise BrokenPipeError
 
-    watching = Deferred.fromCoroutine(watch(reactor, served.endpoint, {}, events))
+    watching = Deferred.fromCoroutine(watch(reactor, served.endpoint, "cache watch", {}, events))
     await until(lambda: served.controller.listeners)
     served.controller.tell({"event": "added", **binding()})
     with pytest.raises(BrokenPipeError):
@@ -457,7 +457,9 @@ async def test_too_many_clients(
 async def test_stop_disconnects_everyone(served: Served) -> None:
     """When the daemon stops, watching clients hear why, and nobody is left waiting."""
     served.controller.resolution = Deferred()
-    watching = Deferred.fromCoroutine(watch(reactor, served.endpoint, {}, lambda _: None))
+    watching = Deferred.fromCoroutine(
+        watch(reactor, served.endpoint, "cache watch", {}, lambda _: None)
+    )
     asking = Deferred.fromCoroutine(run(reactor, served.endpoint, "cache resolve", {"mac": MAC}))
     await until(lambda: served.controller.listeners and served.controller.asked)
     await served.service.stopService()

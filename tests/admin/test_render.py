@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -198,3 +199,31 @@ def test_labels_and_numbers() -> None:
         "counter",
         "4",
     ]
+
+
+EVENT = {
+    "serial": 7,
+    "time": 1_700_000_000,
+    "event": "resolved",
+    "vpn": 1,
+    "protocol": "52:54:00:00:00:01",
+    "nbma": "192.0.2.7",
+    "vni": 101,
+    "interface": "vx1",
+    "detail": "told by 192.0.2.1",
+}
+
+
+def test_events_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events come in their order, a line each, dated, without what is absent."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    bare = dict.fromkeys(EVENT) | {"serial": 8, "time": 1_700_000_001, "event": "clock-stepped"}
+    assert text("events", EVENT, bare).splitlines() == [
+        "2023-11-14 22:13:20 resolved      vpn 1 52:54:00:00:00:01 at 192.0.2.7 VNI 101"
+        " (told by 192.0.2.1)",
+        "2023-11-14 22:13:21 clock-stepped",
+    ]
+    assert "".join(text_event(COMMANDS["events"], page("events", bare))) == (
+        "2023-11-14 22:13:21 clock-stepped\n"
+    )

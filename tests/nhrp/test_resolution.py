@@ -270,7 +270,7 @@ def test_an_answer_is_a_shortcut_for_its_time(world: World) -> None:
     world.client.resolve(HOST)
     world.answer_with(VTEP_B, 300)
     found = world.cache.lookup(HOST)
-    assert found == Binding(HOST, VTEP_B, Kind.CACHED, 300, 300.0)
+    assert found == Binding(HOST, VTEP_B, Kind.CACHED, 300, 300.0, source=HUB)
     assert world.log.take()[1:] == [("changed", HOST, "incomplete to cached")]
     world.clock.advance(300)
     assert world.log.take() == [("removed", HOST, "expired")]
