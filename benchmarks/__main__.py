@@ -14,6 +14,7 @@ SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
     "authentication": authentication.run,
     "hub-memory": lambda report, progress: hub.run(report, progress, "memory"),
     "hub-ebpf": lambda report, progress: hub.run(report, progress, "ebpf"),
+    "hub-keyed": hub.run_keyed,
     "spoke": spoke.run,
 }
 

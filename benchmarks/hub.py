@@ -35,10 +35,17 @@ from dmevpn.nhrp.constants import PacketType
 from lab.netns import Namespace
 from lab.topology import Lab
 
-__all__ = ["run"]
+__all__ = ["run", "run_keyed"]
 
 #: Bindings of each hub.
 LEVELS = (100, 10_000, 100_000)
+#: Bindings of the hubs that compare packets with and without a keyed hash.
+KEYED_LEVEL = 1_000
+#: What is measured, and how it is answered.
+REPLIES = {
+    "registration": PacketType.REGISTRATION_REPLY,
+    "resolution": PacketType.RESOLUTION_REPLY,
+}
 #: Requests of a repetition; one more is made first, to warm up.
 REQUESTS = 6_000
 #: First registrations at a time.
@@ -52,9 +59,14 @@ VXLAN_PORT = 4789
 
 
 class Hub:
-    """A hub's process, asked over a pipe."""
+    """A hub's process, asked over a pipe.
 
-    def __init__(self, number: int, switch: str, clients: Namespace, directory: Path) -> None:
+    :param secret: of hub and clients, who sign every packet with it; empty: nobody signs.
+    """
+
+    def __init__(
+        self, number: int, switch: str, clients: Namespace, directory: Path, secret: str = ""
+    ) -> None:
         self.address = f"10.0.{number}.1"
         self.log = directory / f"{switch}-{number}.log"
         self._namespace = Namespace(f"{PREFIX}-hub{number}")
@@ -66,11 +78,12 @@ class Hub:
         )
         self._namespace.ip("link", "set", device, "up")
         with clients.entered():
-            self.load = Load(self.address)
+            self.load = Load(self.address, secret)
         self._process = subprocess.Popen(
             self._namespace.command(
                 *(sys.executable, "-m", "benchmarks.hub_process", "--address", self.address),
                 *("--interface", device, "--switch", switch, "--log", str(self.log)),
+                *("--secret", secret),
             ),
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -133,8 +146,8 @@ class Hub:
 
 
 @contextmanager
-def hubs(switch: str) -> Iterator[dict[int, Hub]]:
-    """A hub for each level, with all that belongs to them; removed in the end."""
+def hubs(switch: str, secrets: Sequence[str]) -> Iterator[list[Hub]]:
+    """A hub for each secret, with all that belongs to them; removed in the end."""
     Lab.remove_leftovers(PREFIX)
     with ExitStack() as stack:
         stack.callback(Lab.remove_leftovers, PREFIX)
@@ -144,10 +157,10 @@ def hubs(switch: str) -> Iterator[dict[int, Hub]]:
         stack.callback(clients.remove)
         # Every address of the clients' network is an address of this one namespace.
         clients.ip("route", "add", "local", CLIENT_NETWORK, "dev", "lo")
-        made: dict[int, Hub] = {}
-        for number, level in enumerate(LEVELS, 1):
-            made[level] = Hub(number, switch, clients, directory)
-            stack.callback(made[level].close)
+        made: list[Hub] = []
+        for number, secret in enumerate(secrets, 1):
+            made.append(Hub(number, switch, clients, directory, secret))
+            stack.callback(made[-1].close)
         # Frames that a switch sends on end here, unanswered.
         sink = stack.enter_context(clients.socket(socket.AF_INET, socket.SOCK_DGRAM))
         sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
@@ -158,7 +171,8 @@ def hubs(switch: str) -> Iterator[dict[int, Hub]]:
 def run(report: Report, progress: Progress, switch: str) -> None:
     """Registrations and resolutions with one of the two switches."""
     section = f"Hub, {'eBPF switch' if switch == 'ebpf' else 'switch in memory'}"
-    with hubs(switch) as made:
+    with hubs(switch, [""] * len(LEVELS)) as processes:
+        made = dict(zip(LEVELS, processes, strict=True))
         for level, hub in made.items():
             first = register_all(hub, level, lambda text: progress.say(f"{section}: {text}"))
             if level == LEVELS[-1]:
@@ -177,6 +191,29 @@ def run(report: Report, progress: Progress, switch: str) -> None:
         lost = sum(hub.ask("usage")["overruns"] for hub in made.values())
         if lost:
             report.notes.append(f"{section}: {lost:.0f} requests overran a receive buffer")
+
+
+def run_keyed(report: Report, progress: Progress) -> None:
+    """The same work with and without a keyed hash, over the wire."""
+    section = "Hub, keyed hash (hmac-sha-256, without replay protection)"
+    with hubs("memory", ["", "thirty-two octets of a fixed key"]) as (plain, keyed):
+        for hub in (plain, keyed):
+            register_all(hub, KEYED_LEVEL, lambda text: progress.say(f"{section}: {text}"))
+            learn_all(hub, KEYED_LEVEL, "memory")
+        for kind, reply in REPLIES.items():
+            costs: dict[Hub, list[float]] = {plain: [], keyed: []}
+            chance = random.Random(1)
+            for repetition in range(REPETITIONS + 1):
+                progress.say(f"{section}: {kind}s, {repetition} of {REPETITIONS}")
+                for hub in costs:
+                    packets = requests(hub, kind, KEYED_LEVEL, repetition, chance)
+                    cost, _ = hub.measure(packets, reply)
+                    if repetition:
+                        costs[hub].append(cost)
+            report.add(section, f"CPU time of a {kind}, not signed", costs[plain], "us")
+            report.add(section, f"CPU time of a {kind}, signed", costs[keyed], "us")
+            ratios = [one / other for one, other in zip(costs[keyed], costs[plain], strict=True)]
+            report.add(section, f"cost of a {kind}: signed by not signed", ratios, "", at_most=1.5)
 
 
 def register_all(hub: Hub, level: int, say: Callable[[str], None]) -> float:
@@ -228,12 +265,7 @@ def measure_all(
         progress.say(f"{section}: {kind}s, {turn}")
         for level, hub in made.items():
             packets = requests(hub, kind, level, repetition, chance)
-            reply = (
-                PacketType.REGISTRATION_REPLY
-                if kind == "registration"
-                else PacketType.RESOLUTION_REPLY
-            )
-            cost, run = hub.measure(packets, reply)
+            cost, run = hub.measure(packets, REPLIES[kind])
             if repetition:
                 costs[level].append(cost)
                 rates[level].append(run.answered / run.seconds)

@@ -21,7 +21,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 
-from benchmarks.load import VPNS, client
+from benchmarks.load import VPNS, authentication, client
 from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.config.model import HubPlan, Plan, SpeakerPlan
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--address", required=True)
     parser.add_argument("--interface", required=True)
     parser.add_argument("--switch", choices=("memory", "ebpf"), required=True)
+    parser.add_argument("--secret", required=True, help="empty: packets are not signed")
     parser.add_argument("--log", type=argparse.FileType("w"), required=True)
     options = parser.parse_args()
     # The log is written as twistd writes it, since that is part of what a registration costs.
@@ -95,7 +96,13 @@ def main() -> None:
     reactor.seconds = time.monotonic
     metrics = Metrics()
     plan = Plan(
-        speakers=(SpeakerPlan(interface="nhrp", nbma_address=parse_ip(options.address)),),
+        speakers=(
+            SpeakerPlan(
+                interface="nhrp",
+                nbma_address=parse_ip(options.address),
+                authentication=authentication(options.secret),
+            ),
+        ),
         hubs=(
             HubPlan(
                 interface=options.interface,

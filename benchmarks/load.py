@@ -8,8 +8,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from twisted.internet.task import Clock
+
 from dmevpn import sockfilter
-from dmevpn.addresses import DEFAULT_OUI, VPNID
+from dmevpn.addresses import DEFAULT_OUI, VPNID, Path
+from dmevpn.config.model import AuthenticationPlan, KeyPlan
+from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import (
     EXACT_PREFIX,
     VPN_AWARE,
@@ -26,6 +30,8 @@ from dmevpn.nhrp.extensions import (
 )
 from dmevpn.nhrp.packet import RegistrationRequest, RequestOrReply, ResolutionRequest
 from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.nhrp.replay import ReplayGuard
+from dmevpn.roles.authentication import make_authenticator
 from dmevpn.transport import gre
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "Client",
     "Load",
     "Run",
+    "authentication",
     "client",
     "registration",
     "resolution",
@@ -76,6 +83,14 @@ class Client(NamedTuple):
     def vm(self) -> bytes:
         """The MAC address of a machine at the site."""
         return b"\x52\x54" + self.station[2:]
+
+
+def authentication(secret: str) -> AuthenticationPlan:
+    """Of hub and clients: a keyed hash in every packet, or nothing at all."""
+    if not secret:
+        return AuthenticationPlan()
+    key = KeyPlan(spi=256, algorithm="hmac-sha-256", secret=secret.encode())
+    return AuthenticationPlan(keys=(key,), replay_protection=False)
 
 
 def client(number: int) -> Client:
@@ -137,10 +152,14 @@ class Load:
     """Sends as every client at once; made in the namespace that owns the clients' addresses.
 
     :param hub: the hub's underlay address.
+    :param secret: what the packets are signed with; empty: they are not.
     """
 
-    def __init__(self, hub: str) -> None:
+    def __init__(self, hub: str, secret: str = "") -> None:
         self._hub = hub
+        self._authenticator = make_authenticator(
+            authentication(secret), ReplayGuard(Clock(), Metrics())
+        )
         self._to = socket.inet_aton(hub)
         self._sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         self._receiver = socket.socket(
@@ -163,8 +182,12 @@ class Load:
 
     def packet(self, who: Client, request: RequestOrReply) -> bytes:
         """A request as an IPv4 packet of that client."""
-        data = gre.encode(request.encode(Form.RFC, who.vpn_id), None)
-        return self._header(who, IPPROTO_GRE) + data
+        if self._authenticator is None:
+            data = request.encode(Form.RFC, who.vpn_id)
+        else:
+            path = Path(self._to, who.nbma)
+            data = self._authenticator.sign(request, Form.RFC, who.vpn_id, path, who.station)
+        return self._header(who, IPPROTO_GRE) + gre.encode(data, None)
 
     def send(self, who: Client, protocol: int, data: bytes) -> None:
         """Send anything else as that client."""
