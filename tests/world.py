@@ -295,8 +295,8 @@ class World:
         target = site.kernel.send(destination)
         if isinstance(target, VTEP):
             self._arrive(target, frame)
-        elif target == site.hub:
-            self.switches[site.hub].receive(site.vtep, frame)
+        elif target in self.switches:
+            self.switches[target].receive(site.vtep, frame)
 
     def exchange(self, one: Site, a: bytes, other: Site, b: bytes) -> None:
         """Two stations speak as hosts do: a question to all, an answer, then more of both."""
