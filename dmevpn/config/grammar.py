@@ -45,7 +45,9 @@ class Reload(Enum):
     NOTHING = "nothing"
     ROLE = "restarts the VPNs of the data interface"
     LAYER_3 = "restarts IPv4 and IPv6 of the control interface"
-    USER = "restarts what uses it"
+    MAP = "takes effect at once; IPv4 and IPv6 of the control interface are restarted"
+    SERVER = "takes effect at once; another VNI or station MAC restarts the VPN"
+    VPN = "takes effect at once at a hub; restarts the VPN of a spoke"
     SPEAKER = "restarts the control interface and its VPNs"
     DAEMON = "takes effect when the daemon is started again"
     AT_ONCE = "takes effect at once; nothing is restarted"
@@ -294,7 +296,7 @@ _ROWS = (
         contexts=_CONTROL,
         arguments=(_HOLDING_TIME,),
         inherited=True,
-        reload=Reload.SPEAKER,
+        reload=Reload.AT_ONCE,
     ),
     Keyword(
         name="nat-detection",
@@ -311,7 +313,7 @@ _ROWS = (
         " nothing. Default: yes.",
         contexts=_CONTROL,
         arguments=(_YES_NO,),
-        reload=Reload.SPEAKER,
+        reload=Reload.AT_ONCE,
     ),
     Keyword(
         name="implied-vpn",
@@ -376,7 +378,7 @@ _ROWS = (
         options=_PEER_OPTIONS,
         repeatable=True,
         inherited=True,
-        reload=Reload.USER,
+        reload=Reload.MAP,
     ),
     Keyword(
         name="map-vni",
@@ -397,7 +399,7 @@ _ROWS = (
         options=_PEER_OPTIONS,
         repeatable=True,
         inherited=True,
-        reload=Reload.ROLE,
+        reload=Reload.SERVER,
     ),
     Keyword(
         name="dynamic-map",
@@ -464,7 +466,7 @@ _ROWS = (
         arguments=(Argument(name="N|N-M|any", convert=a.vpn_range, example="1"),),
         repeatable=True,
         inherited=True,
-        reload=Reload.ROLE,
+        reload=Reload.VPN,
     ),
     Keyword(
         name="controller",
@@ -485,7 +487,7 @@ _ROWS = (
         options=_PEER_OPTIONS,
         repeatable=True,
         inherited=True,
-        reload=Reload.ROLE,
+        reload=Reload.SERVER,
     ),
     Keyword(
         name="l2learnonly",

@@ -200,11 +200,12 @@ class Peers:
             self._claims[owner] = peers
         for nbma in {**before, **peers}:
             said = [each[nbma] for each in self._claims.values() if nbma in each]
+            old = self._configured.pop(nbma, None)
             if said:
                 self._configured[nbma] = said[-1]
-            else:
-                self._configured.pop(nbma, None)
-            self._forget(nbma)
+            # What an unchanged peer has told by its packets since then is still true.
+            if self._configured.get(nbma) != old:
+                self._forget(nbma)
 
     def close(self) -> None:
         """Forget all, leave no timer behind."""

@@ -225,6 +225,19 @@ class RegistrationClient:
         """Register again now, whatever is under way."""
         self._move(Input.RENEW, self._ask)
 
+    def set_holding_time(self, seconds: int) -> None:
+        """Ask for another holding time from now on, and if it differs, at once."""
+        if seconds != self._holding_time:
+            self._holding_time = seconds
+            self.renew()
+
+    def set_terms(self, *, unique: bool, keeps_id: bool, nat_extension: bool) -> None:
+        """Register on other terms from now on, and if they differ, at once."""
+        terms = (unique, keeps_id, nat_extension)
+        if terms != (self._unique, self._keeps_id, self._nat_extension):
+            self._unique, self._keeps_id, self._nat_extension = terms
+            self.renew()
+
     def stop(self) -> None:
         """Take our binding back from the server, as far as it has one, and be silent."""
         self._move(Input.STOP, self._end)

@@ -47,7 +47,7 @@ class NextHopServer:
         Its holding time is also for who asks for none.
     :param nat_detection: whether a client is where its packets come from, whatever it says.
     :param multi_binding: whether several VTEPs may be registered for one address.
-    :param authoritative: whether an address that we do not know is nowhere in the VPN. Else its
+    :ivar authoritative: whether an address that we do not know is nowhere in the VPN. Else its
         request is left to who forwards (:class:`~dmevpn.nhrp.transit.Transit`).
     :param on_refused: called with the protocol address, the underlay address and the CIE code of a
         registration that was refused, at most once a minute for each peer.
@@ -84,7 +84,7 @@ class NextHopServer:
     ) -> None:
         self.station = identity.station
         self._identity = identity
-        self._authoritative = authoritative
+        self.authoritative = authoritative
         self._cache = cache
         self._outstanding = outstanding
         self._link = link
@@ -144,7 +144,7 @@ class NextHopServer:
         if len(protocol) != self._identity.octets:
             return False
         if isinstance(packet, ResolutionRequest):
-            if not self._authoritative and self._responder.find(protocol) is None:
+            if not self.authoritative and self._responder.find(protocol) is None:
                 return False
             check_extensions(packet)
             self._responder.resolve(packet, path)

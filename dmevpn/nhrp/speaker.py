@@ -63,8 +63,8 @@ class Speaker:
         that there is one now.
     :param on_refused: called with the reason, by which it is counted, and the way of a packet that
         was turned away, at most once a minute for each peer and reason.
-    :param vpn_errors: whether packets of unknown VPNs, of other VPNs than that of their path, and
-        for unknown addresses of a VPN are answered with an Error Indication.
+    :ivar vpn_errors: whether packets of unknown VPNs, of other VPNs than that of their path, and
+        for unknown addresses of a VPN are answered with an Error Indication. May change, too.
     """
 
     log = Logger()
@@ -92,7 +92,7 @@ class Speaker:
         self._unknown_vpn = unknown_vpn
         self._on_refused = on_refused
         self._refusals = Complaints(clock)
-        self._vpn_errors = vpn_errors
+        self.vpn_errors = vpn_errors
         self._reporter = ErrorReporter(clock, metrics)
         self._complaints = Complaints(clock)
         self._vpns: dict[VPNID | None, VPNLink] = {}
@@ -292,7 +292,7 @@ class Speaker:
         assert error.code is not None
         peer = self.peers.get(path.peer)
         vpn_id = encapsulation.vpn_id or self.naming.implied(peer, path)
-        if not self._vpn_errors and vpn_id is not None and error.code in _TELLING:
+        if not self.vpn_errors and vpn_id is not None and error.code in _TELLING:
             return
         form = Form.RFC if encapsulation.form is Form.RFC else Form.PLAIN
         way: Path = error.path or path

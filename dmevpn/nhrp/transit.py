@@ -48,7 +48,8 @@ class Transit:
 
     :param identity: of the server that this belongs to.
     :param cache: who is registered with it.
-    :param routes: NBMA addresses of the servers that lead to an address, the preferred one first.
+    :ivar routes: NBMA addresses of the servers that lead to an address, the preferred one first;
+        may be replaced.
     :param vpn: for the counter.
     """
 
@@ -69,7 +70,7 @@ class Transit:
         self._identity = identity
         self._cache = cache
         self._link = link
-        self._routes = routes
+        self.routes = routes
         self._forwarded = metrics.counter("packets_forwarded", vpn=vpn)
 
     def transport_resumed(self) -> None:
@@ -116,7 +117,7 @@ class Transit:
                 if way is not None and way.peer != path.peer:
                     return way
             return None
-        for server in self._routes(towards):
+        for server in self.routes(towards):
             if server != path.peer:
                 return self._to(server, path)
         return None

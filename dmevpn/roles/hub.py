@@ -178,6 +178,11 @@ class HubVPN:
         vtep: VTEP | None = self._dataplane.lookup(self.vpn_id.index, mac)
         return vtep
 
+    def set_routes(self, routes: PrefixTable[bytes]) -> None:
+        """Pass on what we do not know to these servers from now on."""
+        self._transit.routes = routes.longest
+        self.server.authoritative = not routes
+
     def close(self, *, remove: bool) -> None:
         """Stop answering, and tell every client that it is not registered any more.
 
@@ -355,7 +360,6 @@ class HubRole:
         self.plan = plan
         self.dataplane = dataplane
         self.vpns: dict[int, HubVPN] = {}
-        self._eager = sum(last - first + 1 for first, last in plan.vpns) <= EAGER_VPNS
         self._oui = oui
         self._speaker_plan = speaker_plan
         self._speaker = speaker
@@ -385,10 +389,7 @@ class HubRole:
         :raises StartError: if the data plane cannot start.
         """
         self.dataplane.start(self)
-        if self._eager:
-            for first, last in self.plan.vpns:
-                for index in range(first, last + 1):
-                    self._serve(index)
+        self._serve_all()
         adopted = 0
         for index, vtep, local, registration in self.dataplane.adopted():
             left = registration.expires - self._clock.seconds()
@@ -419,10 +420,39 @@ class HubRole:
 
     abandon = stop
 
+    def leave(self, plan: HubPlan) -> None:
+        """Serve the VPNs no more that a new plan does not name: others may serve them then."""
+        for index in [index for index in self.vpns if not _named(plan, index)]:
+            self.vpns.pop(index).close(remove=True)
+
+    def change(self, plan: HubPlan) -> None:
+        """Serve other VPNs, by other servers, from now on; those that stay are not touched.
+
+        :param plan: differs in nothing else.
+        :raises DataplaneError: if there is no room for a VPN.
+        """
+        self.leave(plan)
+        self.plan = plan
+        for index, vpn in self.vpns.items():
+            vpn.set_routes(self._routes(index))
+        self._serve_all()
+
+    @property
+    def _eager(self) -> bool:
+        return sum(last - first + 1 for first, last in self.plan.vpns) <= EAGER_VPNS
+
+    def _serve_all(self) -> None:
+        """Serve every VPN at once that need not wait until it is asked for."""
+        if self._eager:
+            for first, last in self.plan.vpns:
+                for index in range(first, last + 1):
+                    if index not in self.vpns:
+                        self._serve(index)
+
     def serve(self, vpn_id: VPNID) -> bool:
         """Whether this hub serves a VPN; one of a wide range is made when first asked for."""
         index = vpn_id.index
-        if vpn_id.oui != self._oui or not any(a <= index <= b for a, b in self.plan.vpns):
+        if vpn_id.oui != self._oui or not _named(self.plan, index):
             return False
         if index in self.vpns:
             return True
@@ -444,12 +474,16 @@ class HubRole:
             ids=self._ids,
             metrics=self._metrics,
             watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
-            routes=PrefixTable(
-                (each.protocol, each.prefix_length, each.nhs)
-                for each in self.plan.routes
-                if each.vpns is None or each.vpns[0] <= index <= each.vpns[1]
-            ),
+            routes=self._routes(index),
             on_refused=partial(self._registration_refused, index),
+        )
+
+    def _routes(self, index: int) -> PrefixTable[bytes]:
+        """The servers to ask about MACs of a VPN."""
+        return PrefixTable(
+            (each.protocol, each.prefix_length, each.nhs)
+            for each in self.plan.routes
+            if each.vpns is None or each.vpns[0] <= index <= each.vpns[1]
         )
 
     def _registration_refused(self, vpn: int, station: bytes, nbma: bytes, code: int) -> None:
@@ -569,3 +603,8 @@ class HubRole:
         self._lost.inc()
         self._note("events-lost")
         self._reconcile()
+
+
+def _named(plan: HubPlan, index: int) -> bool:
+    """Whether a hub serves a VPN."""
+    return any(first <= index <= last for first, last in plan.vpns)

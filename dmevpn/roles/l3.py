@@ -7,6 +7,7 @@ file and of the kernel's GRE device, which may change at any time; so may those 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_network
 from typing import Any, Final
@@ -116,6 +117,13 @@ class Layer3Role:
         """Undo a start that failed."""
         stopped: Deferred[None] = self._dataplane.stop()
         return stopped
+
+    def set_holding_time(self, seconds: int) -> None:
+        """Ask, and answer about ourselves, with this holding time from now on."""
+        self._speaker_plan = replace(self._speaker_plan, holding_time=seconds)
+        self._make_station = partial(self._make_station, speaker_plan=self._speaker_plan)
+        for station in self.stations.values():
+            station.set_holding_time(seconds)
 
     # --- addresses ----------------------------------------------------------------------------
 

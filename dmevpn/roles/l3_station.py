@@ -89,7 +89,7 @@ class Layer3Station:
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = link = speaker.link(plan.vpn)
         self._ways = Ways(len(self.station), dataplane, self.cache)
-        identity = Identity(
+        self._identity = identity = Identity(
             self.station,
             prefix_length,
             mtu=dataplane.mtu,
@@ -147,7 +147,7 @@ class Layer3Station:
 
     def start(self) -> None:
         """Answer from now on for ourselves and the networks behind us."""
-        self._put(self.station, None, Kind.LOCAL, self._speaker_plan.holding_time, b"")
+        self._put(self.station, None, Kind.LOCAL, self._identity.holding_time, b"")
         for each in self.plan.targets:
             if len(each.protocol) == len(self.station):
                 bits = each.prefix_length
@@ -199,6 +199,14 @@ class Layer3Station:
             overrule=True,
         )
 
+    def set_holding_time(self, seconds: int) -> None:
+        """Ask, and answer about ourselves, with this holding time from now on."""
+        self._identity.holding_time = seconds
+        self._put(self.station, None, Kind.LOCAL, seconds, b"")
+        self._put_static()
+        for client in self.registrations:
+            client.set_holding_time(seconds)
+
     # --- servers ------------------------------------------------------------------------------
 
     def set_servers(self, servers: Iterable[Server]) -> None:
@@ -235,7 +243,7 @@ class Layer3Station:
                 self.cache.remove(binding.key, "configured")
         for protocol, nbma in stations.items():
             if protocol != self.station:
-                holding_time = self._speaker_plan.holding_time
+                holding_time = self._identity.holding_time
                 self._put(protocol, None, Kind.STATIC, holding_time, b"", nbma)
 
     def _client(self, server: Server) -> RegistrationClient:
@@ -251,7 +259,7 @@ class Layer3Station:
             unique=server.unique,
             keeps_id=server.peer == "cisco",
             nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
-            holding_time=self._speaker_plan.holding_time,
+            holding_time=self._identity.holding_time,
             mtu=self._dataplane.mtu,
             metrics=self._metrics,
             on_change=self._registration_changed,

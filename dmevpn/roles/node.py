@@ -1,7 +1,7 @@
 """The node: everything that one daemon runs, made and unmade by one method. Layer: role.
 
 ``apply(plan)`` is start, reload and stop: it compares the plan with what runs, stops what is
-gone, restarts what has changed and starts what is new.
+gone, changes what can change while it runs, restarts what cannot and starts what is new.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
-from dmevpn.nhrp.peers import Peers, peer_of
+from dmevpn.nhrp.peers import Peer, Peers, peer_of
 from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
@@ -106,6 +106,7 @@ class Node(Service):
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
         self._guards: dict[str, ReplayGuard] = {}
+        self._speaker_plans: dict[str, SpeakerPlan] = {}
         self._owners = VTEPOwners(metrics)
         self._names: dict[str, NameWatch] = {}
         self._applying = DeferredLock()
@@ -123,8 +124,8 @@ class Node(Service):
         self._stopping = False
         self._ids.prepare()
         self.wall.start()
-        for start in self._starts(diff(Plan(), self.plan), self.plan):
-            start()
+        for step in self._steps(diff(Plan(), self.plan), self.plan):
+            step()
         self.plan = self._running(self.plan)
 
     def startService(self) -> None:
@@ -151,8 +152,8 @@ class Node(Service):
 
         One plan after the other; none after the one that ends the service.
 
-        :raises StartError: (as a failure) if something of the new plan cannot start; it is left
-            out, and the next ``apply`` tries it again.
+        :raises StartError: (as a failure) if something of the new plan cannot start: then all is
+            as it was before, as far as that can still be had.
         """
         return self._applying.run(self._apply, plan)
 
@@ -160,28 +161,27 @@ class Node(Service):
     def _apply(self, plan: Plan) -> Any:
         if self._stopping and plan != Plan():
             raise DmevpnError("the daemon is stopping")
+        before = self.plan
+        failures = yield self._turn_to(plan)
+        if failures:
+            lost = yield self._turn_to(before)
+            for failure in (*failures[1:], *lost):
+                self.log.error("{reason}", reason=str(failure))
+            raise failures[0]
+
+    @inlineCallbacks
+    def _turn_to(self, plan: Plan) -> Any:
+        """Stop, change and start what differs; Deferred of why some of it could not be."""
         changes = diff(self.plan, plan)
-        self._rekey(changes)
         yield self._stop_roles(changes)
         failures: list[Exception] = []
-        for start in self._starts(changes, plan):
+        for step in self._steps(changes, plan):
             try:
-                start()
+                step()
             except Exception as error:
                 failures.append(error)
         self.plan = self._running(plan)
-        for failure in failures[1:]:
-            self.log.error("{reason}", reason=str(failure))
-        if failures:
-            raise failures[0]
-
-    def _rekey(self, changes: Changes) -> None:
-        """Let speakers that go on sign and verify by their new keys."""
-        for plan in changes.rekeyed:
-            speaker = self.speakers.get(plan.interface)
-            if speaker is not None:
-                guard = self._guards[plan.interface]
-                speaker.authenticator = make_authenticator(plan.authentication, guard)
+        return failures
 
     def _running(self, plan: Plan) -> Plan:
         """What of a plan runs, or will when the names of its hubs are known."""
@@ -194,17 +194,22 @@ class Node(Service):
             layer3=tuple(e for e in plan.layer3 if (e.interface, e.vpn) in self.layer3),
         )
 
-    def _starts(self, changes: Changes, plan: Plan) -> Iterator[Callable[[], None]]:
-        """How to start what is new or changed in ``plan``: speakers, hubs, layer 3, spokes."""
-        speakers = {speaker.interface: speaker for speaker in plan.speakers}
+    def _steps(self, changes: Changes, plan: Plan) -> Iterator[Callable[[], None]]:
+        """How to change what goes on, and to start what is new: speakers, hubs, layer 3, spokes."""
+        for _, speaker in changes.speakers.changed:
+            yield partial(self._change_speaker, speaker)
         for speaker in changes.speakers.to_start:
             yield partial(self._start_speaker, speaker, plan.oui)
+        for _, hub in changes.hubs.changed:
+            yield partial(self.hubs[hub.interface].change, hub)
         for hub in changes.hubs.to_start:
-            yield partial(self._start_hub, hub, speakers[hub.controller], plan.oui)
+            yield partial(self._start_hub, hub, plan.oui)
         for layer3 in changes.layer3.to_start:
-            yield partial(self._start_layer3, layer3, speakers[layer3.interface])
+            yield partial(self._start_layer3, layer3)
+        for _, spoke in changes.spokes.changed:
+            yield partial(self._change_spoke, spoke)
         for spoke in changes.spokes.to_start:
-            yield partial(self._start_spoke, spoke, speakers[spoke.controller])
+            yield partial(self._start_spoke, spoke)
 
     def _start_speaker(self, plan: SpeakerPlan, oui: bytes) -> None:
         device = self._drivers.control_device(plan)
@@ -218,12 +223,28 @@ class Node(Service):
             raise
         if device is not None:
             self.devices[plan.interface] = device
+        self._speaker_plans[plan.interface] = plan
+
+    def _change_speaker(self, plan: SpeakerPlan) -> None:
+        """Let a speaker go on by a new plan, which the roles that use it see, too."""
+        speaker = self.speakers[plan.interface]
+        guard = self._guards[plan.interface]
+        speaker.authenticator = make_authenticator(plan.authentication, guard)
+        speaker.vpn_errors = plan.vpn_errors
+        speaker.peers.claim(self, _peers(plan))
+        self._speaker_plans[plan.interface] = plan
+        for spoke in self.spokes.values():
+            if spoke.plan.controller == plan.interface:
+                spoke.set_holding_time(plan.holding_time)
+        for layer3 in self.layer3.values():
+            if layer3.plan.interface == plan.interface:
+                layer3.set_holding_time(plan.holding_time)
 
     def _open_speaker(
         self, plan: SpeakerPlan, device: IControlDevice | None, oui: bytes
     ) -> Speaker:
         peers = Peers(self.clock, self.metrics)
-        peers.claim(plan, {each.address: peer_of(each.daemon, each.vpn) for each in plan.peers})
+        peers.claim(self, _peers(plan))
         naming = Naming(
             peers,
             oui=oui,
@@ -253,27 +274,29 @@ class Node(Service):
         detail = f"a packet: {reason.replace('_', ' ')}"
         self.journal.note("refused", nbma=path.peer, interface=interface, detail=detail)
 
-    def _with_device(self, plan: SpeakerPlan) -> SpeakerPlan:
-        """A control interface's plan with what its device says instead of the file."""
-        device = self.devices.get(plan.interface)
-        if device is None or device.state is None:
-            return plan
-        local = device.state.local or plan.nbma_address
-        return replace(plan, nbma_address=local, gre_key=device.state.key)
+    def _speaker_of(self, controller: str, interface: str) -> tuple[Speaker, SpeakerPlan]:
+        """A control interface, and its plan with what its device says instead of the file.
 
-    def _speaker(self, controller: str, interface: str) -> Speaker:
+        :param interface: who wants to use it.
+        :raises StartError: if it does not run.
+        """
         speaker = self.speakers.get(controller)
         if speaker is None:
             raise StartError(f"interface {interface}: its controller {controller} does not run")
-        return speaker
+        plan = self._speaker_plans[controller]
+        device = self.devices.get(controller)
+        if device is not None and device.state is not None:
+            local = device.state.local or plan.nbma_address
+            plan = replace(plan, nbma_address=local, gre_key=device.state.key)
+        return speaker, plan
 
-    def _start_hub(self, plan: HubPlan, speaker_plan: SpeakerPlan, oui: bytes) -> None:
-        speaker_plan = self._with_device(speaker_plan)
+    def _start_hub(self, plan: HubPlan, oui: bytes) -> None:
+        speaker, speaker_plan = self._speaker_of(plan.controller, plan.interface)
         hub = HubRole(
             plan=plan,
             oui=oui,
             speaker_plan=speaker_plan,
-            speaker=self._speaker(plan.controller, plan.interface),
+            speaker=speaker,
             dataplane=self._drivers.hub_dataplane(plan, speaker_plan),
             owners=self._owners,
             clock=self.clock,
@@ -285,11 +308,14 @@ class Node(Service):
         self._start(hub)
         self.hubs[plan.interface] = hub
 
-    def _start_layer3(self, plan: Layer3Plan, speaker_plan: SpeakerPlan) -> None:
+    def _start_layer3(self, plan: Layer3Plan) -> None:
+        # Unlike the others, it follows the device itself.
+        speaker, _ = self._speaker_of(plan.interface, plan.interface)
+        speaker_plan = self._speaker_plans[plan.interface]
         layer3 = Layer3Role(
             plan=plan,
             speaker_plan=speaker_plan,
-            speaker=self._speaker(plan.interface, plan.interface),
+            speaker=speaker,
             dataplane=self._drivers.layer3_dataplane(
                 plan, speaker_plan, self.devices.get(plan.interface)
             ),
@@ -303,20 +329,30 @@ class Node(Service):
         self._start(layer3)
         self.layer3[plan.interface, plan.vpn] = layer3
 
-    def _start_spoke(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
-        speaker_plan = self._with_device(speaker_plan)
-        names = [server.host for server in plan.servers if server.address is None]
-        if names:
-            self._watch_names(names, plan, speaker_plan)
+    def _start_spoke(self, plan: SpokePlan) -> None:
+        if any(server.address is None for server in plan.servers):
+            self._watch_names(plan)
         else:
-            self._start_known(plan, speaker_plan)
+            self._start_known(plan)
 
-    def _start_known(self, plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+    def _change_spoke(self, plan: SpokePlan) -> None:
+        """Other servers; until the names of some have addresses, those of before."""
+        names = self._names.pop(plan.interface, None)
+        if names is not None:
+            names.stop()
+        spoke = self.spokes.get(plan.interface)
+        if spoke is None or any(server.address is None for server in plan.servers):
+            self._start_spoke(plan)
+        else:
+            spoke.set_servers(plan.servers)
+
+    def _start_known(self, plan: SpokePlan) -> None:
         """Start a spoke, every server of which has an address."""
+        speaker, speaker_plan = self._speaker_of(plan.controller, plan.interface)
         spoke = SpokeRole(
             plan=plan,
             speaker_plan=speaker_plan,
-            speaker=self._speaker(plan.controller, plan.interface),
+            speaker=speaker,
             dataplane=self._drivers.spoke_dataplane(plan, speaker_plan),
             clock=self.clock,
             jitter=self._drivers.jitter,
@@ -328,10 +364,14 @@ class Node(Service):
         self._start(spoke)
         self.spokes[plan.interface] = spoke
 
-    def _watch_names(self, names: list[str], plan: SpokePlan, speaker_plan: SpeakerPlan) -> None:
+    def _watch_names(self, plan: SpokePlan) -> None:
         """Start a spoke once the names of its hubs have addresses, and follow these."""
+        _, speaker_plan = self._speaker_of(plan.controller, plan.interface)
+        names = [server.host for server in plan.servers if server.address is None]
         # All addresses of a spoke are of one family.
-        known = [speaker_plan.nbma_address, *(server.address for server in plan.servers)]
+        running = self.spokes.get(plan.interface)
+        known = [server.address for server in (running.plan if running else plan).servers]
+        known.append(speaker_plan.nbma_address)
         family = next((len(address) for address in known if address is not None), None)
 
         def changed(addresses: Addresses) -> None:
@@ -341,7 +381,7 @@ class Node(Service):
                 return
             servers = _addressed(plan.servers, addresses, ())
             try:
-                self._start_known(replace(plan, servers=servers), speaker_plan)
+                self._start_known(replace(plan, servers=servers))
             except DmevpnError as error:
                 self.log.error("{reason}", reason=str(error))
                 self._names.pop(plan.interface).stop()
@@ -374,6 +414,8 @@ class Node(Service):
             layer3 = self.layer3.pop((layer3_plan.interface, layer3_plan.vpn), None)
             if layer3 is not None:
                 roles.append(layer3.stop())
+        for _, hub_plan in changes.hubs.changed:
+            self.hubs[hub_plan.interface].leave(hub_plan)
         for hub_plan in changes.hubs.to_stop:
             hub = self.hubs.pop(hub_plan.interface, None)
             if hub is not None:
@@ -385,6 +427,7 @@ class Node(Service):
             stopped = gatherResults([speaker.stop() for speaker in gone])
             for name in names:
                 self._guards.pop(name, None)
+                self._speaker_plans.pop(name, None)
                 device = self.devices.pop(name, None)
                 if device is not None:
                     device.stop()
@@ -403,6 +446,11 @@ class Node(Service):
             )
 
         return serve
+
+
+def _peers(plan: SpeakerPlan) -> dict[bytes, Peer]:
+    """What the file says about peers that are not like us."""
+    return {each.address: peer_of(each.daemon, each.vpn) for each in plan.peers}
 
 
 def _addressed(

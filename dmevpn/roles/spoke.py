@@ -204,6 +204,13 @@ class SpokeRole:
         for nbma, client in known.items():
             if nbma not in wanted:
                 client.stop()
+            else:
+                server = wanted[nbma]
+                client.set_terms(
+                    unique=server.unique,
+                    keeps_id=server.peer == "cisco",
+                    nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
+                )
         self._speaker.peers.claim(self, self._peers(servers))
         for client in added.values():
             client.start()
@@ -215,6 +222,12 @@ class SpokeRole:
             for server in servers
             if server.address and server.peer != "rfc"
         }
+
+    def set_holding_time(self, seconds: int) -> None:
+        """Ask for this holding time from now on."""
+        self._speaker_plan = replace(self._speaker_plan, holding_time=seconds)
+        for client in self.registrations:
+            client.set_holding_time(seconds)
 
     def _client(self, nbma: bytes, server: NHSPlan) -> RegistrationClient:
         vtep: VTEP = self.dataplane.local_vtep

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmevpn.config.arguments import ALGORITHMS
-from dmevpn.config.diff import Changes, diff
+from dmevpn.config.diff import Changes, Difference, diff
 from dmevpn.config.model import AuthenticationPlan, KeyPlan, Plan
 from dmevpn.config.parser import mask_secrets
 from dmevpn.config.resolve import check
@@ -115,12 +115,12 @@ def test_reload() -> None:
         return plan
 
     old, new = planned(f"authentication-key 2 hmac-md5 {KEY}"), planned("cisco-authentication x")
-    assert diff(old, new) == Changes(rekeyed=new.speakers)
-    assert diff(old, new)
+    assert diff(old, new) == Changes(
+        speakers=Difference(changed=((old.speakers[0], new.speakers[0]),))
+    )
     new = planned("gre-key 9 cisco-authentication x")
     changes = diff(old, new)
-    assert (changes.rekeyed, changes.speakers.to_start) == ((), new.speakers)
-    assert diff(Plan(), new).rekeyed == diff(new, Plan()).rekeyed == ()
+    assert (changes.speakers.changed, changes.speakers.to_start) == ((), new.speakers)
 
 
 class TestFiles:

@@ -77,24 +77,6 @@ def test_a_changed_vpn_is_restarted(world: World) -> None:
     assert set(world.switch.members) == {VTEP(one.vtep.nbma, 150)}
 
 
-def test_a_role_that_cannot_start_is_left_out_of_a_reload(world: World) -> None:
-    """The others go on, the reload reports it, and the next one tries again."""
-    one = world.add_site("10.0.0.2", 100)
-    world.run(1)
-    node = one.machine.node
-    assert node is not None
-    plan = world.spoke_plan(one)
-    hub = HubPlan(interface="vx9", controller="nhrp", vpns=((9, 9),))
-    broken = MemoryHubDataplane(world.clock, world.switch, start_error="no such device")
-    node._drivers = replace(node._drivers, hub_dataplane=lambda hub, speaker: broken)
-    failures: list[object] = []
-    caught(node.apply(replace(plan, hubs=(hub,))), failures)
-    world.run(1)
-    assert len(failures) == 1 and "no such device" in str(failures[0])
-    assert node.spokes["vx1"].registrations[0].state is State.REGISTERED
-    assert node.plan.hubs == ()
-
-
 def test_a_failed_start_is_undone(world: World) -> None:
     """What had been started before the fault is stopped again."""
     one = world.add_site("10.0.0.2", 100, start=False)
@@ -209,30 +191,6 @@ def caught(applying: Deferred[None], failures: list[object]) -> None:
 def refuse(*_: object) -> MemorySpokeDataplane:
     """No device can be had."""
     raise StartError("no such device")
-
-
-def test_a_role_that_cannot_start_holds_back_no_other(world: World) -> None:
-    """A reload starts what it can, whatever the order, and says what it cannot."""
-    one = world.add_site("10.0.0.2", 100)
-    two = world.add_site("10.0.0.2", 200, start=False)
-    world.run(1)
-    node = one.machine.node
-    assert node is not None
-    good = node._drivers.spoke_dataplane
-    node._drivers = replace(
-        node._drivers,
-        spoke_dataplane=lambda spoke, speaker: (
-            refuse() if spoke.vpn.index == 1 else good(spoke, speaker)
-        ),
-    )
-    plan = two_vpns(world, one, two)
-    plan = replace(plan, speakers=(replace(plan.speakers[0], holding_time=600),))
-    failures: list[object] = []
-    caught(node.apply(plan), failures)
-    world.run(1)
-    assert "no such device" in str(failures)
-    assert set(world.switch.members) == {two.vtep}
-    assert [spoke.vpn.index for spoke in node.plan.spokes] == [2]
 
 
 def test_a_fault_half_way_through_a_reload_is_made_good_by_the_next(world: World) -> None:
