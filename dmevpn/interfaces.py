@@ -558,6 +558,12 @@ class IController(Interface):
     def config_check(path: str | None) -> dict[str, Any]:
         """Check a file (None: our own): ``{"ok": bool, "messages": [str, ...]}``."""
 
+    def config_diff(path: str | None) -> Iterator[dict[str, Any]]:
+        """Rows of ``config diff``: what a reload with a file (None: our own) would do.
+
+        :raises CommandError: if the file has errors, with the first of them.
+        """
+
     def reload() -> Any:
         """Deferred of ``{"ok": bool, "messages": [str, ...]}`` after reading the file again."""
 

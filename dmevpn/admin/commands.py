@@ -100,6 +100,10 @@ def _config_check(context: Context, match: Match) -> Answer:
     return _report(context.controller.config_check(match.get("file")), "the file has errors")
 
 
+def _config_diff(context: Context, match: Match) -> Answer:
+    return Answer(context.controller.config_diff(match.get("file")))
+
+
 async def _config_reload(context: Context, match: Match) -> Answer:
     return _report(await context.controller.reload(), "not reloaded; what ran before still runs")
 
@@ -332,6 +336,21 @@ COMMANDS: dict[str, Command] = {
             _config_check,
             nothing="no errors and no warnings",
             text="{message}",
+            bare=FILE,
+        ),
+        Command(
+            "config diff",
+            "Show what a reload with a configuration file would do, without doing it",
+            (FILE,),
+            (
+                Column("change", "one of stop, start, restart, change, wait"),
+                Column("role", "one of control, spoke, hub, layer3, daemon"),
+                Column("interface", "name of the interface"),
+                Column("vpns", "index of its VPN, or the ranges that a hub serves"),
+                Column("keywords", "what differs; none: its control interface restarts", "list"),
+            ),
+            _config_diff,
+            nothing="nothing would change",
             bare=FILE,
         ),
         Command(

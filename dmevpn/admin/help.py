@@ -28,6 +28,7 @@ _EXAMPLES = {
     "interface show": ("interface show",),
     "config show": ("config show",),
     "config check": ("config check", "config check hub.conf.new"),
+    "config diff": ("config diff", "config diff hub.conf.new"),
     "config reload": ("config reload",),
     "metrics show": ("metrics show",),
     "log level": ("log level", "log level debug"),

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from zope.interface import implementer
 
 from dmevpn.addresses import format_address
+from dmevpn.config.diff import describe, diff
 from dmevpn.errors import CommandError
 from dmevpn.interfaces import FDBEntry, IController, LearnedMAC, PlaneCounters
 from dmevpn.journal import Event
@@ -18,12 +19,15 @@ from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.node import Node
-from dmevpn.roles.rows import Row, binding_row, event_row, left, place
+from dmevpn.roles.rows import Row, binding_row, event_row, left, part_row, place, vpn_ranges
 from dmevpn.roles.spoke import SpokeRole
 
 __all__ = ["Controller"]
 
 Match = dict[str, Any]
+
+#: Errors and warnings of a file that are named in one line.
+_SHOWN = 3
 
 
 def _accepts(match: Match, row: Row) -> bool:
@@ -216,7 +220,7 @@ class Controller:
                     hub.plan.interface,
                     "hub",
                     controller=hub.plan.controller,
-                    vpns=_ranges(hub.plan.vpns),
+                    vpns=vpn_ranges(hub.plan.vpns),
                     mtu=hub.dataplane.mtu,
                 )
             )
@@ -395,6 +399,18 @@ class Controller:
         plan, messages = config.load()
         return {"ok": plan is not None, "messages": messages}
 
+    def config_diff(self, path: str | None) -> Iterator[Row]:
+        """Compare a file with what runs."""
+        config = self._config if path is None else self._config.other(path)
+        plan, messages = config.load()
+        if plan is None:
+            shown, more = messages[:_SHOWN], len(messages) - _SHOWN
+            raise CommandError("; ".join(shown + ([f"and {more} more"] if more > 0 else [])))
+        changes = diff(self._node.plan, plan)
+        rows = [part_row(change, part, keywords) for change, part, keywords in describe(changes)]
+        rows += [part_row("wait", None, (keyword,)) for keyword in changes.postponed]
+        return iter(rows)
+
     def reload(self) -> Deferred[Row]:
         """Like SIGHUP."""
         return self._reload()
@@ -455,7 +471,3 @@ class Controller:
 
 def _index(station: Layer3Station) -> int | None:
     return None if station.plan.vpn is None else station.plan.vpn.index
-
-
-def _ranges(ranges: tuple[tuple[int, int], ...]) -> str:
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)

@@ -8,13 +8,25 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from dmevpn.addresses import VTEP, format_address
+from dmevpn.addresses import VPNID, VTEP, format_address
+from dmevpn.config.diff import Part
+from dmevpn.config.model import HubPlan, Layer3Plan, SpeakerPlan, SpokePlan
 from dmevpn.interfaces import ICacheListener
 from dmevpn.journal import Event, Journal
 from dmevpn.log import Logger
 from dmevpn.nhrp.cache import Binding, Kind
 
-__all__ = ["CacheWatcher", "Row", "Watchers", "binding_row", "event_row", "left", "place"]
+__all__ = [
+    "CacheWatcher",
+    "Row",
+    "Watchers",
+    "binding_row",
+    "event_row",
+    "left",
+    "part_row",
+    "place",
+    "vpn_ranges",
+]
 
 Row = dict[str, Any]
 
@@ -49,6 +61,24 @@ def binding_row(binding: Binding, vpn: int | None, interface: str, now: float) -
         "flags": [flag for flag in ("unique", "nat") if getattr(binding, flag)],
         "interface": interface,
     }
+
+
+def part_row(change: str, part: Part | None, keywords: tuple[str, ...]) -> Row:
+    """A row of ``config diff``; without a part it is about the daemon."""
+    vpn: VPNID | None = part.vpn if isinstance(part, SpokePlan | Layer3Plan) else None
+    roles = {SpeakerPlan: "control", SpokePlan: "spoke", HubPlan: "hub", Layer3Plan: "layer3"}
+    return {
+        "change": change,
+        "role": "daemon" if part is None else roles[type(part)],
+        "interface": None if part is None else part.interface,
+        "vpns": vpn_ranges(part.vpns) if isinstance(part, HubPlan) else vpn and str(vpn.index),
+        "keywords": list(keywords),
+    }
+
+
+def vpn_ranges(ranges: tuple[tuple[int, int], ...]) -> str:
+    """The VPNs of a hub, as in ``1-3,7``."""
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def _protocol(binding: Binding) -> str:

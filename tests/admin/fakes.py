@@ -90,6 +90,9 @@ class FakeController:
         self.asked.append(("config_check", {"path": path}))
         return self.report
 
+    def config_diff(self, path: str | None) -> Iterator[Row]:
+        return self._rows("config_diff", {"path": path})
+
     def reload(self) -> Any:
         self.asked.append(("reload", {}))
         return succeed(self.report)

@@ -112,6 +112,8 @@ async def test_configuration(served: Served) -> None:
     served.controller.report = {"ok": True, "messages": []}
     assert (await run(reactor, served.endpoint, "config check", {"file": "/x"})).refused == ""
     assert served.controller.asked[-1] == ("config_check", {"path": "/x"})
+    assert await ask(served, "config diff", file="/y") == []
+    assert served.controller.asked[-1] == ("config_diff", {"path": "/y"})
 
 
 @pytest_twisted.ensureDeferred

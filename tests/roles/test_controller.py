@@ -266,6 +266,39 @@ def test_metrics(talk: Talk) -> None:
     assert any(row["labels"]["reason"] == "unregistered" and row["value"] == 1 for row in rows)
 
 
+def test_what_a_reload_would_do(talk: Talk, tmp_path: Path) -> None:
+    """Each part that would be touched has a row; a file with errors has none."""
+    with pytest.raises(CommandError, match=r"spoke\.conf:3: unknown word near 'no-such-word'"):
+        talk.spoke.config_diff(None)
+    many = tmp_path / "many.conf"
+    many.write_text("a\nb\nc\nd\ne\n")
+    with pytest.raises(CommandError, match=r"many\.conf:3: .*; and 2 more$"):
+        talk.spoke.config_diff(str(many))
+    other = tmp_path / "other.conf"
+    other.write_text(
+        "log-format json interface nhrp holding-time 600 protocol-address 1.0.0.1/24\n"
+        "interface vx0 controller nhrp vpn-id 1-3 vpn-id 7 l2learnonly provision\n"
+    )
+    rows = {(row["role"], row["interface"]): row for row in talk.hub.config_diff(str(other))}
+    assert rows[("control", "nhrp")] == {
+        "change": "change",
+        "role": "control",
+        "interface": "nhrp",
+        "vpns": None,
+        "keywords": ["holding-time"],
+    }
+    hub, layer3 = rows[("hub", "vx0")], rows[("layer3", "nhrp")]
+    assert (hub["change"], hub["vpns"]) == ("restart", "1-3,7")
+    assert hub["keywords"] == ["vpn-id", "provision"]
+    assert (layer3["change"], layer3["vpns"]) == ("start", None)
+    assert rows[("daemon", None)]["change"] == "wait"
+    assert "log-format" in [
+        row["keywords"][0] for row in talk.hub.config_diff(str(other)) if row["change"] == "wait"
+    ]
+    stopped = [row["role"] for row in talk.spoke.config_diff(str(other)) if row["change"] == "stop"]
+    assert stopped == ["spoke"]
+
+
 def test_configuration(talk: Talk, tmp_path: Path) -> None:
     """The file can be shown without its secrets, and checked, this one or another."""
     assert "geheim" not in talk.spoke.config_show()
