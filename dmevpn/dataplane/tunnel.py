@@ -283,8 +283,15 @@ class KernelTunnel:
             self.log.error("{ifname}: {reason}", ifname=self._device.name, reason=str(error))
             return
         for index, code in failed:
-            # To remove what is not there, or to leave a route of somebody else, is no failure.
-            if code not in (errno.ENOENT, errno.ESRCH, errno.EEXIST):
+            if code == errno.EEXIST:
+                self.log.warn(
+                    "{ifname}: {what}: there is such a route already, and it stays: packets go its"
+                    " way",
+                    ifname=self._device.name,
+                    what=ip.describe(messages[index]),
+                )
+            # To remove what is not there is no failure.
+            elif code not in (errno.ENOENT, errno.ESRCH):
                 self._failures.inc()
                 self.log.warn(
                     "{ifname}: {what}: {reason}",

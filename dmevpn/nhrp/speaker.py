@@ -254,15 +254,19 @@ class Speaker:
         vpn = self._vpns.get(vpn_id)
         if vpn is None or not vpn.stations:
             vpn = self._ask_for_vpn(packet, vpn_id, path)
-        elif packet_type is _REGISTRATION and vpn_id is not None and not vpn.by_type[packet_type]:
-            # A client of ours is there; a server may come, too.
-            self._unknown_vpn(vpn_id, packet, path)
         vpn.received[packet_type].inc()
         if isinstance(packet, ErrorIndication):
             self._count_error("errors_received", packet.code)
         for station in vpn.by_type[packet_type]:
             if station.packet_received(packet, path):
                 return
+        if packet_type is _REGISTRATION and vpn_id is not None:
+            # Clients of ours are there, or a server of another protocol type; one may come, too.
+            earlier = vpn.stations
+            self._unknown_vpn(vpn_id, packet, path)
+            for station in vpn.by_type[packet_type]:
+                if station not in earlier and station.packet_received(packet, path):
+                    return
         _nobody_wants(packet)
 
     def _ask_for_vpn(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> VPNLink:

@@ -226,6 +226,18 @@ def test_vpns_on_demand() -> None:
     assert made == [VPN7]
 
 
+def test_on_demand_beside_a_server_of_another_type() -> None:
+    """A server of the VPN for IPv4 does not keep away the one for MACs."""
+
+    def make(vpn_id: VPNID, packet: Packet, path: Path) -> bool:
+        world.serve(vpn_id)
+        return True
+
+    world = World(unknown_vpn=make)
+    world.serve(VPN7, HUB_IP)
+    assert isinstance(world.answer(octets("P01")), RegistrationReply)
+
+
 def test_a_vpn_that_was_promised_but_not_made() -> None:
     """The answer is the same as for one that is not served."""
     world = World(unknown_vpn=lambda vpn_id, packet, path: True)
