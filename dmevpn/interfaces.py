@@ -6,7 +6,7 @@ event, for those who want only some of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zope.interface import Attribute, Interface, implementer
@@ -32,6 +32,7 @@ __all__ = [
     "ILink",
     "IRegistrationPolicy",
     "IRequestIDStore",
+    "IScripts",
     "ISpokeDataplane",
     "ISpokeListener",
     "IStation",
@@ -204,7 +205,11 @@ class IRegistrationPolicy(Interface):
     """Decides who may register what."""
 
     def decide(vpn: int, station: bytes, vtep: VTEP) -> int:
-        """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts."""
+        """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts.
+
+        Before it is called, nothing about this VTEP has changed; an exception of it reaches who
+        has handed the request to the server.
+        """
 
 
 class IRequestIDStore(Interface):
@@ -218,6 +223,34 @@ class IRequestIDStore(Interface):
 
     def reserve_ahead(count: int) -> int:
         """The same at once, for later: meanwhile they are made sure of."""
+
+
+class IScripts(Interface):
+    """Runs the operator's script on events."""
+
+    def start() -> None:
+        """Make sure that it can be run.
+
+        :raises StartError: if it cannot.
+        """
+
+    def run(
+        subject: str,
+        event: str,
+        environment: Mapping[str, str],
+        done: Callable[[bool], None] | None = None,
+    ) -> Callable[[], None]:
+        """Run it some time soon.
+
+        :param subject: what the event is about; runs about one subject keep their order.
+        :param event: its only argument.
+        :param environment: all that it is told about the event.
+        :param done: called later with whether it ended well, and in time.
+        :return: ends or forgets the run; ``done`` is not called then.
+        """
+
+    def stop() -> Any:
+        """Take no more runs, and end those that are left; a Deferred."""
 
 
 # --- spoke data plane -------------------------------------------------------------------------

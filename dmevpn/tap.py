@@ -38,6 +38,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import open_store
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
+from dmevpn.scripts import ScriptRunner
 from dmevpn.transport.hostname import resolve_host
 from dmevpn.transport.packet import PacketPort
 from dmevpn.transport.rawgre import RawGREPort
@@ -126,6 +127,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         table, redirect = layer3.route_table, layer3.redirect
         return KernelTunnel(reactor, metrics, device, table=table, redirect=redirect)
 
+    script = plan.opennhrp_script
     return Drivers(
         control_device=device,
         transport=transport,
@@ -137,6 +139,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         jitter=random.random,
         machine_id=_machine_id(),
         wall_clock=time.time,
+        scripts=None if script is None else ScriptRunner(reactor, metrics, script),
     )
 
 

@@ -11,7 +11,7 @@ from dmevpn.config.model import Layer3Plan, Plan, SpeakerPlan
 from dmevpn.config.resolve import check
 from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3, MemoryTunnel
-from dmevpn.interfaces import GREDevice, IControlDevice
+from dmevpn.interfaces import GREDevice, IControlDevice, IScripts
 from dmevpn.nhrp.cache import Binding
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.node import Node
@@ -47,10 +47,18 @@ class Layer3World(World):
         super().__init__(**arguments)
         self.hosts: dict[str, Layer3Machine] = {}
 
-    def add(self, address: str, text: str, *, device: tuple[str, ...] = ()) -> Layer3Machine:
+    def add(
+        self,
+        address: str,
+        text: str,
+        *,
+        device: tuple[str, ...] = (),
+        scripts: IScripts | None = None,
+    ) -> Layer3Machine:
         """Start a machine's daemon (again).
 
         :param text: of its control interface.
+        :param scripts: what runs the operator's script there.
         :param device: protocol addresses of its kernel's GRE device; none: it has no device.
         """
         machine = self.hosts.get(address)
@@ -73,6 +81,7 @@ class Layer3World(World):
                     addresses=addresses,
                 ),
             )
+        machine.scripts = scripts
         self._start(machine, self.plan(text, device=bool(device)))
         return machine
 

@@ -64,7 +64,7 @@ LAYERS = (
         foreign=("zope.interface", "twisted", "prometheus_client"),
     ),
     Layer(
-        modules=("tap", "daemon", "logfile", "systemd"),
+        modules=("tap", "daemon", "logfile", "scripts", "systemd"),
         own=("",),
         foreign=("zope.interface", "twisted"),
     ),

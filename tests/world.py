@@ -31,7 +31,7 @@ from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3
 from dmevpn.dataplane.memory_spoke import MemorySite, MemorySpokeDataplane
-from dmevpn.interfaces import IControlDevice
+from dmevpn.interfaces import IControlDevice, IScripts
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
@@ -85,6 +85,7 @@ class Machine:
     node: Node | None = None
     metrics: Metrics = field(default_factory=Metrics)
     dataplanes: list[MemoryHubDataplane | MemorySpokeDataplane] = field(default_factory=list)
+    scripts: IScripts | None = None
 
 
 @dataclass
@@ -241,6 +242,7 @@ class World:
                 jitter=lambda: 0.5,
                 machine_id=b"test",
                 wall_clock=lambda: self.wall + self.clock.seconds(),
+                scripts=machine.scripts,
             ),
         )
 

@@ -14,6 +14,9 @@ METRICS = {
     "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
     "dmevpn_journal_forgotten_total": "Events that made room for later ones in the journal.",
     "dmevpn_scrapes_refused_total": "Scrapes turned away because others were under way.",
+    "dmevpn_script_runs_total": "Runs of the operator's script, by event and outcome: ok, failed,"
+    " timeout, cancelled, or refused for want of room.",
+    "dmevpn_scripts_waiting": "Runs of it that wait for their turn.",
     # --- VPNs ---
     "dmevpn_vpn_members": "VTEPs registered in a VPN (hub).",
     "dmevpn_vpn_macs": "MAC addresses that the switch has learned in a VPN (hub).",
@@ -65,6 +68,8 @@ METRICS = {
     "dmevpn_errors_sent_total": "Error Indications sent, by code.",
     "dmevpn_errors_received_total": "Error Indications received, by code.",
     "dmevpn_registration_answers_total": "Registrations answered, by CIE code (0: accepted).",
+    "dmevpn_registrations_not_held_total": "Registrations refused because too many waited for the"
+    " operator's script.",
     "dmevpn_resolution_answers_total": "Resolutions answered, by CIE code (0: found).",
     "dmevpn_answered_full_total": "Answers not noted for a later purge, for want of room.",
     "dmevpn_peers_full_total": "Peers whose form was not remembered, for want of room.",

@@ -21,6 +21,7 @@ __all__ = [
     "Convert",
     "Host",
     "KeyFile",
+    "absolute_path",
     "algorithm",
     "check_key",
     "device_name",
@@ -290,6 +291,13 @@ def check_key(octets: bytes) -> bytes:
     if not KEY_MIN <= len(octets) <= KEY_MAX:
         raise ValueError(f"a key has {KEY_MIN} to {KEY_MAX} octets")
     return octets
+
+
+def absolute_path(word: str) -> str:
+    """The path of a file from the root directory on."""
+    if not word.startswith("/") or "\0" in word:
+        raise ValueError("a path from the root directory is expected")
+    return word
 
 
 def text(word: str) -> str:

@@ -107,6 +107,8 @@ def diff(old: Plan, new: Plan) -> Changes:
     postponed = {
         "admin": old.admin != new.admin,
         "metrics": old.metrics != new.metrics,
+        "opennhrp-script": old.opennhrp_script != new.opennhrp_script,
+        "opennhrp-socket": old.opennhrp_socket != new.opennhrp_socket,
         "state-dir": old.state_dir != new.state_dir,
         "log-format": old.log_format != new.log_format,
     }

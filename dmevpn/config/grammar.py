@@ -194,6 +194,34 @@ _ROWS = (
         reload=Reload.DAEMON,
     ),
     Keyword(
+        name="opennhrp-script",
+        help="A program that is run when interfaces, peers, servers and routes of IPv4 and IPv6"
+        " come and go, with the words and the environment that OpenNHRP gives its script. See"
+        " [from-opennhrp.md](from-opennhrp.md).",
+        contexts=_TOP,
+        arguments=(
+            Argument(
+                name="PATH",
+                convert=a.absolute_path,
+                example="/etc/opennhrp/opennhrp-script",
+                free=True,
+            ),
+        ),
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
+        name="opennhrp-socket",
+        help="Where `opennhrpctl` and its like find the daemon: a UNIX socket that speaks as"
+        " OpenNHRP's does, for its owner only. Off by default.",
+        contexts=_TOP,
+        arguments=(
+            Argument(
+                name="PATH", convert=a.absolute_path, example="/run/opennhrp.socket", free=True
+            ),
+        ),
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
         name="state-dir",
         help="Where state that must survive a restart is kept. Default: `/var/lib/dmevpn/NAME`."
         " The option `--state-dir` wins over it.",

@@ -288,6 +288,10 @@ class Plan:
     """Twisted server endpoint descriptions."""
     metrics: str | None = None
     """The same, where metrics are served; None: nowhere."""
+    opennhrp_script: str | None = None
+    """Path of a program that is run on events."""
+    opennhrp_socket: str | None = None
+    """Path of a UNIX socket that speaks as OpenNHRP's does."""
     state_dir: str | None = None
     log_format: str = "text"
     """``text`` or ``json``."""

@@ -159,6 +159,8 @@ class _Resolver:
             layer3=tuple(layer3),
             admin=tuple(str(s.arguments[0]) for s in every(top, "admin")) or (endpoint,),
             metrics=value(top, "metrics", cast("str | None", None)),
+            opennhrp_script=value(top, "opennhrp-script", cast("str | None", None)),
+            opennhrp_socket=value(top, "opennhrp-socket", cast("str | None", None)),
             state_dir=value(top, "state-dir", f"/var/lib/dmevpn/{name}"),
             log_format=value(top, "log-format", "text"),
         )

@@ -27,6 +27,7 @@ from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.l3_ways import Server
 from dmevpn.roles.lookup import Addresses, NameWatch
 from dmevpn.roles.rows import Watchers
+from dmevpn.roles.script_events import InterfaceEvents
 
 __all__ = ["Layer3Role"]
 
@@ -41,6 +42,7 @@ class Layer3Role:
     :ivar stations: by the length of their addresses.
     :param resolve_host: a host name to a Deferred of its addresses, of 4 or 16 octets if they
         must be.
+    :param events: tells the operator's script; None: there is none.
     """
 
     log = Logger()
@@ -58,6 +60,7 @@ class Layer3Role:
         metrics: Metrics,
         watchers: Watchers,
         resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]],
+        events: InterfaceEvents | None = None,
     ) -> None:
         self.plan = plan
         self.stations: dict[int, Layer3Station] = {}
@@ -79,6 +82,7 @@ class Layer3Role:
             ids=ids,
             metrics=metrics,
             watchers=watchers,
+            events=events,
         )
 
     # --- life ---------------------------------------------------------------------------
@@ -211,6 +215,7 @@ class Layer3Role:
             unique=plan.unique,
             destination=plan.protocol if named else anybody,
             peer=plan.peer,
+            dynamic=plan.dynamic,
         )
 
     # --- the kernel's word (ILayer3Listener) ----------------------------------------------------

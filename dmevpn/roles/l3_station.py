@@ -21,7 +21,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import CIECode, PacketType
 from dmevpn.nhrp.identity import Identity
-from dmevpn.nhrp.packet import Packet, PurgeRequest, TrafficIndication
+from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationRequest, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
@@ -33,7 +33,11 @@ from dmevpn.nhrp.traffic import Redirector, data_addresses, is_host, target
 from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.l3_forwarding import Layer3Forwarding
 from dmevpn.roles.l3_ways import Server, Ways
+from dmevpn.roles.peer_gate import PeerGate
+from dmevpn.roles.registration_gate import RegistrationGate
 from dmevpn.roles.rows import CacheWatcher, Watchers
+from dmevpn.roles.script_events import InterfaceEvents, StationEvents
+from dmevpn.roles.server_gate import ServerGate
 
 __all__ = ["Layer3Station"]
 
@@ -73,6 +77,7 @@ class Layer3Station:
         ids: RequestIDs,
         metrics: Metrics,
         watchers: Watchers,
+        events: InterfaceEvents | None = None,
     ) -> None:
         self.plan = plan
         self.address = address
@@ -89,6 +94,14 @@ class Layer3Station:
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = link = speaker.link(plan.vpn)
         self._ways = Ways(len(self.station), dataplane, self.cache)
+        policy: IRegistrationPolicy = _Hosts()
+        self._registration_gate: RegistrationGate | None = None
+        script = None
+        if events is not None:
+            script = StationEvents(events, self.station, index, dataplane.local_address)
+            policy = self._registration_gate = RegistrationGate(
+                policy, script, self._serve, metrics
+            )
         self._identity = identity = Identity(
             self.station,
             prefix_length,
@@ -100,7 +113,7 @@ class Layer3Station:
             cache=self.cache,
             outstanding=self._outstanding,
             link=link,
-            policy=_Hosts(),
+            policy=policy,
             find_mac=lambda mac: None,
             vpn=index,
             identity=identity,
@@ -140,7 +153,14 @@ class Layer3Station:
             detour=self._detour,
         )
         self._indications = metrics.counter("traffic_indications_received")
-        self.cache.subscribe(self._forwarding)
+        self._peer_gate: PeerGate | None = None
+        self.server_gate: ServerGate | None = None
+        if script is None:
+            self.cache.subscribe(self._forwarding)
+        else:
+            self._peer_gate = PeerGate(self.cache, self._forwarding, script, self.resolution.reject)
+            self.cache.subscribe(self._peer_gate)
+            self.server_gate = ServerGate(clock, jitter, script, self._use)
         self.cache.subscribe(CacheWatcher(watchers, index, plan.interface, clock))
 
     # --- life ---------------------------------------------------------------------------
@@ -163,8 +183,14 @@ class Layer3Station:
 
     def stop(self) -> None:
         """Purge our registrations, tell our clients, and take what is ours out of the kernel."""
+        if self.server_gate is not None:
+            self.server_gate.close()
         for client in self.registrations:
             client.stop()
+        if self._peer_gate is not None:
+            self._peer_gate.close()
+        if self._registration_gate is not None:
+            self._registration_gate.close()
         self._speaker.peers.claim(self, {})
         # Whoever was told of us or of the networks behind us is told that they are gone.
         self.cache.remove_if(lambda binding: binding.kind is Kind.LOCAL, "stopped")
@@ -210,10 +236,15 @@ class Layer3Station:
     # --- servers ------------------------------------------------------------------------------
 
     def set_servers(self, servers: Iterable[Server]) -> None:
-        """Know these servers and stations, register with those that want it, and no others.
+        """Know these servers and stations, and no others, as soon as the operator's script has
+        nothing against them."""
+        if self.server_gate is not None:
+            self.server_gate.set(servers)
+        else:
+            self._use(servers)
 
-        A registration that is wanted still goes on.
-        """
+    def _use(self, servers: Iterable[Server]) -> None:
+        """Register with those that want it. A registration that is wanted still goes on."""
         self._ways.set(servers)
         known = {client.path: client for client in self.registrations}
         wanted = {each.path: each for each in self._ways.servers if each.register}
@@ -274,6 +305,8 @@ class Layer3Station:
             state=new.name.lower(),
             reason=f" ({client.last_error})" if client.last_error else "",
         )
+        if self.server_gate is not None:
+            self.server_gate.registration_changed(client)
         if new is State.REGISTERED and old is not State.REGISTERED:
             self._put_static()
             self.resolution.forget_negatives()
@@ -358,6 +391,11 @@ class Layer3Station:
             for client in self.registrations:
                 client.purge_received(packet, path)
             self.resolution.take_back(packet)
+        if self._registration_gate is not None and isinstance(packet, RegistrationRequest):
+            return self._registration_gate.admit(packet, path)
+        return self._serve(packet, path)
+
+    def _serve(self, packet: Packet, path: Path) -> bool:
         return self.server.packet_received(packet, path) or self._transit.packet_received(
             packet, path
         )

@@ -32,6 +32,8 @@ class Server:
     """Where a registration is addressed to; empty: to ourselves."""
     peer: str
     """Which daemon it is, as the file says."""
+    dynamic: bool = False
+    """Whether it is one of the addresses of a ``dynamic-map``."""
 
 
 class Ways:

@@ -31,6 +31,7 @@ from dmevpn.interfaces import (
     IHubDataplane,
     ILayer3Dataplane,
     IRequestIDStore,
+    IScripts,
     ISpokeDataplane,
 )
 from dmevpn.journal import Journal
@@ -47,6 +48,7 @@ from dmevpn.roles.hub import HubRole, VTEPOwners
 from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch
 from dmevpn.roles.rows import Watchers
+from dmevpn.roles.script_events import InterfaceEvents
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.roles.wallclock import WallClock
 
@@ -77,6 +79,8 @@ class Drivers:
     machine_id: bytes
     wall_clock: Callable[[], float]
     """Seconds since 1970, as the system believes."""
+    scripts: IScripts | None = None
+    """Runs the operator's script; None: there is none."""
 
 
 class Node(Service):
@@ -102,6 +106,7 @@ class Node(Service):
         self.journal = Journal(clock.seconds, metrics)
         self.watchers = Watchers(self.journal)
         self.wall = WallClock(clock, drivers.wall_clock, self.journal)
+        self._events: dict[str, InterfaceEvents] = {}
         self._wanted = plan
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
@@ -123,6 +128,8 @@ class Node(Service):
         self.plan = self._wanted
         self._stopping = False
         self._ids.prepare()
+        if self._drivers.scripts is not None:
+            self._drivers.scripts.start()
         self.wall.start()
         for step in self._steps(diff(Plan(), self.plan), self.plan):
             step()
@@ -144,6 +151,8 @@ class Node(Service):
             yield stopping
         except Exception:
             self.log.failure("the stop did not end in order")
+        if self._drivers.scripts is not None:
+            yield self._drivers.scripts.stop()
 
     # --- the one way in -------------------------------------------------------------------
 
@@ -224,6 +233,20 @@ class Node(Service):
         if device is not None:
             self.devices[plan.interface] = device
         self._speaker_plans[plan.interface] = plan
+        if self._drivers.scripts is not None:
+            self._begin_events(plan, device, self._drivers.scripts)
+
+    def _begin_events(
+        self, plan: SpeakerPlan, device: IControlDevice | None, scripts: IScripts
+    ) -> None:
+        """Tell the operator's script of an interface, and of its device's ups."""
+        events = InterfaceEvents(scripts, plan.interface, plan.gre_key)
+        self._events[plan.interface] = events
+        if device is None:
+            events.up()
+        else:
+            events.device_changed(None, device.state)
+            device.subscribe(events)
 
     def _change_speaker(self, plan: SpeakerPlan) -> None:
         """Let a speaker go on by a new plan, which the roles that use it see, too."""
@@ -325,6 +348,7 @@ class Node(Service):
             metrics=self.metrics,
             watchers=self.watchers,
             resolve_host=self._drivers.resolve_host,
+            events=self._events.get(plan.interface),
         )
         self._start(layer3)
         self.layer3[plan.interface, plan.vpn] = layer3
@@ -428,8 +452,11 @@ class Node(Service):
             for name in names:
                 self._guards.pop(name, None)
                 self._speaker_plans.pop(name, None)
+                events = self._events.pop(name, None)
                 device = self.devices.pop(name, None)
                 if device is not None:
+                    if events is not None:
+                        device.unsubscribe(events)
                     device.stop()
             return stopped
 
