@@ -204,11 +204,14 @@ class ICacheListener(Interface):
 class IRegistrationPolicy(Interface):
     """Decides who may register what."""
 
-    def decide(vpn: int, station: bytes, vtep: VTEP) -> int:
+    def decide(vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
         """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts.
 
         Before it is called, nothing about this VTEP has changed; an exception of it reaches who
         has handed the request to the server.
+
+        :param sender: the underlay address that the request came from.
+        :param spi: of the key that authenticated it; 0: none did.
         """
 
 

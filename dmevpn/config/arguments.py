@@ -33,16 +33,19 @@ __all__ = [
     "log_format",
     "looks_like_mac",
     "multicast",
+    "nbma_network",
     "network",
     "number",
     "oui",
     "prefix",
     "secret",
+    "signed_with",
     "spi",
     "station_mac",
     "text",
     "transport",
     "vni",
+    "vni_range",
     "vpn_or_none",
     "vpn_range",
     "yes_or_no",
@@ -102,6 +105,7 @@ def number(low: int, high: int, what: str = "a number") -> Callable[[str], int]:
 
 #: A VXLAN network identifier.
 vni = number(1, VNI_MAX, "a VNI")
+_any_spi = number(1, 0xFFFF, "an SPI")
 _spi = number(2, 0xFFFF, "an SPI")
 _vpn_index = number(1, VPN_MAX, "a VPN number")
 
@@ -134,6 +138,16 @@ def vpn_range(word: str) -> tuple[int, int]:
     first, hyphen, last = word.partition("-")
     low = _vpn_index(first)
     high = _vpn_index(last) if hyphen else low
+    if high < low:
+        raise ValueError(f"the range is reversed: write {high}-{low}")
+    return low, high
+
+
+def vni_range(word: str) -> tuple[int, int]:
+    """``N`` or ``N-M``: VNIs, both ends included."""
+    first, hyphen, last = word.partition("-")
+    low = vni(first)
+    high = vni(last) if hyphen else low
     if high < low:
         raise ValueError(f"the range is reversed: write {high}-{low}")
     return low, high
@@ -223,6 +237,16 @@ def network(word: str) -> tuple[bytes, int]:
     return address, bits
 
 
+def nbma_network(word: str) -> tuple[bytes, int] | None:
+    """A network of the underlay, or one address; None for ``any``."""
+    if word == "any":
+        return None
+    address, bits = network(word)
+    if len(address) == 6:
+        raise ValueError("an IPv4 or IPv6 network is expected")
+    return address, bits
+
+
 def multicast(word: str) -> str | bytes:
     """``dynamic``, ``nhs`` or the address of a peer."""
     if word in ("dynamic", "nhs"):
@@ -264,6 +288,11 @@ def spi(word: str) -> int:
     if word == "1":
         raise ValueError("SPI 1 is the cleartext secret: a number from 2 to 65535 is expected")
     return _spi(word)
+
+
+def signed_with(word: str) -> int:
+    """The index of a key, or 1 for the cleartext secret."""
+    return _any_spi(word)
 
 
 def algorithm(word: str) -> str:

@@ -22,11 +22,12 @@ T = TypeVar("T", bound=Part)
 _LIVE: Final[dict[type, frozenset[str]]] = {
     SpeakerPlan: frozenset({"authentication", "holding_time", "peers", "vpn_errors"}),
     SpokePlan: frozenset({"servers"}),
-    HubPlan: frozenset({"vpns", "routes"}),
+    HubPlan: frozenset({"admission", "routes", "vpns"}),
     Layer3Plan: frozenset(),
 }
 #: The keywords that a field comes from, where its name does not say so.
 _KEYWORDS: Final[dict[str, tuple[str, ...]]] = {
+    "admission": ("permit", "members-only"),
     "addresses": ("protocol-address",),
     "bridge": ("provision",),
     "maps": ("map", "dynamic-map"),

@@ -542,6 +542,42 @@ _ROWS = (
         arguments=(Argument(name="N", convert=a.number(1, 65535, "a port"), example="4789"),),
         reload=Reload.ROLE,
     ),
+    Keyword(
+        name="permit",
+        help="Who may register in these VPNs: sites whose underlay address, both the one that they"
+        " send from and that of the VTEP, is in a network (or `any`). With `vni` only with one of"
+        " these VNIs, with `spi` only if signed with this `authentication-key` (1 is the cleartext"
+        " secret). Without any `permit` everybody may; with one, nobody else. A registration that"
+        " is no longer permitted ends at once. See [security.md](security.md).",
+        contexts=_HUB,
+        arguments=(
+            Argument(name="N|N-M|any", convert=a.vpn_range, example="1"),
+            Argument(name="NBMA[/P]|any", convert=a.nbma_network, example="10.0.0.0/24"),
+        ),
+        options=(
+            Option(
+                name="vni",
+                help="The VNIs that sites may have.",
+                arguments=(Argument(name="N|N-M", convert=a.vni_range, example="100-199"),),
+            ),
+            Option(
+                name="spi",
+                help="The key that must have signed the registration.",
+                arguments=(Argument(name="SPI", convert=a.signed_with, example="256"),),
+            ),
+        ),
+        repeatable=True,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="members-only",
+        help="Answer Resolution Requests of registered stations only, when they come from where"
+        " the station is registered, and those that a server passes on which a `map MAC/P` of the"
+        " control interface names. Default: yes if there is a `permit`, else no.",
+        contexts=_HUB,
+        arguments=(_YES_NO,),
+        reload=Reload.AT_ONCE,
+    ),
     # --- of OpenNHRP and the original dmevpn, without effect here ---
     Keyword(
         name="shortcut-vnid",

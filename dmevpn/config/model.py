@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_HOLDING_TIME",
     "DEFAULT_VXLAN_PORT",
     "MAIN_TABLE",
+    "AdmissionPlan",
     "AuthenticationPlan",
     "Config",
     "ConfigWarning",
@@ -24,6 +25,7 @@ __all__ = [
     "MapPlan",
     "NHSPlan",
     "PeerPlan",
+    "PermitPlan",
     "Plan",
     "RoutePlan",
     "SpeakerPlan",
@@ -262,6 +264,31 @@ class RoutePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PermitPlan:
+    """A ``permit``: who may register with a hub in some VPNs."""
+
+    vpns: tuple[int, int]
+    """VPN indices, both ends included."""
+    nbma: tuple[bytes, int] | None
+    """Underlay network that registrations come from and are about, with its prefix length; None:
+    all addresses."""
+    vnis: tuple[int, int] | None = None
+    """VNIs of the VTEPs, both ends included; None: all."""
+    spi: int | None = None
+    """Index of the key that has to authenticate the registration; None: any, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionPlan:
+    """Who may register with a hub, and who may ask it."""
+
+    permits: tuple[PermitPlan, ...] = ()
+    """Who may register; if there is none, everybody may."""
+    members_only: bool = False
+    """Whether nobody is answered but registered stations and the servers of ``routes``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HubPlan:
     """A hub's data interface: one switch for many VPNs."""
 
@@ -273,6 +300,7 @@ class HubPlan:
     port: int = DEFAULT_VXLAN_PORT
     routes: tuple[RoutePlan, ...] = ()
     """Servers to ask about MACs that nobody here knows; of one prefix the preferred one first."""
+    admission: AdmissionPlan = AdmissionPlan()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, cast
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
+from dmevpn.config.admission import admission
 from dmevpn.config.conflicts import find_conflicts
 from dmevpn.config.grammar import KEYWORDS, Context
 from dmevpn.config.keys import authentication
@@ -337,6 +338,7 @@ class _Resolver:
             vpns=tuple(sorted(ranges)),
             provision=provision is not None,
             port=port,
+            admission=admission(self.found, block, ranges),
         )
 
     # --- control interfaces ---

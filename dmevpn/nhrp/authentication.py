@@ -78,6 +78,7 @@ class CiscoAuthentication:
         # The two reserved octets before the SPI are not compared.
         if present is None or not hmac.compare_digest(present[6:], self._extension[6:]):
             raise failure(packet, present)
+        packet.spi = CLEARTEXT_SPI
 
 
 def _with_authentication(

@@ -91,6 +91,8 @@ class Binding:
     """Protocol address of the station that leads there; empty: it is the address itself."""
     source: bytes = b""
     """NBMA address of the server whose answer it is; empty: it is no answer."""
+    spi: int | None = None
+    """Of the key that authenticated its registration, 0 if none did; None: not known."""
 
     @property
     def key(self) -> bytes:

@@ -172,6 +172,7 @@ class KeyedAuthentication:
         expected = key.hash(b"".join(covered))
         if not hmac.compare_digest(extension[start:], expected):
             raise failure(packet, extension)
+        packet.spi = key.spi
         if self._guard is not None:
             self._guard.check(packet, encapsulation, path, extension[_SOURCE:start])
         if index + 1 == len(extensions) or extensions[index + 1][:2] == _NINE:

@@ -112,6 +112,8 @@ class Packet:
     """Whether End is there although there are no extensions."""
     raw: bytes = field(default=b"", compare=False, repr=False)
     """The packet as received, from ar$afn on, ar$pktsz octets; empty for one of our own."""
+    spi: int = field(default=0, compare=False, repr=False)
+    """Index of the key that authenticated it when it was received; 0: none did."""
 
     @property
     def ethertype(self) -> int:
@@ -291,6 +293,7 @@ class Request(RequestOrReply, Generic[_R]):
         reply.extensions = self.extensions if extensions is None else tuple(extensions)
         reply.bare_end = self.bare_end
         reply.raw = b""
+        reply.spi = 0
         reply.flags = self.flags if flags is None else flags
         reply.request_id = self.request_id
         reply.cies = self.cies if cies is None else tuple(cies)
@@ -512,6 +515,7 @@ def _decode_header(fields: tuple[Any, ...], raw: bytes) -> tuple[Packet, int]:
     packet.extensions = ()
     packet.bare_end = False
     packet.raw = raw
+    packet.spi = 0
     width = protocol_length(protocol_type, snap)
     if width is None:
         packet._decode_rest(fields[13], fields[14], end, end, len(nbma))

@@ -8,6 +8,7 @@ MAC, IPv4 and IPv6 addresses have 6, 4 and 16 octets, and keys of sets have one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final, Generic, TypeVar
 
 from sortedcontainers import SortedList
@@ -123,6 +124,10 @@ class PrefixTable(Generic[_T]):
 
     def __bool__(self) -> bool:
         return bool(self._values)
+
+    def values(self) -> Iterator[_T]:
+        """All that is said."""
+        return chain.from_iterable(self._values.values())
 
     def longest(self, protocol: bytes) -> list[_T]:
         """What is said about the longest prefix that an address has; nothing without one."""

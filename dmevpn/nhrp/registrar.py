@@ -105,7 +105,7 @@ class Registrar:
         translated = elsewhere and self._nat_detection
         answers = []
         for cie in cies:
-            code, granted = self._admit(packet, cie, way, translated)
+            code, granted = self._admit(packet, cie, way, path.peer, translated)
             self._answers[code].inc()
             if cie.code != code or cie.holding_time != granted:
                 cie = replace(cie, code=code, holding_time=granted)
@@ -132,10 +132,12 @@ class Registrar:
         )
 
     def _admit(
-        self, packet: RegistrationRequest, cie: CIE, path: Path, translated: bool
+        self, packet: RegistrationRequest, cie: CIE, path: Path, sender: bytes, translated: bool
     ) -> tuple[int, int]:
         """Register what one CIE says: the code of the answer, and the holding time granted.
 
+        :param path: to the client.
+        :param sender: the address that the packet came from, perhaps another server's.
         :param translated: whether the client's packets come from another address than it says.
         """
         protocol = cie.protocol or packet.source_protocol
@@ -169,7 +171,7 @@ class Registrar:
             key = key_of(protocol, prefix_length)
             protocol, _ = prefix_of(key)
         vtep = VTEP(nbma, vni)
-        code = self._policy.decide(self._vpn or 0, protocol, vtep)
+        code = self._policy.decide(self._vpn or 0, protocol, vtep, sender, packet.spi)
         if code:
             return code, 0
         old = self._cache.lookup(key)
@@ -202,6 +204,7 @@ class Registrar:
                 path,
                 prefix_length,
                 b"" if prefix_length is None else packet.source_protocol,
+                spi=packet.spi,
             ),
             beside=self._multi_binding and not unique,
         )

@@ -109,6 +109,17 @@ class Responder:
             extensions = self._with_translated(extensions, cies, binding)
         self._link.send(packet.reply(cies, flags=flags, extensions=extensions), way)
 
+    def refuse(self, packet: ResolutionRequest, path: Path) -> None:
+        """Tell a stranger nothing but that he is one, and remember nothing of him.
+
+        :param path: that the request came by; what it says about its way is not believed.
+        """
+        self._answers[CIECode.PROHIBITED].inc()
+        flags = packet.flags & _FLAGS | _AUTHORITATIVE
+        extensions = self._replies.extensions(packet, path)
+        reply = packet.reply((CIE(CIECode.PROHIBITED),), flags=flags, extensions=extensions)
+        self._link.send(reply, path)
+
     def _can_name_vpn(self, packet: ResolutionRequest, path: Path) -> bool:
         """Whether what the requester sends to the target will name the VPN (RFC 2735 §3.3): it
         says that it can, or the path implies the VPN. The original daemon does not say it."""

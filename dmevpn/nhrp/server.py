@@ -51,6 +51,8 @@ class NextHopServer:
         request is left to who forwards (:class:`~dmevpn.nhrp.transit.Transit`).
     :param on_refused: called with the protocol address, the underlay address and the CIE code of a
         registration that was refused, at most once a minute for each peer.
+    :param servers: underlay addresses of the servers that ask us for their own stations, if nobody
+        else but registered stations is to be answered; None: everybody is. May be replaced.
     :param answered_limit: answers remembered at most; beyond it the answer is: no resources.
     """
 
@@ -78,16 +80,21 @@ class NextHopServer:
         nat_detection: bool,
         multi_binding: bool = False,
         authoritative: bool = True,
+        servers: frozenset[bytes] | None = None,
         metrics: Metrics,
         on_refused: Callable[[bytes, bytes, int], None] = lambda station, nbma, code: None,
         answered_limit: int = ANSWERED_LIMIT,
     ) -> None:
         self.station = identity.station
+        self.servers = servers
         self._identity = identity
         self.authoritative = authoritative
         self._cache = cache
+        self._policy = policy
+        self._vpn = vpn
         self._outstanding = outstanding
         self._link = link
+        self._strangers = metrics.dropped("not_registered")
         self._answered = Answered(clock, metrics, answered_limit)
         self._replies = Replies(identity, cache)
         self._registrar = Registrar(
@@ -144,6 +151,11 @@ class NextHopServer:
         if len(protocol) != self._identity.octets:
             return False
         if isinstance(packet, ResolutionRequest):
+            if self.servers is not None and not self._may_ask(packet, path, self.servers):
+                self._strangers.inc()
+                check_extensions(packet)
+                self._responder.refuse(packet, path)
+                return True
             if not self.authoritative and self._responder.find(protocol) is None:
                 return False
             check_extensions(packet)
@@ -160,12 +172,34 @@ class NextHopServer:
             self._purge(packet, path)
         return True
 
+    def _may_ask(self, packet: ResolutionRequest, path: Path, servers: frozenset[bytes]) -> bool:
+        """Whether a request is of a station that is registered where it comes from, or passed on
+        by a server that we know. What the packet says about its way proves nothing."""
+        if path.peer in servers:
+            return True
+        registered = self._cache.lookup(packet.source_protocol)
+        if registered is None or registered.kind is not Kind.DYNAMIC:
+            return False
+        return any(
+            each.path is not None and each.path.peer == path.peer
+            for each in self._cache.alternatives(registered)
+        )
+
     def _purge(self, packet: PurgeRequest, path: Path) -> None:
         for binding in registrations(packet, self._cache):
-            self._cache.drop(binding, "purged")
+            if self._may_end(binding, packet, path):
+                self._cache.drop(binding, "purged")
         if not packet.flags & PurgeFlag.N:
             reply = packet.reply(extensions=self._replies.extensions(packet, path))
             self._link.send(reply, self._replies.way(packet, path))
+
+    def _may_end(self, binding: Binding, packet: PurgeRequest, path: Path) -> bool:
+        """Whether who purges a registration could also make it."""
+        if binding.kind is not Kind.DYNAMIC or binding.vtep is None:
+            return True
+        return not self._policy.decide(
+            self._vpn or 0, binding.protocol, binding.vtep, path.peer, packet.spi
+        )
 
     # --- taking answers back (RFC 2332 §5.2.5) ----------------------------------------------
 
@@ -191,6 +225,22 @@ class NextHopServer:
         """The same for several addresses, with as few packets as they fit in."""
         return self._retraction.send(keys, reason, also)
 
+    def expel(self, unwanted: Callable[[Binding], bool]) -> int:
+        """End registrations, and tell their clients, which may try again.
+
+        :param unwanted: asked about every one.
+        :return: how many were ended.
+        """
+        doomed = [
+            binding
+            for binding in self._cache.bindings()
+            if binding.kind is Kind.DYNAMIC and unwanted(binding)
+        ]
+        for binding in doomed:
+            self._dismiss(binding)
+            self._cache.drop(binding, "not permitted")
+        return len(doomed)
+
     def dismiss(self) -> None:
         """Tell every client that its registration ends here, since we stop.
 
@@ -198,9 +248,13 @@ class NextHopServer:
         is said once, and no reply is wanted: nobody will be here to read it.
         """
         for binding in self._cache.bindings():
-            if binding.kind is Kind.DYNAMIC and binding.path is not None:
-                station = binding.next_hop or binding.protocol
-                self._retraction.dismiss(binding.key, station, binding.path)
+            if binding.kind is Kind.DYNAMIC:
+                self._dismiss(binding)
+
+    def _dismiss(self, binding: Binding) -> None:
+        if binding.path is not None:
+            station = binding.next_hop or binding.protocol
+            self._retraction.dismiss(binding.key, station, binding.path)
 
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 

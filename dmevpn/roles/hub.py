@@ -38,6 +38,7 @@ from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
+from dmevpn.roles.admission import Admission
 from dmevpn.roles.rows import CacheWatcher, Watchers, place
 
 __all__ = ["FRAMES_REFUSED", "HubRole", "HubVPN", "VTEPOwners"]
@@ -77,7 +78,7 @@ class VTEPOwners:
         self._conflicts = metrics.dropped("vtep_conflict")
         self._full = metrics.dropped("members_full")
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP) -> int:
+    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
         """Refuse what is no VXLAN site, a VTEP of another VPN, and a member too many."""
         if vtep.vni is None or len(station) != 6:
             return CIECode.PROHIBITED
@@ -119,6 +120,7 @@ class HubVPN:
         speaker: Speaker,
         dataplane: IHubDataplane,
         owners: VTEPOwners,
+        admission: Admission,
         clock: IReactorTime,
         jitter: Callable[[], float],
         ids: RequestIDs,
@@ -142,6 +144,7 @@ class HubVPN:
         self._speaker_plan = speaker_plan
         self._dataplane = dataplane
         self._owners = owners
+        self._admission = admission
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = speaker.link(vpn_id)
         identity = Identity(dataplane.station_mac, mtu=dataplane.mtu)
@@ -150,13 +153,14 @@ class HubVPN:
             cache=self.cache,
             outstanding=self._outstanding,
             link=self._link,
-            policy=owners,
+            policy=admission,
             find_mac=self._find_mac,
             vpn=vpn_id.index,
             identity=identity,
             nat_detection=speaker_plan.nat_detection,
             multi_binding=speaker_plan.multi_binding,
             authoritative=not routes,
+            servers=admission.servers(routes.values()),
             metrics=metrics,
             on_refused=on_refused,
         )
@@ -182,6 +186,7 @@ class HubVPN:
         """Pass on what we do not know to these servers from now on."""
         self._transit.routes = routes.longest
         self.server.authoritative = not routes
+        self.server.servers = self._admission.servers(routes.values())
 
     def close(self, *, remove: bool) -> None:
         """Stop answering, and tell every client that it is not registered any more.
@@ -199,6 +204,16 @@ class HubVPN:
             self._owners.release(self.vpn_id.index, vtep)
         if remove:
             self._dataplane.remove_vpn(self.vpn_id.index)
+
+    def expel(self) -> int:
+        """End the registrations that are no longer permitted; how many."""
+        return self.server.expel(lambda binding: not self._is_permitted(binding))
+
+    def _is_permitted(self, binding: Binding) -> bool:
+        vtep, path = binding.vtep, binding.path
+        if vtep is None or path is None:
+            return True
+        return self._admission.permits(self.vpn_id.index, vtep, path.peer, binding.spi)
 
     def adopt(self, vtep: VTEP, local: bytes, registration: Registration) -> None:
         """Take up a member that the switch has kept over our own death."""
@@ -364,6 +379,7 @@ class HubRole:
         self._speaker_plan = speaker_plan
         self._speaker = speaker
         self._owners = owners
+        self._admission = Admission(plan.admission, owners, metrics)
         self._clock = clock
         self._jitter = jitter
         self._ids = ids
@@ -393,7 +409,8 @@ class HubRole:
         adopted = 0
         for index, vtep, local, registration in self.dataplane.adopted():
             left = registration.expires - self._clock.seconds()
-            if left >= 1 and self.serve(VPNID(self._oui, index)):
+            permitted = self._admission.permits(index, vtep, vtep.nbma, None)
+            if left >= 1 and permitted and self.serve(VPNID(self._oui, index)):
                 self.vpns[index].adopt(vtep, local, registration)
                 adopted += 1
             else:
@@ -426,16 +443,29 @@ class HubRole:
             self.vpns.pop(index).close(remove=True)
 
     def change(self, plan: HubPlan) -> None:
-        """Serve other VPNs, by other servers, from now on; those that stay are not touched.
+        """Serve other VPNs, by other servers, and admit others, from now on; who stays is not
+        touched.
 
         :param plan: differs in nothing else.
         :raises DataplaneError: if there is no room for a VPN.
         """
         self.leave(plan)
+        self._admission.set(plan.admission)
+        if plan.admission != self.plan.admission:
+            self._expel()
         self.plan = plan
         for index, vpn in self.vpns.items():
             vpn.set_routes(self._routes(index))
         self._serve_all()
+
+    def _expel(self) -> None:
+        ended = sum(vpn.expel() for vpn in self.vpns.values())
+        if ended:
+            self.log.info(
+                "{ifname}: {count} registrations are no longer permitted",
+                ifname=self.plan.interface,
+                count=ended,
+            )
 
     @property
     def _eager(self) -> bool:
@@ -469,6 +499,7 @@ class HubRole:
             speaker=self._speaker,
             dataplane=self.dataplane,
             owners=self._owners,
+            admission=self._admission,
             clock=self._clock,
             jitter=self._jitter,
             ids=self._ids,

@@ -46,7 +46,7 @@ __all__ = ["Layer3Station"]
 class _Hosts:
     """Lets a station register every address that one host can have."""
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP) -> int:
+    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
         """Refuse group addresses and their like."""
         return CIECode.SUCCESS if is_host(station) else CIECode.PROHIBITED
 

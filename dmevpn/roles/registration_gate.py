@@ -71,9 +71,9 @@ class RegistrationGate:
         self._current: _Held | None = None
         self._full = metrics.counter("registrations_not_held")
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP) -> int:
+    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
         """What the script said of it; raises to have it asked."""
-        code: int = self._policy.decide(vpn, station, vtep)
+        code: int = self._policy.decide(vpn, station, vtep, sender, spi)
         if code or self._current is None:
             return code
         verdict = self._current.verdicts.get((station, vtep))

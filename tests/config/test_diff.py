@@ -185,6 +185,8 @@ EDITS = {
     "vpn-id": ("n1 vpn-id 1 l2", "n1 vpn-id 2 l2"),
     "controller": ("hub1 controller n1", "n2 gre-key 9 interface hub1 controller n2"),
     "default-vni": ("10.0.0.1", "10.0.0.2"),
+    "permit": ("l2learnonly", "l2learnonly permit any any"),
+    "members-only": ("l2learnonly", "l2learnonly members-only yes"),
     "l2learnonly": ("l2learnonly", "default-vni 5 10.0.0.1"),
     "provision": ("br1", "br2"),
     "vxlan-port": ("5000", "6000"),

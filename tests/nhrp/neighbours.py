@@ -123,7 +123,7 @@ class Policy:
         self.code = 0
         self.asked: list[tuple[int, bytes, VTEP]] = []
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP) -> int:
+    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
         self.asked.append((vpn, station, vtep))
         return self.code
 

@@ -203,7 +203,7 @@ def test_a_registration_is_kept_for_its_time(world: World) -> None:
     assert reply.cies == (CIE(prefix_length=0xFF, mtu=1400, holding_time=600),)
     assert world.way == TO_A
     assert world.cache.lookup(STATION_A) == Binding(
-        STATION_A, VTEP_A, Kind.DYNAMIC, 600, 600.0, mtu=1400, unique=True, path=TO_A
+        STATION_A, VTEP_A, Kind.DYNAMIC, 600, 600.0, mtu=1400, unique=True, path=TO_A, spi=0
     )
     assert world.policy.asked == [(7, STATION_A, VTEP_A)]
     assert world.metrics.value("registration_answers", code="0", vpn="7") == 1
