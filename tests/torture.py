@@ -92,21 +92,6 @@ class TorturedWorld(World):
             self.run(0.5)
             machine.node = None
 
-    def lose_power(self, machine: Machine) -> None:
-        """Let a machine lose what daemon and kernel know."""
-        if machine.node is not None:
-            self.kill(machine)
-        switch = self.switches.get(machine.address)
-        if switch is not None:
-            switch.attached = False
-            switch.vpns.clear()
-            switch.members.clear()
-            switch.events.clear()
-        for site in self.places:
-            if site.machine is machine:
-                site.kernel.rows.clear()
-                site.kernel.flood = ()
-
     def move(self, station: Station, site: Site) -> None:
         """Let a station be at another site of its VPN, and say so as its hypervisor would."""
         self.homes[station].kernel.local.discard(station[1])

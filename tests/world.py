@@ -282,6 +282,21 @@ class World:
         machine.node = None
         machine.clock.kill()
 
+    def lose_power(self, machine: Machine) -> None:
+        """Let a machine lose what daemon and kernel know."""
+        if machine.node is not None:
+            self.kill(machine)
+        switch = self.switches.get(machine.address)
+        if switch is not None:
+            switch.attached = False
+            switch.vpns.clear()
+            switch.members.clear()
+            switch.events.clear()
+        for site in self.sites.values():
+            if site.machine is machine:
+                site.kernel.rows.clear()
+                site.kernel.flood = ()
+
     # --- living in it -----------------------------------------------------------------------
 
     def run(self, seconds: float, step: float = 0.05) -> None:

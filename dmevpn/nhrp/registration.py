@@ -57,6 +57,8 @@ _AFTER_REVOCATION: Final = 2.0
 _AFTER_REFUSAL: Final = (30.0, 60.0)
 _AFTER_ERROR: Final = (60.0, 120.0)
 _AFTER_VPN_UNSUPPORTED: Final = (600.0, 0.0)
+#: Seconds after a reply for which a registration is not doubted.
+_CERTAIN: Final = 60.0
 #: Seconds until another try when there are too many requests already.
 _NO_ROOM: Final = 10.0
 
@@ -204,6 +206,8 @@ class RegistrationClient:
         self._kept_id: int | None = None
         self._on_change = on_change
         self._request_id: int | None = None
+        #: When the server last accepted.
+        self._confirmed = float("-inf")
         self._conflict = False
         self._timer: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
@@ -214,6 +218,16 @@ class RegistrationClient:
     def usable(self) -> bool:
         """Whether the server still has our binding, as far as we know."""
         return self.expires is not None and self.expires > self._clock.seconds()
+
+    def verify(self) -> None:
+        """Renew now, if the latest reply is not of the last minute: the server may have lost our
+        binding with its power, or be gone, and the next renewal may be far away."""
+        if (
+            self.state is State.REGISTERED
+            and self._request_id is None
+            and self._clock.seconds() - self._confirmed >= _CERTAIN
+        ):
+            self.renew()
 
     # --- what the owner does --------------------------------------------------------------
 
@@ -321,7 +335,7 @@ class RegistrationClient:
             self._kept_id = request_id
 
     def _accepted(self, holding_time: int) -> None:
-        now = self._clock.seconds()
+        now = self._confirmed = self._clock.seconds()
         self.expires = now + holding_time
         self.last_error = None
         self._conflict = False

@@ -252,21 +252,31 @@ class SpokeRole:
         """Our addresses outside of an address translation, as our servers say."""
         return {client.seen_as for client in self.registrations if client.seen_as}
 
+    def _serving(self) -> list[RegistrationClient]:
+        """The hubs that know our registration, by preference; those that are silent come last."""
+        usable = [client for client in self.registrations if client.usable]
+        return sorted(usable, key=lambda client: client.state is State.DOWN)
+
     def way_to_server(self, mac: bytes) -> Path | None:
-        """The way to the NHS to ask: the first, by preference, that knows our registration."""
-        for client in self.registrations:
-            if client.usable:
-                return client.path
-        return None
+        """The way to the NHS to ask: the first, by preference, that knows our registration and
+        is not silent."""
+        serving = self._serving()
+        return serving[0].path if serving else None
+
+    def _verify(self) -> None:
+        """Make sure of the registration with the hub that serves us."""
+        for client in self._serving()[:1]:
+            client.verify()
 
     def _choose_flood(self) -> None:
-        """Flood to one hub only, so that nothing arrives twice: the first that has us.
+        """Flood to one hub only, so that nothing arrives twice: the first that has us and is not
+        silent.
 
         While none has, the first of the file; its switch will know us in a moment.
         """
-        usable = {client.nhs for client in self.registrations if client.usable}
         hubs = [server.address for server in self.plan.servers if server.flood and server.address]
-        best = next((hub for hub in hubs if hub in usable), hubs[0] if hubs else None)
+        serving = [client.nhs for client in self._serving() if client.nhs in hubs]
+        best = next(iter([*serving, *hubs]), None)
         self.dataplane.set_flood([best] if best is not None else [])
 
     def _registration_changed(self, client: RegistrationClient, old: State, new: State) -> None:
@@ -342,12 +352,17 @@ class SpokeRole:
     # --- cache to data plane (ICacheListener) ----------------------------------------------
 
     def binding_added(self, binding: Binding) -> None:
-        """Hold while we ask, shortcut when we know."""
+        """Hold while we ask, shortcut when we know.
+
+        A hub that knows nothing, or is silent, may have lost our registration.
+        """
         if binding.kind is Kind.CACHED and binding.vtep is not None:
             self.dataplane.install(binding.protocol, binding.vtep)
             self._note("shortcut-up", binding.protocol, binding.vtep)
         else:
             self.dataplane.hold(binding.protocol)
+            if binding.kind is Kind.NEGATIVE:
+                self._verify()
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """A renewal that confirms the VTEP writes nothing to the kernel."""
@@ -387,6 +402,7 @@ class SpokeRole:
             lived = binding.holding_time - (binding.expires - now)
             if idle.get(mac, float("inf")) < lived:
                 self.resolution.renew(mac)
+                self._verify()
 
     # --- wire (IStation) ------------------------------------------------------------------
 

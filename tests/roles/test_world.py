@@ -10,9 +10,16 @@ from dmevpn.addresses import VTEP, Path, parse_ip
 from dmevpn.config.model import AuthenticationPlan
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import ProtocolType, PurgeFlag
-from dmevpn.nhrp.packet import PurgeRequest, TrafficIndication
+from dmevpn.nhrp.packet import (
+    PurgeRequest,
+    RegistrationRequest,
+    ResolutionRequest,
+    TrafficIndication,
+    decode_payload,
+)
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
+from tests.torture import HOLDING_TIME, TorturedWorld
 from tests.world import World, mac
 
 A, B, C = mac(1), mac(2), mac(3)
@@ -367,3 +374,52 @@ def test_a_stranger_does_not_end_a_registration(world: World) -> None:
     two.machine.node.speakers["nhrp"].link(spoke.plan.vpn).send(packet, Path(one.vtep.nbma))
     world.run(0.1)
     assert spoke.registrations[0].state is State.REGISTERED
+
+
+def test_a_hub_that_lost_its_power_has_its_members_again(world: World) -> None:
+    """It knows nobody, and nobody's registration ends soon: whoever asks for what it has
+    forgotten registers anew, and a site that only uses shortcuts does with their renewal."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(100, step=1)
+    world.exchange(one, A, two, B)
+    world.lose_power(world.hub)
+    world.run(5)
+    world.start_hub()
+    world.speak(one, A, C)
+    world.run(1)
+    assert set(world.switch.members) == {one.vtep}
+    for _ in range(210):
+        world.speak(two, B, A)
+        world.run(1, step=1)
+    assert set(world.switch.members) == {one.vtep, two.vtep}
+
+
+def test_asking_for_what_nobody_knows_is_no_flood_of_registrations(world: World) -> None:
+    """A registration that was confirmed a minute ago is not doubted."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    world.network.transmissions.clear()
+    for number in range(100):
+        world.speak(one, A, mac(10 + number))
+        world.run(1, step=0.5)
+    sent = [decode_payload(each.payload())[1] for each in world.network.transmissions]
+    asked = [packet for packet in sent if isinstance(packet, ResolutionRequest)]
+    assert len(asked) >= 100
+    assert len([packet for packet in sent if isinstance(packet, RegistrationRequest)]) == 1
+
+
+def test_a_silent_hub_is_left_for_another() -> None:
+    """What flooded to the first hub floods to the second, and back when the first answers."""
+    world = TorturedWorld(seed=1)
+    first, second = world.hubs
+    site = world.places[0]
+    assert site.kernel.flood == (first.address,)
+    world.lose_power(first)
+    world.run(HOLDING_TIME / 2)
+    assert site.machine.node is not None
+    (role,) = site.machine.node.spokes.values()
+    assert role.registrations[0].state is State.DOWN and role.registrations[0].usable
+    assert site.kernel.flood == (second.address,)
+    world.restart(first)
+    world.run(HOLDING_TIME / 2)
+    assert site.kernel.flood == (first.address,)
