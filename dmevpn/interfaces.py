@@ -429,6 +429,12 @@ class IHubDataplane(Interface):
     def entries(vpn: int) -> Iterator[LearnedMAC]:
         """The MAC table of a VPN."""
 
+    def tables(vpn: int | None) -> Iterator[tuple[int, LearnedMAC] | None]:
+        """The MAC table of a VPN, or those of all (None), to be read over many reactor turns.
+
+        None among them: some milliseconds of work are done, and others should get their turn.
+        """
+
     def mac_count(vpn: int) -> int:
         """How many MACs the table of a VPN holds; cheap at any size."""
 
@@ -552,7 +558,8 @@ class IController(Interface):
     ``nbma`` (bytes), ``vni`` (int), ``type`` (str), ``interface`` (str).
 
     An iterator of rows may be read over many reactor turns, and left unfinished: it must stand
-    changes of the tables underneath.
+    changes of the tables underneath. An empty row is none: some milliseconds of work have found
+    nothing to show, and others should get their turn.
     """
 
     def vpns(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -563,6 +570,9 @@ class IController(Interface):
 
     def members(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``member show``."""
+
+    def shortcuts(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Rows of ``shortcut show``."""
 
     def registrations(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``registration show``."""

@@ -75,6 +75,10 @@ def _member_show(context: Context, match: Match) -> Answer:
     return Answer(context.controller.members(match))
 
 
+def _shortcut_show(context: Context, match: Match) -> Answer:
+    return Answer(context.controller.shortcuts(match))
+
+
 def _registration_show(context: Context, match: Match) -> Answer:
     return Answer(context.controller.registrations(match))
 
@@ -262,6 +266,22 @@ COMMANDS: dict[str, Command] = {
             ),
             _member_show,
             nothing="no members",
+        ),
+        Command(
+            "shortcut show",
+            "List what sites reach directly (at a hub: the answers that are still believed)",
+            (VPN, MAC._replace(meaning="towards this MAC only"), NBMA, VNI),
+            (
+                _VPN,
+                Column("nbma", "underlay address of the site that sends; null: ours", "address"),
+                Column("vni", "VXLAN network identifier there", "number"),
+                Column("protocol", "protocol address or network that it sends to", "address"),
+                Column("peer_nbma", "underlay address of the site where that is", "address"),
+                Column("peer_vni", "VXLAN network identifier there", "number"),
+                Column("expires_in", "seconds until it must be asked for again", "seconds"),
+            ),
+            _shortcut_show,
+            nothing="no shortcuts",
         ),
         Command(
             "registration show",

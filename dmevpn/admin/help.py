@@ -22,6 +22,7 @@ _EXAMPLES = {
     "cache purge": ("cache purge vpn 1 mac 52:54:00:12:34:56",),
     "cache resolve": ("cache resolve 52:54:00:12:34:56 vpn 1",),
     "member show": ("member show", "--json member show vpn 1"),
+    "shortcut show": ("shortcut show", "shortcut show vpn 1 nbma 192.0.2.1"),
     "registration show": ("registration show",),
     "registration renew": ("registration renew", "registration renew vpn 1"),
     "fdb show": ("fdb show vpn 1",),

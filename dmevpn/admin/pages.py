@@ -47,6 +47,7 @@ class Pages:
     """The pages of one listing, made as they are asked for.
 
     :param reactor: gives other work its turn in between.
+    :param rows: an empty one is none, and a good moment for that.
     """
 
     def __init__(
@@ -74,16 +75,21 @@ class Pages:
     async def _next(self) -> Page:
         encoded: list[bytes] = []
         octets = 0
+        pause = False
         while len(encoded) < PAGE_ROWS:
-            if encoded and len(encoded) % TURN_ROWS == 0:
+            if pause or (encoded and len(encoded) % TURN_ROWS == 0):
                 turn: Deferred[None] = deferLater(self._reactor, 0)
                 await turn
             row, self._held = self._held, None
             if row is None:
                 try:
-                    row = encode_row(self._columns, next(self._rows))
+                    found = next(self._rows)
                 except StopIteration:
                     return self._page(encoded, more=False)
+                pause = not found
+                if pause:
+                    continue
+                row = encode_row(self._columns, found)
             if len(row) + 2 > PAGE_OCTETS:
                 raise CommandError(f"a row of the answer is longer than {PAGE_OCTETS} octets")
             octets += len(row) + 2

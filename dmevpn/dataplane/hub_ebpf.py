@@ -367,6 +367,10 @@ class EBPFSwitch:
         """The MAC table of a VPN."""
         return self._macs.entries(vpn)
 
+    def tables(self, vpn: int | None) -> Iterator[tuple[int, LearnedMAC] | None]:
+        """The MAC table of a VPN or those of all, in pieces."""
+        return self._macs.tables(vpn)
+
     def mac_count(self, vpn: int) -> int:
         """How many MACs the table of a VPN holds; cheap."""
         return self._macs.count(vpn)

@@ -1,7 +1,7 @@
 """The MAC table of a hub's switch, as user space reads and tends it. Layer: edge.
 
 One map holds the MACs of all VPNs. Reading it whole costs about a microsecond a MAC, so it
-is read in pieces, one a reactor turn, except where somebody asks for the entries of a VPN.
+is read in pieces, one a reactor turn, except where somebody asks for the entries of one VPN.
 
 Entries are changed by the program ``edit_macs`` in the kernel only: it compares before it
 writes, so that a MAC seen or moved since we read it is left alone, and it keeps each VPN's count.
@@ -9,8 +9,9 @@ writes, so that a MAC seen or moved since we read it is left alone, and it keeps
 
 from __future__ import annotations
 
+import struct
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,8 @@ _SWEEP_SHARE = 20
 #: Nanoseconds for which one reading of the table serves the entries of every VPN, so that asking
 #: for one VPN after the other does not read it as many times; longer if reading took long.
 _SNAPSHOT_NS = 100_000_000
+#: What a listing notes of an entry: MAC, nanoseconds when it was last seen, number of the member.
+_NOTE = struct.Struct("=6sqI")
 
 
 class MACTable:
@@ -97,6 +100,24 @@ class MACTable:
             member = self._members.get(number)
             if member is not None:
                 yield LearnedMAC(mac, member.vtep, max(now - seen, 0) / 1e9, False)
+
+    def tables(self, vpn: int | None) -> Iterator[tuple[int, LearnedMAC] | None]:
+        """The MACs of a VPN or of all, by VPN; None after each piece of the map that was read.
+
+        What was read is kept packed meanwhile, 18 octets a MAC.
+        """
+        now = time.monotonic_ns()
+        tables: defaultdict[int, bytearray] = defaultdict(bytearray)
+        for piece in self._pieces():
+            for (index, mac), (seen, number) in piece:
+                if vpn is None or index == vpn:
+                    tables[index] += _NOTE.pack(mac, seen, number)
+            yield None
+        for index in sorted(tables):
+            for mac, seen, number in _NOTE.iter_unpack(tables.pop(index)):
+                member = self._members.get(number)
+                if member is not None:
+                    yield index, LearnedMAC(mac, member.vtep, max(now - seen, 0) / 1e9, False)
 
     def count(self, vpn: int) -> int:
         """How many MACs a VPN has, those not yet swept included. One system call."""

@@ -30,6 +30,8 @@ __all__ = ["MemoryHubDataplane", "MemorySwitch"]
 
 #: Events that wait for the daemon; the kernel's ring buffer has room for about as many.
 MAX_EVENTS = 16384
+#: MACs that are listed in one piece.
+MACS_PER_PIECE = 1000
 
 _LINK_LOCAL = b"\x01\x80\xc2\x00\x00"
 
@@ -293,6 +295,14 @@ class MemoryHubDataplane:
         now = self._clock.seconds()
         for mac, entry in list(self._switch.vpns.get(vpn, {}).items()):
             yield LearnedMAC(mac, entry.vtep, now - entry.seen, False)
+
+    def tables(self, vpn: int | None) -> Iterator[tuple[int, LearnedMAC] | None]:
+        """The MAC table of a VPN or those of all, in pieces."""
+        for each in sorted(self._switch.vpns) if vpn is None else (vpn,):
+            for number, entry in enumerate(self.entries(each), 1):
+                yield each, entry
+                if number % MACS_PER_PIECE == 0:
+                    yield None
 
     def mac_count(self, vpn: int) -> int:
         """How many MACs the table of a VPN holds."""

@@ -72,6 +72,16 @@ class Answered:
         for key, answers in list(self._answers.items()):
             yield key, answers.vteps
 
+    def each(self) -> Iterator[tuple[bytes, bytes, tuple[VTEP, ...], float]]:
+        """Every answer that is still believed: station, key, VTEPs, until when.
+
+        For who takes his time: answers may come and go meanwhile.
+        """
+        for key, answers in list(self._answers.items()):
+            for station, (until, _) in list(answers.stations.items()):
+                if until > self._clock.seconds():
+                    yield station, key, answers.vteps, until
+
     def told(self, key: bytes) -> tuple[VTEP, ...]:
         """The VTEPs that requesters were told; empty if nobody asked."""
         answers = self._answers.get(key)

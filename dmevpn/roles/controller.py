@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -16,10 +16,11 @@ from dmevpn.journal import Event
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.registration import RegistrationClient
 from dmevpn.roles.configfile import ConfigFile
-from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
+from dmevpn.roles.hub import AGEING_TIME, HubRole
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, binding_row, event_row, left, part_row, place, vpn_ranges
+from dmevpn.roles.shortcuts import shortcut_rows
 from dmevpn.roles.spoke import SpokeRole
 
 __all__ = ["Controller"]
@@ -28,6 +29,8 @@ Match = dict[str, Any]
 
 #: Errors and warnings of a file that are named in one line.
 _SHOWN = 3
+#: Rows that the filters may refuse before others get their turn: some two milliseconds.
+REFUSED = 200
 
 
 def _accepts(match: Match, row: Row) -> bool:
@@ -44,6 +47,18 @@ def _accepts(match: Match, row: Row) -> bool:
         if have != wanted:
             return False
     return True
+
+
+def _selected(match: Match, rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows that pass, and an empty one whenever many have not."""
+    refused = 0
+    for row in rows:
+        if not row or _accepts(match, row):
+            yield row
+        else:
+            refused += 1
+            if refused % REFUSED == 0:
+                yield {}
 
 
 @implementer(IController)
@@ -94,6 +109,9 @@ class Controller:
 
     def bindings(self, match: Match) -> Iterator[Row]:
         """Bindings of the protocol, and what the switch has learned."""
+        return _selected(match, self._bindings(match))
+
+    def _bindings(self, match: Match) -> Iterator[Row]:
         now = self._node.clock.seconds()
         for spoke in self._spokes():
             used = {entry.mac: entry.used_ago for entry in spoke.dataplane.entries()}
@@ -104,23 +122,26 @@ class Controller:
                     idle = used[binding.protocol]
                     if idle is not None and idle < binding.holding_time:
                         row["flags"].append("used")
-                if _accepts(match, row):
-                    yield row
+                yield row
         for station in self._stations():
             for binding in station.cache.bindings():
                 row = binding_row(binding, _index(station), station.plan.interface, now)
                 if binding.kind is Kind.CACHED and station.forwards(binding):
                     row["flags"].append("up")
-                if _accepts(match, row):
-                    yield row
-        for interface, vpn, learned in self._hub_vpns():
-            for binding in vpn.cache.bindings():
-                row = binding_row(binding, vpn.vpn_id.index, interface, now)
-                if _accepts(match, row):
-                    yield row
-            for entry in learned:
-                row = {
-                    "vpn": vpn.vpn_id.index,
+                yield row
+        for hub in self._hubs():
+            interface = hub.plan.interface
+            for index, vpn in sorted(hub.vpns.items()):
+                if index == match.get("vpn", index):
+                    for binding in vpn.cache.bindings():
+                        yield binding_row(binding, index, interface, now)
+            for learned in _learned(hub, match):
+                if learned is None:
+                    yield {}
+                    continue
+                index, entry = learned
+                yield {
+                    "vpn": index,
                     "protocol": format_address(entry.mac),
                     "type": "static" if entry.static else "learned",
                     **place(entry.vtep),
@@ -128,19 +149,22 @@ class Controller:
                     "flags": [],
                     "interface": interface,
                 }
-                if _accepts(match, row):
-                    yield row
 
     def members(self, match: Match) -> Iterator[Row]:
         """Registered sites with the switch's counters."""
+        return _selected(match, self._members(match))
+
+    def _members(self, match: Match) -> Iterator[Row]:
         now = self._node.clock.seconds()
         for hub in self._hubs():
             for index, vpn in sorted(hub.vpns.items()):
+                if index != match.get("vpn", index):
+                    continue
                 for vtep, stations in list(vpn.members.items()):
                     counters = hub.dataplane.member_counters(index, vtep)
                     for station in sorted(stations):
                         binding = vpn.cache.lookup(station)
-                        row = {
+                        yield {
                             "vpn": index,
                             **place(vtep),
                             "protocol": format_address(station),
@@ -152,8 +176,10 @@ class Controller:
                             "flooded": counters.flooded if counters else None,
                             "dropped": counters.dropped if counters else None,
                         }
-                        if _accepts(match, row):
-                            yield row
+
+    def shortcuts(self, match: Match) -> Iterator[Row]:
+        """Which sites reach what directly: our own shortcuts, and what a hub has answered."""
+        return _selected(match, shortcut_rows(self._node))
 
     def registrations(self, match: Match) -> Iterator[Row]:
         """Our registrations with the hubs."""
@@ -175,26 +201,26 @@ class Controller:
         reading = DeferredList(
             [spoke.dataplane.idle_times() for spoke in self._spokes()], consumeErrors=True
         )
-        return reading.addCallback(lambda _: self._fdb_rows(match))
+        return reading.addCallback(lambda _: _selected(match, self._fdb_rows(match)))
 
     def _fdb_rows(self, match: Match) -> Iterator[Row]:
         for spoke in self._spokes():
             for entry in spoke.dataplane.entries():
-                row = self._fdb_row(entry, spoke.plan.vpn.index, spoke.interface)
-                if _accepts(match, row):
-                    yield row
-        for interface, vpn, learned in self._hub_vpns():
-            for mac in learned:
-                row = {
-                    "vpn": vpn.vpn_id.index,
+                yield self._fdb_row(entry, spoke.plan.vpn.index, spoke.interface)
+        for hub in self._hubs():
+            for learned in _learned(hub, match):
+                if learned is None:
+                    yield {}
+                    continue
+                index, mac = learned
+                yield {
+                    "vpn": index,
                     "mac": format_address(mac.mac),
                     **place(mac.vtep),
                     "state": "static" if mac.static else "learned",
                     "used_ago": int(mac.idle),
-                    "interface": interface,
+                    "interface": hub.plan.interface,
                 }
-                if _accepts(match, row):
-                    yield row
 
     def interfaces(self, match: Match) -> Iterator[Row]:
         """Control and data interfaces."""
@@ -272,12 +298,6 @@ class Controller:
         for station in self._stations():
             for client in station.registrations:
                 yield _index(station), client
-
-    def _hub_vpns(self) -> Iterator[tuple[str, HubVPN, Iterator[LearnedMAC]]]:
-        # Copies, since the reader of a long listing comes back after many turns of the reactor.
-        for hub in self._hubs():
-            for index, vpn in sorted(hub.vpns.items()):
-                yield hub.plan.interface, vpn, hub.dataplane.entries(index)
 
     def _hubs(self) -> list[HubRole]:
         return list(self._node.hubs.values())
@@ -467,6 +487,15 @@ class Controller:
     def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """Report every change of any cache until cancelled."""
         return self._node.watchers.add(listener)
+
+
+def _learned(hub: HubRole, match: Match) -> Iterator[tuple[int, LearnedMAC] | None]:
+    """What the switch has learned in the VPNs that are wanted; None: after a piece of work."""
+    return (
+        each
+        for each in hub.dataplane.tables(match.get("vpn"))
+        if each is None or each[0] in hub.vpns
+    )
 
 
 def _index(station: Layer3Station) -> int | None:

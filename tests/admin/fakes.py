@@ -53,6 +53,9 @@ class FakeController:
     def members(self, match: Row) -> Iterator[Row]:
         return self._rows("members", match)
 
+    def shortcuts(self, match: Row) -> Iterator[Row]:
+        return self._rows("shortcuts", match)
+
     def registrations(self, match: Row) -> Iterator[Row]:
         return self._rows("registrations", match)
 

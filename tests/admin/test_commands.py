@@ -21,6 +21,7 @@ FIELDS = {
     "cache show": "vpn protocol type nbma vni expires_in flags interface",
     "member show": "vpn nbma vni protocol expires_in rx_packets rx_bytes tx_packets tx_bytes"
     " flooded dropped",
+    "shortcut show": "vpn nbma vni protocol peer_nbma peer_vni expires_in",
     "registration show": "vpn nhs state expires_in renew_in last_error",
     "fdb show": "vpn mac nbma vni state used_ago interface",
     "vpn show": "vpn roles members macs shortcuts pending",

@@ -57,6 +57,15 @@ def test_rows_of_a_page() -> None:
     assert seen == list(range(2 * PAGE_ROWS + 1))
 
 
+def test_empty_rows_are_turns() -> None:
+    """What filters refuse does not show, and takes turns of its own."""
+    clock = TurnClock()
+    rows: list[dict[str, Any]] = [{}, {}, {"number": 1}, {}]
+    page, turns = next_page(clock, Pages(clock, ["number"], rows))
+    assert json.loads(page.rows) == [{"number": 1}] and not page.more
+    assert turns == 4
+
+
 def test_octets_of_a_page() -> None:
     """Long rows make short pages, and none is lost at the seam."""
     clock = TurnClock()

@@ -311,6 +311,11 @@ class HubDataplaneContract:
         assert world.dataplane.lookup(1, mac(1)) == A
         (entry,) = world.dataplane.entries(1)
         assert (entry.mac, entry.vtep, entry.static) == (mac(1), A, False)
+        for vpn, expected in ((None, [(1, mac(1))]), (1, [(1, mac(1))]), (2, [])):
+            tables = [each for each in world.dataplane.tables(vpn) if each is not None]
+            # The laboratory may have a VPN of its own.
+            found = [(index, each.mac) for index, each in tables if index < 1000]
+            assert found == expected
         assert 0 <= entry.idle < 5
         assert world.dataplane.mac_count(1) == 1
         world.send(A, frame(BROADCAST, mac(1)))
@@ -345,6 +350,7 @@ class HubDataplaneContract:
         assert [e[0] for e in events].count("learned") == 64
         assert ("limit", 1) in events
         assert world.dataplane.mac_count(1) == len(list(world.dataplane.entries(1))) == 64
+        assert sum(each is not None for each in world.dataplane.tables(1)) == 64
         assert world.dataplane.counters()["not_learned"] == 36
         assert world.sent(B, frame(mac(99), mac(0))) == [A]
         assert world.sent(VTEP(ipv4(6), 6), frame(BROADCAST, mac(1))) == [VTEP(ipv4(7), 7)]

@@ -116,6 +116,32 @@ def test_members_and_registrations(talk: Talk) -> None:
     assert row["rx_packets"] >= 1 and row["flooded"] == 1
 
 
+def test_shortcuts(talk: Talk) -> None:
+    """The hub knows who was told what, each spoke what it uses, until it is withdrawn."""
+    there = {"vpn": 1, "nbma": "10.0.0.2", "vni": 100, "protocol": "02:00:00:00:00:02"}
+    there |= {"peer_nbma": "10.0.0.3", "peer_vni": 101}
+    [own] = talk.spoke.shortcuts({})
+    assert own == there | {"expires_in": own["expires_in"]}
+    rows = list(talk.hub.shortcuts({}))
+    assert len(rows) == 2
+    [row] = talk.hub.shortcuts({"vni": 100})
+    assert row == there | {"expires_in": row["expires_in"]}
+    assert abs(own["expires_in"] - row["expires_in"]) <= 1
+    talk.hub.purge({"mac": A})
+    talk.world.run(1)
+    assert B not in [row["protocol"] for row in talk.hub.shortcuts({"nbma": b"\x0a\0\0\3"})]
+    assert list(talk.hub.shortcuts({"vpn": 2})) == []
+
+
+def test_refused_rows_give_others_their_turn(talk: Talk) -> None:
+    """A filter that refuses nearly everything does not keep the reactor until it has found."""
+    for number in range(1000):
+        talk.world.speak(talk.two, b"\x02\0\0\1" + number.to_bytes(2, "big"))
+    rows = list(talk.hub.bindings({"mac": A}))
+    assert [row["protocol"] for row in rows if row] == ["02:00:00:00:00:01"]
+    assert rows.count({}) >= 5
+
+
 def test_fdb(talk: Talk) -> None:
     """A spoke shows its kernel's entries, a hub its switch's."""
     reading = talk.spoke.fdb({})
