@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench fuzz interop bpf deb deb-check docs venv clean
+.PHONY: help demo demo-down test lint bench fuzz interop page-test bpf deb deb-check docs venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make interop       FRR's nhrpd and ours together, in a user-mode-linux guest with GRE devices"
+	@echo "make page-test     the status page in a browser (Debian package chromium; PICTURE=1 for docs)"
 	@echo "make bpf           build the eBPF object anew (it is kept in git)"
 	@echo "make deb           build the Debian package into dist"
 	@echo "make deb-check     build it, and try it in a fresh Debian (minutes)"
@@ -42,6 +43,10 @@ lint:
 fuzz:
 	@tools/setup.sh fuzz
 	@$(PYTHON) -m fuzz $(ARGS)
+
+page-test:
+	@tools/setup.sh page
+	@$(PYTHON) -m pytest pagetest $(ARGS)
 
 bench:
 	@tools/setup.sh test

@@ -206,6 +206,11 @@ def makeService(options: Options) -> IService:
             from dmevpn.admin.scraping import MetricsService
 
             services.append(MetricsService(reactor, plan.metrics, controller, metrics))
+        if plan.status is not None:
+            from dmevpn.admin.statuspage import StatusService
+
+            name = os.path.splitext(os.path.basename(options.config.path))[0]
+            services.append(StatusService(reactor, plan.status, controller, metrics, name))
         return services
 
     observer = None

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a machine ready for `make demo` (argument: demo), for the tests and checks (test), or for
-# `make fuzz` (fuzz).
+# `make fuzz` (fuzz), or for `make page-test` (page).
 #
 # Debian packages are installed only where something is missing, Python packages go into .venv, and a
 # second run finds everything in place and needs no network. What no package can cure is refused in
@@ -13,9 +13,9 @@ die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 case "${1:-}" in
     demo) extras= enough='demo test fuzz' ;;
-    test) extras='[test,dev]' enough='test fuzz' ;;
+    test | page) extras='[test,dev]' enough='test fuzz' ;;
     fuzz) extras='[test,dev,fuzz]' enough=fuzz ;;
-    *) die "usage: tools/setup.sh demo|test|fuzz" ;;
+    *) die "usage: tools/setup.sh demo|test|fuzz|page" ;;
 esac
 
 [ "$(uname -s)" = Linux ] || die "dmevpn drives the Linux kernel's vxlan devices; this is $(uname -s)"
@@ -67,6 +67,9 @@ if [ "$1" = test ]; then
     [ -e /usr/include/bpf/bpf_helpers.h ] || need libbpf-dev
     has nft || need nftables
     has mandoc || need mandoc
+fi
+if [ "$1" = page ]; then
+    has chromium || need chromium
 fi
 if [ -n "$missing" ]; then
     has apt-get || die "install these first (this machine has no apt-get):$missing"
@@ -122,5 +125,5 @@ say "installing Python packages into .venv (the first time this takes a minute)"
 run "pip install" .venv/bin/python -m pip install --disable-pip-version-check \
     --editable ".$extras" --config-settings editable_mode=compat
 run "the check of the installation" .venv/bin/python -c 'import dmevpn, pyroute2, twisted'
-printf '%s\n' "$wanted" >".venv/.dmevpn-$1"
+printf '%s\n' "$wanted" >".venv/.dmevpn-${enough%% *}"
 say "ready"

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from dmevpn.errors import StartError
 from dmevpn.log import Logger
 
-__all__ = ["listen", "stop_listening", "unix_path"]
+__all__ = ["listen", "loopback", "stop_listening", "unix_path"]
 
 log = Logger()
 
@@ -28,14 +28,16 @@ DIRECTORY_MODE = 0o755
 _EXAMPLES = {
     "admin": "unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1",
     "metrics": "tcp:9101:interface=127.0.0.1",
+    "status": "tcp:9102",
 }
 
 
-def unix_path(description: str) -> str | None:
-    """The path of a ``unix:`` endpoint description; None for other endpoints.
+#: The endpoints that listen on all addresses if nothing is said, and the loopback of their family.
+_LOOPBACK = {"tcp": "127.0.0.1", "tcp6": r"\:\:1", "ssl": "127.0.0.1"}
 
-    Arguments stand between colons, and a backslash takes the meaning from what follows it.
-    """
+
+def _words(description: str) -> list[str]:
+    """Arguments stand between colons, and a backslash takes the meaning from what follows it."""
     words = [""]
     characters = iter(description)
     for character in characters:
@@ -43,6 +45,20 @@ def unix_path(description: str) -> str | None:
             words.append("")
         else:
             words[-1] += next(characters, "") if character == "\\" else character
+    return words
+
+
+def loopback(description: str) -> str:
+    """An endpoint description that says nothing of an interface, with the loopback interface."""
+    kind, *rest = _words(description)
+    if kind not in _LOOPBACK or any(word.startswith("interface=") for word in rest):
+        return description
+    return f"{description}:interface={_LOOPBACK[kind]}"
+
+
+def unix_path(description: str) -> str | None:
+    """The path of a ``unix:`` endpoint description; None for other endpoints."""
+    words = _words(description)
     if words[0] != "unix":
         return None
     for word in words[1:]:

@@ -13,6 +13,8 @@ METRICS = {
     "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
     "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
     "dmevpn_journal_forgotten_total": "Events that made room for later ones in the journal.",
+    "dmevpn_status_refused_total": "Status pages and tables turned away: too many were open.",
+    "dmevpn_status_dropped_total": "Status pages dropped: they read nothing for a minute.",
     "dmevpn_scrapes_refused_total": "Scrapes turned away because others were under way.",
     "dmevpn_script_runs_total": "Runs of the operator's script, by event and outcome: ok, failed,"
     " timeout, cancelled, or refused for want of room.",

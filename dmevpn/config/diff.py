@@ -110,6 +110,7 @@ def diff(old: Plan, new: Plan) -> Changes:
         "metrics": old.metrics != new.metrics,
         "opennhrp-script": old.opennhrp_script != new.opennhrp_script,
         "opennhrp-socket": old.opennhrp_socket != new.opennhrp_socket,
+        "status": old.status != new.status,
         "state-dir": old.state_dir != new.state_dir,
         "log-format": old.log_format != new.log_format,
     }

@@ -186,6 +186,15 @@ _ROWS = (
         reload=Reload.DAEMON,
     ),
     Keyword(
+        name="status",
+        help="Serve a status page for browsers at a Twisted server endpoint: a live map and tables,"
+        " to be looked at only. Anybody who reaches it may. `tcp:9102` listens on the loopback"
+        " interface unless `interface=` says another. Off by default.",
+        contexts=_TOP,
+        arguments=(Argument(name="ENDPOINT", convert=a.endpoint, example="tcp:9102", free=True),),
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
         name="log-format",
         help="The form of the log's lines: `text`, or `json` with an object in each. Where the log"
         " goes is twistd's option `--logfile`. Default: text.",

@@ -320,6 +320,8 @@ class Plan:
     """Path of a program that is run on events."""
     opennhrp_socket: str | None = None
     """Path of a UNIX socket that speaks as OpenNHRP's does."""
+    status: str | None = None
+    """The same, where the status page is."""
     state_dir: str | None = None
     log_format: str = "text"
     """``text`` or ``json``."""

@@ -162,6 +162,7 @@ class _Resolver:
             metrics=value(top, "metrics", cast("str | None", None)),
             opennhrp_script=value(top, "opennhrp-script", cast("str | None", None)),
             opennhrp_socket=value(top, "opennhrp-socket", cast("str | None", None)),
+            status=value(top, "status", cast("str | None", None)),
             state_dir=value(top, "state-dir", f"/var/lib/dmevpn/{name}"),
             log_format=value(top, "log-format", "text"),
         )

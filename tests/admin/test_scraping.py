@@ -12,7 +12,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.logger import LogEvent
 
-from dmevpn.admin import scraping
+from dmevpn.admin import scraping, web
 from dmevpn.admin.scraping import MetricsService
 from dmevpn.errors import StartError
 from dmevpn.metrics import Metrics
@@ -142,7 +142,7 @@ async def test_scrapes_are_bounded(scraped: Scraped, monkeypatch: pytest.MonkeyP
 
 async def test_slow_reader_is_dropped(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not read cannot keep what it asked for in our memory."""
-    monkeypatch.setattr(scraping, "SCRAPE_LIMIT", 0.1)
+    monkeypatch.setattr(web, "ANSWER_LIMIT", 0.1)
     scraped.controller.tables["members"] = [member(number) for number in range(100_000)]
     slow = await scraped.send(REQUEST)
     slow.transport.pauseProducing()
@@ -154,7 +154,7 @@ async def test_slow_reader_is_dropped(scraped: Scraped, monkeypatch: pytest.Monk
 
 async def test_connections_are_bounded(scraped: Scraped, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is closed at once."""
-    monkeypatch.setattr(scraping, "CONNECTIONS", 1)
+    monkeypatch.setattr(web, "CONNECTIONS", 1)
     first = await scraped.send(b"")
     second = await scraped.send(b"")
     await until(lambda: second.lost)

@@ -120,6 +120,7 @@ def test_layer_3():
         ("metrics", "tcp:2", "metrics"),
         ("opennhrp_script", "/s", "opennhrp-script"),
         ("opennhrp_socket", "/s", "opennhrp-socket"),
+        ("status", "tcp:2", "status"),
         ("state_dir", "/x", "state-dir"),
         ("log_format", "json", "log-format"),
     ],
@@ -140,7 +141,7 @@ def test_empty_difference():
 
 # --- the table ---
 
-BASE = """vpn-oui 02-00-00 admin tcp:1 metrics tcp:3 state-dir /a log-format text
+BASE = """vpn-oui 02-00-00 admin tcp:1 metrics tcp:3 status tcp:5 state-dir /a log-format text
 opennhrp-script /b opennhrp-socket /c
 interface n1 transport raw vpn-id 1 map 1.0.0.1 10.0.0.9 map-vni 100 1.0.0.1 register
 interface n3 gre-key 3 protocol-address 1.0.0.3/24 dynamic-map 1.0.0.0/24 hub.example
@@ -154,6 +155,7 @@ EDITS = {
     "metrics": ("tcp:3", "tcp:4"),
     "opennhrp-script": ("opennhrp-script /b", "opennhrp-script /d"),
     "opennhrp-socket": ("opennhrp-socket /c", "opennhrp-socket /d"),
+    "status": ("tcp:5", "tcp:6"),
     "state-dir": ("/a", "/b"),
     "log-format": ("log-format text", "log-format json"),
     "vpn-oui": ("02-00-00", "02-00-01"),
