@@ -350,6 +350,9 @@ class ISpokeListener(Interface):
     def entries_repaired(count: int) -> None:
         """Somebody changed entries of ours; they are put right now."""
 
+    def devices_repaired(faults: str) -> None:
+        """Somebody changed devices of ours, in the way that ``faults`` says; they are put right."""
+
 
 # --- hub data plane ---------------------------------------------------------------------------
 
@@ -644,6 +647,7 @@ class SpokeListener:
     def device_down(self) -> None: ...
     def install_failed(self, mac: bytes, error: Exception) -> None: ...
     def entries_repaired(self, count: int) -> None: ...
+    def devices_repaired(self, faults: str) -> None: ...
 
 
 @implementer(ILayer3Listener)

@@ -45,7 +45,7 @@ EVENTS: Final = {
     "unreachable": "our hub does not answer",
     "device-up": "a data interface is there and up (again)",
     "device-down": "a data interface is down or gone",
-    "repaired": "somebody changed forwarding entries of ours, which were put right",
+    "repaired": "somebody changed entries or devices of ours, which were put right",
     "table-full": "the switch has no room for more MACs of a VPN",
     "events-lost": "the kernel was faster than we; the tables were compared",
     "clock-stepped": "somebody has set the wall clock",

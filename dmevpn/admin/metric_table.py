@@ -58,6 +58,9 @@ METRICS = {
     "dmevpn_fdb_misses_lost_total": "Netlink overruns: reports of misses were lost.",
     "dmevpn_fdb_changes_lost_total": "Netlink overruns: reports of changes were lost, and the"
     " tables read again.",
+    "dmevpn_device_faults_total": "Changes of our devices by somebody else, and devices that went"
+    " down.",
+    "dmevpn_device_repairs_total": "Times that our devices were put right after that.",
     "dmevpn_fdb_repairs_total": "Entries that somebody else changed and that were put right.",
     "dmevpn_fdb_refused_total": "Entries that the kernel refused.",
     "dmevpn_fdb_holds_evicted_total": "Holds given up because there were too many.",

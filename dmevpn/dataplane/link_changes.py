@@ -24,7 +24,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dmevpn.addresses import format_address
-from dmevpn.dataplane.links import VXLANParameters
+from dmevpn.dataplane.links import PortSettings, VXLANParameters
 from dmevpn.errors import DataplaneError
 
 __all__ = ["LinkChanges"]
@@ -32,6 +32,9 @@ __all__ = ["LinkChanges"]
 _SOL_NETLINK = 270
 _EXT_ACK = 11
 _ADDR_GEN_MODE_NONE = 1
+# linux/if_bridge.h: MDB_RTR_TYPE_TEMP_QUERY, as of a new port, and MDB_RTR_TYPE_PERM.
+_ROUTER_FOUND = 1
+_ROUTER_PERMANENT = 2
 
 
 class _SharedLoop:
@@ -153,25 +156,24 @@ class LinkChanges:
         """
         self._ask(f"adding it to {name}", "set", index=ifindex, master=bridge)
 
-    def set_bridge_port(
-        self, ifindex: int, *, learning: bool, isolated: bool, flood: bool, group_flood: bool
-    ) -> None:
-        """Change how a bridge treats one of its ports.
+    def set_name(self, ifindex: int, name: str) -> None:
+        """Rename a device."""
+        self._ask(f"renaming it to {name}", "set", index=ifindex, ifname=name)
 
-        :param flood: frames of unknown unicast MACs go out of it.
-        :param group_flood: broadcast and multicast frames go out of it.
-        """
+    def set_bridge_port(self, ifindex: int, settings: PortSettings) -> None:
+        """Change how a bridge treats one of its ports."""
         self._ask(
             "setting its bridge port",
             "set",
             index=ifindex,
             # The library passes over a name that it does not know: these have no prefix.
             kind="bridge_slave",
-            learning=int(learning),
-            unicast_flood=int(flood),
-            mcast_flood=int(group_flood),
-            bcast_flood=int(group_flood),
-            isolated=int(isolated),
+            learning=int(settings.learning),
+            unicast_flood=int(settings.flood),
+            mcast_flood=int(settings.group_flood),
+            bcast_flood=int(settings.group_flood),
+            isolated=int(settings.isolated),
+            multicast_router=_ROUTER_PERMANENT if settings.all_groups else _ROUTER_FOUND,
         )
 
     def stop_addresses(self, ifindex: int) -> None:

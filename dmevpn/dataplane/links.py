@@ -23,8 +23,10 @@ __all__ = [
     "GREParameters",
     "Link",
     "LinkTable",
+    "PortSettings",
     "VXLANParameters",
     "parse_links",
+    "parse_ports",
 ]
 
 #: Longest device name: IFNAMSIZ less its final NUL.
@@ -54,6 +56,17 @@ _IFLA_LINKINFO = 18
 _IFLA_IFALIAS = 20
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
+_IFLA_INFO_SLAVE_KIND = 4
+_IFLA_INFO_SLAVE_DATA = 5
+
+_PORT_LEARNING = 8
+_PORT_FLOOD = 9
+_PORT_MULTICAST_ROUTER = 25
+_PORT_MULTICAST_FLOOD = 27
+_PORT_BROADCAST_FLOOD = 30
+_PORT_ISOLATED = 33
+#: MDB_RTR_TYPE_PERM in linux/if_bridge.h: all groups are forwarded there, whoever asked for them.
+_ROUTER_PERMANENT = 2
 
 _VXLAN_ID = 1
 _VXLAN_GROUP = 2
@@ -98,6 +111,20 @@ class VXLANParameters(NamedTuple):
     external: bool
 
 
+class PortSettings(NamedTuple):
+    """How a bridge treats one of its ports."""
+
+    learning: bool
+    isolated: bool
+    """It exchanges no frames with other isolated ports."""
+    flood: bool
+    """Frames of unknown unicast MACs go out of it."""
+    group_flood: bool
+    """Broadcast and multicast frames go out of it."""
+    all_groups: bool
+    """Multicast goes out of it even if the bridge snoops and nobody there has asked for it."""
+
+
 class GREParameters(NamedTuple):
     """How a GRE device wraps its packets; all of it may change during its life."""
 
@@ -130,6 +157,8 @@ class Link(NamedTuple):
     """ARPHRD_ value: what its frames are."""
     gre: GREParameters | None = None
     """Of kind ``gre`` and ``ip6gre``."""
+    port: PortSettings | None = None
+    """Of a port of a bridge."""
 
 
 def _u32(data: bytes | None) -> int:
@@ -176,6 +205,36 @@ def _parse_gre(data: bytes) -> GREParameters:
     )
 
 
+def _parse_port(data: bytes) -> PortSettings:
+    found = parse_attributes(data)
+
+    def on(type_: int) -> bool:
+        return any(found.get(type_, b"\x01"))
+
+    # A kernel without snooping has no such setting, and nothing that it would have to overrule.
+    router = found.get(_PORT_MULTICAST_ROUTER, bytes([_ROUTER_PERMANENT]))[0]
+    return PortSettings(
+        learning=on(_PORT_LEARNING),
+        isolated=on(_PORT_ISOLATED),
+        flood=on(_PORT_FLOOD),
+        group_flood=on(_PORT_MULTICAST_FLOOD) and on(_PORT_BROADCAST_FLOOD),
+        all_groups=router == _ROUTER_PERMANENT,
+    )
+
+
+def parse_ports(data: bytes) -> Iterator[int]:
+    """Indices of the bridge ports whose settings the messages of one datagram are about."""
+    offset = 0
+    while offset + 32 <= len(data):
+        length, type_, _, _, _ = _HEADER.unpack_from(data, offset)
+        if length < 32:
+            return
+        family, _, index, _, _ = _INFO.unpack_from(data, offset + 16)
+        if type_ == _RTM_NEWLINK and family == socket.AF_BRIDGE:
+            yield index
+        offset += (length + 3) & ~3
+
+
 def parse_links(data: bytes) -> Iterator[tuple[bool, Link]]:
     """The devices among the messages of one datagram; False with one that is gone."""
     offset = 0
@@ -204,6 +263,9 @@ def parse_links(data: bytes) -> Iterator[tuple[bool, Link]]:
                     vxlan=_parse_vxlan(details) if kind == "vxlan" else None,
                     type=device_type,
                     gre=_parse_gre(details) if kind in ("gre", "ip6gre") else None,
+                    port=_parse_port(info.get(_IFLA_INFO_SLAVE_DATA, b""))
+                    if _text(info.get(_IFLA_INFO_SLAVE_KIND)) == "bridge"
+                    else None,
                 ),
             )
         offset += (length + 3) & ~3

@@ -21,13 +21,21 @@ from typing import NamedTuple, TypeVar
 from dmevpn.addresses import format_address
 from dmevpn.config.model import HubPlan, SpokePlan
 from dmevpn.dataplane.link_changes import LinkChanges
-from dmevpn.dataplane.links import IFNAME_MAX, Link, LinkTable, VXLANParameters
+from dmevpn.dataplane.links import (
+    IFNAME_MAX,
+    Link,
+    LinkTable,
+    PortSettings,
+    VXLANParameters,
+)
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.underlay import OVERHEAD_IPV4, OVERHEAD_IPV6, Underlay, overlay_mtu
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.log import Logger
 
 __all__ = [
+    "HUB_PORT",
+    "SHORTCUT_PORT",
     "HubDevice",
     "Planes",
     "Provisioner",
@@ -41,6 +49,13 @@ HUB_PLANE_ALIAS = "dmevpn hub plane"
 SHORTCUT_PLANE_ALIAS = "dmevpn shortcut plane"
 HUB_ALIAS = "dmevpn hub"
 _ALIASES = (BRIDGE_ALIAS, HUB_PLANE_ALIAS, SHORTCUT_PLANE_ALIAS, HUB_ALIAS)
+
+#: How the bridge treats the planes. Learning would pin a MAC to the plane it was last heard on.
+#: Where the bridge snoops, groups whose members are at other sites still have to go to the hub.
+HUB_PORT = PortSettings(
+    learning=False, isolated=True, flood=True, group_flood=True, all_groups=True
+)
+SHORTCUT_PORT = HUB_PORT._replace(group_flood=False, all_groups=False)
 
 _CAPABILITY = "CAP_NET_ADMIN is missing: run as root, or grant it (systemd: AmbientCapabilities=)"
 
@@ -129,20 +144,26 @@ class Provisioner:
             mtu,
         )
         bridge = self._bridge(plan.bridge)
-        for plane, group_flood in ((hub_plane, True), (shortcut, False)):
+        for plane, settings in ((hub_plane, HUB_PORT), (shortcut, SHORTCUT_PORT)):
             with self._refused(self._interface):
                 self._changes.add_to_bridge(plane.ifindex, bridge.ifindex, bridge.name)
-                # Learning would pin a MAC to the plane it was last heard on.
-                self._changes.set_bridge_port(
-                    plane.ifindex,
-                    learning=False,
-                    isolated=True,
-                    flood=True,
-                    group_flood=group_flood,
-                )
+                self._changes.set_bridge_port(plane.ifindex, settings)
         self._up(hub_plane, plan.port)
         self._up(shortcut, plan.port - 1)
         return Planes(*map(self._again, (bridge, hub_plane, shortcut)))
+
+    def rename(self, link: Link, name: str) -> None:
+        """Give a device of ours its name back.
+
+        :raises StartError: if it is not ours, or cannot be renamed.
+        """
+        if link.alias not in _ALIASES:
+            raise StartError(
+                f"interface {self._interface}: {name} is called {link.name} now: rename it back"
+                f" (`ip link set {link.name} name {name}`), or change the configuration"
+            )
+        with self._refused(name):
+            self._changes.set_name(link.ifindex, name)
 
     def remove_spoke(self, plan: SpokePlan) -> None:
         """Remove the planes and the bridge, those of them that are ours.

@@ -6,10 +6,16 @@ from typing import NamedTuple
 
 from dmevpn.addresses import format_address
 from dmevpn.config.model import SpokePlan
-from dmevpn.dataplane.links import Link, LinkTable
+from dmevpn.dataplane.links import Link, LinkTable, PortSettings
 from dmevpn.dataplane.neighbours import BROADCAST, ZERO_MAC
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.provision import Planes, Provisioner, shortcut_plane
+from dmevpn.dataplane.provision import (
+    HUB_PORT,
+    SHORTCUT_PORT,
+    Planes,
+    Provisioner,
+    shortcut_plane,
+)
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.traffic import device_traffic
 from dmevpn.dataplane.underlay import Underlay, find_underlay
@@ -27,6 +33,10 @@ class DeviceState(NamedTuple):
     """None: a device is missing, or not where it belongs."""
     up: bool
     mtu: int
+    faults: tuple[str, ...] = ()
+    """What somebody has changed, in words."""
+    down: tuple[str, ...] = ()
+    """Devices that somebody has set down: that may be meant."""
 
 
 def hub_address(plan: SpokePlan) -> bytes:
@@ -64,6 +74,8 @@ class SpokeDevices:
         self._provisioner: Provisioner | None = None
         self._hub = hub
         self._underlay = Underlay(b"", 0)
+        # Indices of our devices when they were last seen by their names.
+        self._known: dict[str, int] = {}
 
     @property
     def names(self) -> frozenset[str]:
@@ -72,6 +84,14 @@ class SpokeDevices:
         if plan.bridge is None:
             return frozenset((plan.interface,))
         return frozenset((plan.interface, shortcut_plane(plan.interface), plan.bridge))
+
+    def concerns(self, ifindex: int, name: str) -> bool:
+        """Whether a change of a device may concern us: it is one of ours, or of the underlay."""
+        return (
+            name in self.names
+            or ifindex in self._known.values()
+            or ifindex == self._underlay.ifindex
+        )
 
     def open(self) -> DeviceState:
         """Make the devices, or check the one that was made by hand.
@@ -94,11 +114,15 @@ class SpokeDevices:
         return self.look()
 
     def restore(self) -> None:
-        """Make again what vanished of our devices.
+        """Make our devices what they should be, and again what vanished of them.
 
         :raises StartError: if they cannot be had now.
         """
         assert self._provisioner is not None, "not provisioned"
+        for name, ifindex in self._known.items():
+            link = self._links.numbered(ifindex)
+            if link is not None and link.name != name:
+                self._provisioner.rename(link, name)
         self._provisioner.make_spoke(self._plan, self._hub, self._underlay)
 
     def abandon(self) -> None:
@@ -137,20 +161,60 @@ class SpokeDevices:
 
         :raises DataplaneError: if the kernel does not say.
         """
-        plan = self._plan
-        device = self._links.named(plan.interface)
+        plan, faults = self._plan, list[str]()
+        device = self._find(plan.interface, faults)
         if plan.bridge is None:
             if device is None or device.vxlan is None or device.vxlan.vni != plan.vni:
-                return DeviceState(None, False, 0)
-            return DeviceState(self._single(device), device.up, device.mtu)
-        shortcut = self._links.named(shortcut_plane(plan.interface))
-        bridge = self._links.named(plan.bridge)
+                faults = faults or [f"{plan.interface} is another device than before"]
+                return DeviceState(None, False, 0, tuple(faults))
+            self._known = {plan.interface: device.ifindex}
+            down: tuple[str, ...] = () if device.up else (device.name,)
+            return DeviceState(self._single(device), device.up, device.mtu, tuple(faults), down)
+        shortcut = self._find(shortcut_plane(plan.interface), faults)
+        bridge = self._find(plan.bridge, faults)
         if device is None or shortcut is None or bridge is None:
-            return DeviceState(None, False, 0)
-        if not device.master == shortcut.master == bridge.ifindex:
-            return DeviceState(None, False, device.mtu)
-        layout = self._two_planes(Planes(bridge, device, shortcut))
-        return DeviceState(layout, device.up and shortcut.up, device.mtu)
+            return DeviceState(None, False, 0, tuple(faults))
+        self._follow_underlay()
+        faults += self._differences(device, bridge, HUB_PORT)
+        faults += self._differences(shortcut, bridge, SHORTCUT_PORT)
+        layout = None
+        if device.master == shortcut.master == bridge.ifindex:
+            layout = self._two_planes(Planes(bridge, device, shortcut))
+            names = (plan.interface, shortcut_plane(plan.interface), plan.bridge)
+            links = (device, shortcut, bridge)
+            self._known = {name: link.ifindex for name, link in zip(names, links, strict=True)}
+        down = tuple(link.name for link in (device, shortcut, bridge) if not link.up)
+        up = layout is not None and not down
+        return DeviceState(layout, up, device.mtu, tuple(faults), down)
+
+    def _find(self, name: str, faults: list[str]) -> Link | None:
+        """A device by its name, or under the one that somebody has given it since."""
+        link = self._links.named(name)
+        if link is None and name in self._known:
+            link = self._links.numbered(self._known[name])
+            if link is not None:
+                faults.append(f"{name} is called {link.name} now")
+        if link is None:
+            faults.append(f"{name} is gone")
+        return link
+
+    def _follow_underlay(self) -> None:
+        """Take over the MTU of the device that leads to the hub; without it, nothing changes."""
+        device = self._links.numbered(self._underlay.ifindex) if self._underlay.ifindex else None
+        if device is not None:
+            self._underlay = self._underlay._replace(mtu=min(device.mtu, self._underlay.limit))
+
+    def _differences(self, plane: Link, bridge: Link, settings: PortSettings) -> list[str]:
+        """What somebody has changed of a plane."""
+        found = []
+        if plane.master != bridge.ifindex:
+            found.append(f"{plane.name} is no port of {bridge.name}")
+        elif plane.port != settings:
+            found.append(f"{plane.name} has other settings as a port of {bridge.name}")
+        wanted = self._underlay.overlay_mtu
+        if plane.mtu != wanted:
+            found.append(f"{plane.name} has MTU {plane.mtu}, the underlay leaves {wanted}")
+        return found
 
     # --- layouts --------------------------------------------------------------------------
 

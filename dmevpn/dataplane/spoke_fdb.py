@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.config.model import SpokePlan
-from dmevpn.dataplane.links import RTNLGRP_LINK, parse_links
+from dmevpn.dataplane.links import RTNLGRP_LINK, parse_links, parse_ports
 from dmevpn.dataplane.neighbours import (
     RTM_DELNEIGH,
     RTM_GETNEIGH,
@@ -28,7 +28,7 @@ from dmevpn.dataplane.neighbours import (
     parse_miss,
 )
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
-from dmevpn.dataplane.spoke_devices import SpokeDevices, hub_address
+from dmevpn.dataplane.spoke_devices import DeviceState, SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.spoke_table import EntryTable, Reading
 from dmevpn.errors import DataplaneError, StartError
@@ -43,8 +43,9 @@ __all__ = ["VXLANFDB"]
 READ_STEP = 1
 #: Seconds between readings that notifications ask for, so that a storm of them costs one.
 READ_PAUSE = 1.0
-#: Seconds until devices of ours that somebody removed are made again, and between attempts.
-RESTORE_DELAY = 1.0
+#: Seconds until devices of ours that somebody changed or removed are put right, so that a change of
+#: several steps costs one repair, and between attempts.
+RESTORE_DELAY = 0.25
 RESTORE_RETRY = 5.0
 #: Receive buffers. 5,000 misses: those that find no room repeat with the next frame. 2,500
 #: changes made by others: a reading makes up for lost ones.
@@ -67,6 +68,12 @@ class _Run:
         self.up = True
         self.present = True
         """Whether the devices are there and where they belong."""
+        self.faults: frozenset[str] = frozenset()
+        """What is not as it should be with them."""
+        self.repairing = ""
+        """What was not when they were last put right."""
+        self.refusal = ""
+        """Why they cannot be put right."""
         self.attached = True
         """Whether the table's belief was read from them, so that it may be acted upon."""
         self.reading: Reading | None = None
@@ -111,6 +118,8 @@ class VXLANFDB:
         self._missed: set[bytes] = set()
         self._late_misses = self._counter("fdb_misses_late")
         self._lost_misses = self._counter("fdb_misses_lost")
+        self._faults = self._counter("device_faults")
+        self._repairs = self._counter("device_repairs")
 
     def _counter(self, name: str) -> Counter:
         return self._metrics.counter(name, vpn=str(self._plan.vpn.index))
@@ -420,9 +429,9 @@ class VXLANFDB:
     def _change_received(self, data: bytes) -> None:
         run = self._running
         layout = run.table.layout
-        for _, link in parse_links(data):
-            if link.name in run.devices.names or link.ifindex in (*layout.devices, layout.bridge):
-                self._later("links", 0, self._check_links)
+        changed = [run.devices.concerns(link.ifindex, link.name) for _, link in parse_links(data)]
+        if any(changed) or any(port in layout.devices for port in parse_ports(data)):
+            self._later("links", 0, self._check_links)
         for entry in parse_entries(data):
             if entry.type == RTM_DELNEIGH:
                 if run.table.removed(entry):
@@ -450,11 +459,10 @@ class VXLANFDB:
             self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
             self._later("links", READ_PAUSE, self._check_links)
             return
+        self._note_faults(run, state)
         run.present = state.layout is not None
         if state.layout is None:
             run.attached = False
-            if run.devices.provisioned:
-                self._later("restore", RESTORE_DELAY, self._restore)
         else:
             self.mtu = state.mtu
             known = run.table.layout
@@ -469,6 +477,24 @@ class VXLANFDB:
             self._listener.device_up()
         elif was_up and not run.up:
             self._listener.device_down()
+
+    def _note_faults(self, run: _Run, state: DeviceState) -> None:
+        """Say and count what somebody has changed, and have it put right."""
+        faults = frozenset((*state.faults, *(f"{name} is down" for name in state.down)))
+        new = faults - run.faults
+        run.faults = faults
+        self._faults.inc(len(new))
+        for fault in sorted(new):
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=fault)
+        if state.faults:
+            if run.devices.provisioned:
+                delay = RESTORE_DELAY if new else RESTORE_RETRY
+                self._later("restore", delay, self._restore)
+        elif run.repairing:
+            self._repairs.inc()
+            self._listener.devices_repaired(run.repairing)
+        if not state.faults:
+            run.repairing = run.refusal = ""
 
     def _attach(self, run: _Run, layout: Layout) -> None:
         """Turn to devices that may be others than before."""
@@ -485,7 +511,10 @@ class VXLANFDB:
         try:
             run.devices.restore()
         except StartError as error:
-            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            if run.refusal != str(error):
+                run.refusal = str(error)
+                self.log.error("{ifname}: {reason}", ifname=self.interface, reason=run.refusal)
             self._later("restore", RESTORE_RETRY, self._restore)
         else:
+            run.repairing = "; ".join(sorted(run.faults))
             self._later("links", 0, self._check_links)

@@ -40,6 +40,10 @@ class Underlay(NamedTuple):
     """Our address."""
     mtu: int
     """Largest packet in octets, the underlay's IP header included."""
+    ifindex: int = 0
+    """Index of the device that has the address; 0: none."""
+    limit: int = _MTU_MAX
+    """The same by the route alone, if that allows less than the device."""
 
     @property
     def overlay_mtu(self) -> int:
@@ -95,7 +99,10 @@ def find_underlay(links: LinkTable, interface: str, hub: bytes, local: bytes | N
         mtu = sock.getsockopt(level, option)
     # A hub on this machine is reached through the loopback; other sites are not.
     owner = links.owner(chosen)
-    return Underlay(chosen, min(mtu, owner.mtu) if owner is not None else mtu)
+    if owner is None:
+        return Underlay(chosen, mtu)
+    limit = mtu if mtu < owner.mtu else _MTU_MAX
+    return Underlay(chosen, min(limit, owner.mtu), owner.ifindex, limit)
 
 
 def source_address(peer: bytes) -> bytes:

@@ -326,6 +326,11 @@ class SpokeRole:
         """Somebody changed what we had written; the driver has it put right."""
         self._note("repaired", why=f"{count} entries differed from what they should be")
 
+    def devices_repaired(self, faults: str) -> None:
+        """Somebody changed devices of ours; the driver has put them right."""
+        self.log.info("vpn {vpn}: put right: {faults}", vpn=self.plan.vpn.index, faults=faults)
+        self._note("repaired", why=faults)
+
     def _note(self, event: str, mac: bytes = b"", vtep: VTEP | None = None, why: str = "") -> None:
         nbma, vni = (vtep.nbma, vtep.vni) if vtep is not None else (b"", None)
         index = self.plan.vpn.index

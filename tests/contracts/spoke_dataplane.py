@@ -34,6 +34,7 @@ class Recorder:
         self.links: list[str] = []
         self.failed: list[tuple[bytes, Exception]] = []
         self.repaired = 0
+        self.devices: list[str] = []
 
     def fdb_missed(self, mac: bytes) -> None:
         self.missed.append(mac)
@@ -52,6 +53,9 @@ class Recorder:
 
     def entries_repaired(self, count: int) -> None:
         self.repaired += count
+
+    def devices_repaired(self, faults: str) -> None:
+        self.devices.append(faults)
 
 
 class SpokeDataplaneContract:

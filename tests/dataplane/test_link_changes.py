@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dmevpn.dataplane.link_changes import LinkChanges
-from dmevpn.dataplane.links import Link, LinkTable, VXLANParameters
+from dmevpn.dataplane.links import Link, LinkTable, PortSettings, VXLANParameters
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.errors import DataplaneError
 from tests.dataplane.site import HUB4, HUB6, SITE4, SITE6, UNDERLAY, Site
@@ -92,8 +92,10 @@ def test_changes(site: Site, changes: LinkChanges, links: LinkTable) -> None:
     changes.stop_addresses(link.ifindex)
     changes.add_to_bridge(link.ifindex, bridge.ifindex, "br7")
     changes.set_up(link.ifindex, "setting it up")
-    expected = link._replace(alias="ours", mtu=1300, master=bridge.ifindex, up=True)
-    assert named(links, "vx7") == expected
+    changes.set_name(link.ifindex, "vx8")
+    expected = link._replace(alias="ours", mtu=1300, master=bridge.ifindex, up=True, name="vx8")
+    assert named(links, "vx8")._replace(port=None) == expected
+    changes.set_name(link.ifindex, "vx7")
     row = shown(site, "vx7")
     assert row["inet6_addr_gen_mode"] == "none"
     changes.delete(link.ifindex, "removing it")
@@ -101,22 +103,25 @@ def test_changes(site: Site, changes: LinkChanges, links: LinkTable) -> None:
     assert site.namespace.devices() == UNDERLAY
 
 
-@pytest.mark.parametrize("setting", ["learning", "isolated", "flood", "group_flood"])
+@pytest.mark.parametrize("setting", PortSettings._fields)
 @pytest.mark.parametrize("value", [False, True])
 def test_bridge_port(
     site: Site, changes: LinkChanges, links: LinkTable, setting: str, value: bool
 ) -> None:
-    """Every setting of a port arrives, each for itself."""
+    """Every setting of a port arrives, each for itself, and is read as it is."""
     changes.create_bridge("br7")
     changes.create_vxlan("vx7", PLAIN, 1400)
     port = named(links, "vx7").ifindex
+    assert named(links, "vx7").port is None
     changes.add_to_bridge(port, named(links, "br7").ifindex, "br7")
-    wanted = dict.fromkeys(("learning", "isolated", "flood", "group_flood"), not value)
-    wanted[setting] = value
-    changes.set_bridge_port(port, **wanted)
+    wanted = PortSettings(*5 * [not value])._replace(**{setting: value})
+    changes.set_bridge_port(port, wanted)
     settings = shown(site, "vx7")["linkinfo"]["info_slave_data"]
-    assert settings["mcast_flood"] is settings["bcast_flood"] is wanted.pop("group_flood")
-    assert {name: settings[name] for name in wanted} == wanted
+    assert settings["mcast_flood"] is settings["bcast_flood"] is wanted.group_flood
+    assert settings["multicast_router"] == (2 if wanted.all_groups else 1)
+    for name in ("learning", "isolated", "flood"):
+        assert settings[name] is getattr(wanted, name)
+    assert named(links, "vx7").port == wanted
 
 
 def shown(site: Site, name: str) -> dict[str, Any]:

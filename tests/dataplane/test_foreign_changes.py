@@ -1,0 +1,200 @@
+"""What others do to our devices is put right, or said, within a second, and counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.metrics import Metrics
+from tests.contracts.spoke_dataplane import Recorder, station
+from tests.dataplane.site import UNDERLAY, Site, spoke_plan
+from tests.dataplane.test_provision import shown, warnings_of
+from tests.dataplane.turns import Turns
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+FAR = VTEP(parse_ip("10.0.0.2"), 101)
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Site]:
+    """One namespace for all tests; each leaves it as it was."""
+    site = Site()
+    site.create()
+    yield site
+    site.remove()
+
+
+class Spoke:
+    """A data plane with a shortcut, on devices of its own."""
+
+    def __init__(self, site: Site, bridge: str | None = "br1") -> None:
+        self.site = site
+        self.reactor, self.recorder, self.metrics = Turns(), Recorder(), Metrics()
+        self.dataplane = VXLANFDB(self.reactor, self.metrics, spoke_plan(bridge=bridge))
+        with site.namespace.entered():
+            self.dataplane.start(self.recorder)
+        self.dataplane.install(station(1), FAR)
+        self.within_a_second("shortcut", self.has_shortcut)
+
+    def within_a_second(self, what: str, check: Callable[[], object]) -> None:
+        """Turn until it is so."""
+        self.reactor.until(what, check, timeout=1.0)
+
+    def has_shortcut(self) -> bool:
+        """Whether frames for the station go straight to its site."""
+        device = "vx1-s" if "br1" in self.site.namespace.devices() else "vx1"
+        if device not in self.site.namespace.devices():
+            return False
+        return self.site.entry(device, station(1)) == FAR
+
+    def total(self, name: str) -> float:
+        """The value of a counter."""
+        return sum(each.value for each in self.metrics.snapshot() if each.name == name)
+
+
+@pytest.fixture
+def spoke(namespace: Site) -> Iterator[Spoke]:
+    """A spoke; nothing of it is left afterwards."""
+    with namespace.cleared():
+        spoke = Spoke(namespace)
+        yield spoke
+        spoke.dataplane.stop()
+        assert spoke.site.namespace.devices() == UNDERLAY
+        assert spoke.reactor.getReaders() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        ("link del br1", "br1 is gone"),
+        ("link del vx1", "vx1 is gone"),
+        ("link del vx1-s", "vx1-s is gone"),
+        ("link set vx1 nomaster", "vx1 is no port of br1"),
+        ("link set br1 name lan", "br1 is called lan now"),
+        ("link set vx1 name wan", "vx1 is called wan now"),
+        ("link set vx1-s name wan", "vx1-s is called wan now"),
+        ("link set vx1 mtu 1400", "vx1 has MTU 1400, the underlay leaves 1500"),
+        (
+            "link set vx1-s type bridge_slave learning on",
+            "vx1-s has other settings as a port of br1",
+        ),
+        ("link set vx1 type bridge_slave isolated off", "vx1 has other settings as a port of br1"),
+    ],
+)
+def test_put_right(spoke: Spoke, command: str, fault: str) -> None:
+    """The device is again what it was, the shortcut is back, and the log has said why."""
+    before = {name: shown(spoke.site, name) for name in ("br1", "vx1", "vx1-s")}
+    with warnings_of() as warnings:
+        spoke.site.namespace.ip(*command.split())
+        spoke.within_a_second("repair", lambda: spoke.recorder.devices)
+        spoke.within_a_second("shortcut", spoke.has_shortcut)
+    assert f"vx1: {fault}" in warnings
+    assert any(fault in text for text in spoke.recorder.devices)
+    for name, row in before.items():
+        now = shown(spoke.site, name)
+        for field in ("mtu", "ifalias", "master", "inet6_addr_gen_mode"):
+            assert now.get(field) == row.get(field)
+        settings, wanted = (each["linkinfo"].get("info_slave_data", {}) for each in (now, row))
+        for field in ("learning", "isolated", "flood", "mcast_flood", "multicast_router"):
+            assert settings.get(field) == wanted.get(field)
+        assert "UP" in now["flags"]
+    assert spoke.total("dmevpn_device_faults_total") >= 1
+    assert spoke.total("dmevpn_device_repairs_total") >= 1
+    spoke.reactor.settle()
+    assert spoke.recorder.links in ([], ["down", "up"])
+
+
+def test_bridge_setting_by_its_own_tool(spoke: Spoke) -> None:
+    """`bridge link set` tells nobody but those who listen for ports of bridges."""
+    spoke.site.namespace.bridge("link", "set", "dev", "vx1", "learning", "on")
+    spoke.within_a_second("repair", lambda: spoke.recorder.devices)
+    assert shown(spoke.site, "vx1")["linkinfo"]["info_slave_data"]["learning"] is False
+
+
+def test_fdb_flushed(spoke: Spoke) -> None:
+    """Entries that somebody removes all at once are written again."""
+    spoke.reactor.settle(0.2)
+    spoke.site.namespace.bridge("fdb", "flush", "dev", "vx1-s")
+    spoke.within_a_second("shortcut", lambda: spoke.recorder.repaired and spoke.has_shortcut())
+    assert spoke.total("dmevpn_fdb_repairs_total") >= 1
+
+
+@pytest.mark.parametrize("device", ["vx1", "vx1-s", "br1"])
+def test_set_down(spoke: Spoke, device: str) -> None:
+    """That may be meant: it is said and counted, and goes on when the device is up again."""
+    with warnings_of() as warnings:
+        spoke.site.namespace.ip("link", "set", device, "down")
+        spoke.within_a_second("report", lambda: spoke.recorder.links == ["down"])
+    assert f"vx1: {device} is down" in warnings
+    spoke.reactor.settle(0.5)
+    assert "UP" not in shown(spoke.site, device)["flags"]
+    assert spoke.total("dmevpn_device_faults_total") == 1
+    spoke.site.namespace.ip("link", "set", device, "up")
+    spoke.within_a_second("report", lambda: spoke.recorder.links == ["down", "up"])
+    spoke.within_a_second("shortcut", spoke.has_shortcut)
+    assert spoke.recorder.devices == []
+
+
+def test_underlay_gets_another_mtu(spoke: Spoke) -> None:
+    """The planes follow the device that leads to the hub."""
+    try:
+        spoke.site.namespace.ip("link", "set", "ul0", "mtu", "1450")
+        spoke.within_a_second("MTU", lambda: shown(spoke.site, "vx1-s")["mtu"] == 1400)
+        assert shown(spoke.site, "vx1")["mtu"] == 1400
+        spoke.within_a_second("report", lambda: spoke.dataplane.mtu == 1400)
+    finally:
+        spoke.site.namespace.ip("link", "set", "ul0", "mtu", "1550")
+    spoke.within_a_second("MTU", lambda: shown(spoke.site, "vx1-s")["mtu"] == 1500)
+
+
+def test_bridge_of_the_operator_is_renamed(namespace: Site) -> None:
+    """Its name is not ours to change: the planes stay in it, and the log asks for a decision."""
+    with namespace.cleared():
+        namespace.namespace.ip("link", "add", "br1", "type", "bridge")
+        namespace.namespace.ip("link", "set", "br1", "up")
+        spoke = Spoke(namespace)
+        namespace.namespace.ip("link", "set", "br1", "name", "lan")
+        spoke.within_a_second("report", lambda: spoke.total("dmevpn_device_faults_total") == 1)
+        spoke.reactor.settle(0.5)
+        assert "br1" not in namespace.namespace.devices()
+        assert shown(namespace, "vx1")["master"] == "lan"
+        assert spoke.recorder.links == []
+        namespace.namespace.ip("link", "set", "lan", "name", "br1")
+        spoke.reactor.settle(0.2)
+        assert spoke.recorder.links == spoke.recorder.devices == []
+        spoke.dataplane.stop()
+        assert namespace.namespace.devices() == {*UNDERLAY, "br1"}
+
+
+def test_groups_pass_a_bridge_that_snoops(namespace: Site) -> None:
+    """Multicast that no local station has asked for goes to the hub, though the bridge of the
+    operator snoops and has a querier."""
+    with namespace.cleared():
+        namespace.namespace.ip(
+            *("link", "add", "br1", "type", "bridge", "mcast_snooping", "1"),
+            *("mcast_querier", "1", "mcast_query_response_interval", "1"),
+        )
+        namespace.namespace.ip("link", "set", "br1", "up")
+        namespace.add_station("br1")
+        spoke = Spoke(namespace)
+        # A report of the only member: from then on the bridge knows the group.
+        namespace.namespace.ip("link", "set", "vm0", "up")
+
+        def sent() -> int:
+            return int(
+                namespace.namespace.ip_json("-s", "link", "show", "dev", "vx1")[0]["stats64"]["tx"][
+                    "packets"
+                ]
+            )
+
+        before = sent()
+        group = bytes.fromhex("01005e010203")
+        namespace.send("vm0", group, station(7), 20)
+        spoke.within_a_second("frames by the hub", lambda: sent() >= before + 20)
+        assert shown(namespace, "vx1")["linkinfo"]["info_slave_data"]["multicast_router"] == 2
+        spoke.dataplane.stop()
