@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFDSet, IReactorTime
@@ -23,6 +23,8 @@ from dmevpn.dataplane.ebpf.ringbuf import RingBuffer
 from dmevpn.dataplane.hub_device import Attachment, find_device
 from dmevpn.dataplane.hub_macs import MACTable
 from dmevpn.dataplane.hub_members import MemberTable
+from dmevpn.dataplane.hub_watch import HubDeviceWatch, ProvisionedDevice
+from dmevpn.dataplane.links import Link
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import (
     HubListener,
@@ -42,7 +44,6 @@ __all__ = [
     "MAC_LIMIT",
     "PIN_ROOT",
     "EBPFSwitch",
-    "ProvisionedDevice",
 ]
 
 #: MACs that one VPN may have: as many as a large site's switches hold, and a sixty-fourth of
@@ -63,16 +64,6 @@ _POLL_INTERVAL = 1.0
 _OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
 _PROGRAM, _EDITOR = "hub_switch", "edit_macs"
 _PROGRAM_PIN = "program_"
-
-
-class ProvisionedDevice(Protocol):
-    """A device that was made for the switch."""
-
-    def remove(self) -> None:
-        """Remove it again."""
-
-    def close(self) -> None:
-        """Leave it as it is."""
 
 
 @implementer(IHubDataplane)
@@ -110,6 +101,9 @@ class EBPFSwitch:
         self.interface = interface
         self.station_mac = b""
         self.mtu = 0
+        self._reactor = reactor
+        self._metrics = metrics
+        self._watch: HubDeviceWatch | None = None
         self._time: IReactorTime = reactor
         self._readers: IReactorFDSet = reactor
         self._pins = PinDirectory(pin_root, interface)
@@ -148,6 +142,9 @@ class EBPFSwitch:
                 self._device = self._provision()
             link = find_device(self.interface)
             self._load()
+            self._watch = HubDeviceWatch(
+                self._reactor, self._metrics, link, self._device, self._move
+            )
             self._attach(link.ifindex)
         except BaseException as error:
             self._close()
@@ -160,11 +157,9 @@ class EBPFSwitch:
                 self._pins.remove()
                 self._remove_device()
             self._device = None
-            if isinstance(error, DataplaneError):
+            if isinstance(error, DataplaneError | OSError):
                 raise StartError(f"interface {self.interface}: {error}") from None
             raise
-        if not link.up:
-            self.log.warn("{ifname} is down: ip link set {ifname} up", ifname=self.interface)
         self.station_mac, self.mtu = link.address, link.mtu
         self._listener = listener
         self._lost = self.counters()["events_lost"]
@@ -257,6 +252,24 @@ class EBPFSwitch:
         if self._pins.remove_other_layouts():
             self.log.info("{ifname}: replaced the switch of another version", ifname=self.interface)
 
+    def _move(self, link: Link) -> None:
+        """Go on on a device that took the place of the one before.
+
+        :raises DmevpnError: if the kernel refuses, or somebody else's program is there.
+        """
+        program = self._programs[_PROGRAM]
+        self._attachment.close()
+        self._attachment = Attachment(self.interface, link.ifindex, made_clsact=False)
+        self._attachment.prepare({program.id})
+        self._attachment.attach(program)
+        zero = layout.NUMBER.pack(0)
+        kept = self._maps["keepsakes"].lookup(zero) or bytes(layout.KEEPSAKE.size)
+        next_member, _ = layout.KEEPSAKE.unpack(kept)
+        self._maps["keepsakes"].update(
+            zero, layout.KEEPSAKE.pack(next_member, self._attachment.made_clsact)
+        )
+        self.mtu = link.mtu
+
     def stop(self) -> Deferred[None]:
         """Detach and unpin; frames are no longer forwarded when it returns."""
         if self._running:
@@ -280,6 +293,9 @@ class EBPFSwitch:
         return succeed(None)
 
     def _close(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         if self._ring is not None:
             self._ring.connectionLost()
             self._ring = None

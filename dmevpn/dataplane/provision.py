@@ -360,6 +360,7 @@ class HubDevice:
         self.link: Link
         """Valid after open."""
         self._plan = plan
+        self._nbma_address: bytes | None = None
         self._requests = NetlinkRequests()
         self._links = LinkTable(self._requests)
         try:
@@ -374,8 +375,23 @@ class HubDevice:
         :raises StartError: if it cannot be had; nothing is left behind.
         :raises DataplaneError: if the kernel does not say what there is.
         """
+        self._nbma_address = nbma_address
         self._provisioner.require_net_admin()
-        self.link = self._provisioner.make_hub(self._plan, self._mtu(nbma_address))
+        self._make()
+
+    def restore(self) -> None:
+        """Make the device what it should be, and again if somebody has removed it.
+
+        :raises StartError: if it cannot be had now.
+        :raises DataplaneError: if the kernel does not say what there is.
+        """
+        renamed = self._links.numbered(self.link.ifindex)
+        if renamed is not None and renamed.name != self._plan.interface:
+            self._provisioner.rename(renamed, self._plan.interface)
+        self._make()
+
+    def _make(self) -> None:
+        self.link = self._provisioner.make_hub(self._plan, self._mtu(self._nbma_address))
 
     def _mtu(self, nbma_address: bytes | None) -> int:
         owner = self._links.owner(nbma_address) if nbma_address is not None else None

@@ -118,8 +118,8 @@ class VXLANFDB:
         self._missed: set[bytes] = set()
         self._late_misses = self._counter("fdb_misses_late")
         self._lost_misses = self._counter("fdb_misses_lost")
-        self._faults = self._counter("device_faults")
-        self._repairs = self._counter("device_repairs")
+        self._faults = metrics.counter("device_faults", interface=plan.interface)
+        self._repairs = metrics.counter("device_repairs", interface=plan.interface)
 
     def _counter(self, name: str) -> Counter:
         return self._metrics.counter(name, vpn=str(self._plan.vpn.index))

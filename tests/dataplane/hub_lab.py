@@ -230,10 +230,10 @@ class KernelWorld(SwitchWorld):
         """Let go of every descriptor, as the kernel does for a process that dies."""
         switch = self.dataplane
         self.reactor.removeReader(switch._ring)
-        for call in self.reactor.getDelayedCalls():
-            call.cancel()
         switch._attachment.close()
         switch._close()
+        for call in self.reactor.getDelayedCalls():
+            call.cancel()
         switch._pins.close()
         switch._running = False
 
@@ -241,12 +241,18 @@ class KernelWorld(SwitchWorld):
         self.dataplane = self.make()
         with self.lab.hub.entered():
             self.dataplane.start(self.listener)
+            # The first look at the device.
+            self.reactor.advance(0)
         self.join(CONTROL, _FROM, _TO)
         self.lab.send(_TO, frame(BROADCAST, _TO_MAC))
 
     def seconds(self) -> float:
         seconds: float = self.reactor.seconds()
         return seconds
+
+    def count(self, name: str) -> float:
+        """The value of a counter of the device."""
+        return self.metrics.counter(name, interface=DEVICE).value
 
     def adopted(self) -> list[tuple[int, VTEP, bytes, Registration]]:
         return [member for member in self.dataplane.adopted() if member[0] != CONTROL]
