@@ -16,6 +16,7 @@ from twisted.internet import threads
 from twisted.python import usage
 
 from dmevpn import __version__
+from dmevpn.admin.opennhrp_socket import OpenNHRPService
 from dmevpn.admin.pb import AdminService
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.daemon import Daemon
@@ -38,6 +39,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import open_store
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
+from dmevpn.roles.peer_table import PeerTable
 from dmevpn.scripts import ScriptRunner
 from dmevpn.transport.hostname import resolve_host
 from dmevpn.transport.packet import PacketPort
@@ -201,6 +203,10 @@ def makeService(options: Options) -> IService:
             AdminService(reactor, endpoint, controller, metrics=metrics, log_levels=LEVELS)
             for endpoint in plan.admin
         ]
+        if plan.opennhrp_socket is not None:
+            services.append(
+                OpenNHRPService(reactor, plan.opennhrp_socket, PeerTable(node), metrics)
+            )
         if plan.metrics is not None:
             # Only who wants it pays for a web server's memory.
             from dmevpn.admin.scraping import MetricsService

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from dmevpn.admin.commands import COMMANDS
+from dmevpn.admin.opennhrp import COMMANDS as OPENNHRP
+from dmevpn.admin.opennhrpctl import SOCKETS
 from dmevpn.config.grammar import KEYWORDS
 
 DIRECTORY = Path(__file__).resolve().parent.parent / "docs" / "man"
@@ -37,7 +39,12 @@ def test_lint(page: Path) -> None:
 
 def test_sections() -> None:
     """Each page has what a reader looks for."""
-    assert [page.name for page in PAGES] == ["dmevpn.8", "dmevpn.conf.5", "dmevpnctl.8"]
+    assert [page.name for page in PAGES] == [
+        "dmevpn.8",
+        "dmevpn.conf.5",
+        "dmevpnctl.8",
+        "opennhrpctl.8",
+    ]
     for page in PAGES:
         sections = re.findall(r"^\.SH (.+)$", page.read_text(), re.MULTILINE)
         assert sections[0] == "NAME" and sections[-1] == "SEE ALSO"
@@ -60,6 +67,13 @@ def test_commands() -> None:
     for command in COMMANDS.values():
         assert command.name in text and f"{command.summary}." in text
         assert all(" ".join(column.meaning.split()) in text for column in command.columns)
+
+
+def test_commands_of_opennhrp() -> None:
+    """So is every command that the socket of OpenNHRP's users takes."""
+    text = shown("opennhrpctl.8")
+    assert all(name in text for name in OPENNHRP)
+    assert all(f"{place}" in text for place in SOCKETS)
 
 
 def test_no_marks_of_the_source_are_left() -> None:

@@ -47,7 +47,7 @@ listing >"$work/before"
 
 say "installing $(basename "$package")"
 apt install /package.deb
-for path in /usr/bin/dmevpnctl /usr/lib/dmevpn/bin/twistd /usr/lib/systemd/system/dmevpn@.service \
+for path in /usr/bin/dmevpnctl /usr/bin/opennhrpctl /usr/share/man/man8/opennhrpctl.8.gz /usr/lib/dmevpn/bin/twistd /usr/lib/systemd/system/dmevpn@.service \
     /usr/share/man/man8/dmevpn.8.gz /usr/share/man/man5/dmevpn.conf.5.gz /usr/share/man/man8/dmevpnctl.8.gz \
     /usr/share/bash-completion/completions/dmevpnctl /usr/share/doc/dmevpn/examples/hub.conf /etc/dmevpn; do
     [ -e "$root$path" ] || die "$path is missing"
@@ -55,7 +55,7 @@ done
 [ "$(in_root stat -c '%U:%G %a' /etc/dmevpn)" = "root:dmevpn 750" ] || die "/etc/dmevpn is open to others"
 in_root getent passwd dmevpn | grep -q ':/nonexistent:/usr/sbin/nologin$' || die "no system user dmevpn"
 grep -rIl "$(dirname "$(mktemp -u)")/tmp\.\|/build/\|$work" "$root/usr/lib/dmevpn" --include='*.cfg' --include='*.json' \
-    --include=twistd --include=dmevpnctl && die "a file names the place where the package was made"
+    --include=twistd --include=dmevpnctl --include=opennhrpctl && die "a file names the place where the package was made"
 if command -v systemd-analyze >/dev/null; then
     cp "$root/usr/lib/systemd/system/dmevpn@.service" "$root/usr/lib/systemd/system/dmevpn@x.service"
     systemd-analyze verify --man=no --root="$root" dmevpn@x.service 2>&1 | grep dmevpn && die "systemd objects to the unit"
@@ -64,6 +64,7 @@ fi
 
 say "running it"
 in_root dmevpnctl --version
+in_root opennhrpctl --version
 in_root /usr/lib/dmevpn/bin/twistd dmevpn --config /usr/share/doc/dmevpn/examples/hub.conf --check
 in_root sh -c 'echo "metrics tcp:9199:interface=127.0.0.1 log-format json" >/etc/dmevpn/try.conf
     install -d -o dmevpn /run/dmevpn /var/lib/dmevpn'

@@ -29,6 +29,7 @@ _EXAMPLES = {
     "admin": "unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1",
     "metrics": "tcp:9101:interface=127.0.0.1",
     "status": "tcp:9102",
+    "opennhrp-socket": "/run/opennhrp.socket",
 }
 
 

@@ -116,6 +116,25 @@ class Redirector:
         pair.told_at = now
         return True
 
+    def forget(self, destination: bytes, bits: int) -> int:
+        """Let indications about a destination begin anew.
+
+        :param destination: an address or a network of so many bits; empty: any.
+        :return: how many pairs were forgotten.
+        """
+        doomed = [
+            key
+            for key in self._pairs
+            if not destination
+            or (
+                len(key) == 2 * len(destination)
+                and _top(key[len(destination) :], bits) == _top(destination, bits)
+            )
+        ]
+        for key in doomed:
+            del self._pairs[key]
+        return len(doomed)
+
     def tell(self, packet: bytes, source: bytes, station: bytes, path: Path) -> None:
         """Tell a client that a packet of its side took a detour.
 
@@ -134,3 +153,7 @@ class Redirector:
             ),
             path,
         )
+
+
+def _top(address: bytes, bits: int) -> int:
+    return int.from_bytes(address, "big") >> (8 * len(address) - bits)

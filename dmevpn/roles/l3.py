@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -68,6 +68,8 @@ class Layer3Role:
         self._speaker_plan = speaker_plan
         self._clock = clock
         self._found: Addresses = {}
+        #: Protocol addresses that the operator has told of servers, by their underlay addresses.
+        self._named: dict[bytes, bytes] = {}
         self._names: list[NameWatch] = []
         self._retry: Any = None
         self._resolve_host = resolve_host
@@ -204,19 +206,39 @@ class Layer3Role:
         )
         # Whoever serves the network: OpenNHRP takes a registration by its broadcast address, FRR by
         # the client's own, as RFC 2332 §5.2.3 has it, and IPv6 has no broadcast.
+        protocol = plan.protocol if named else self._named.get(nbma, b"")
         broadcast = network.version == 4 and plan.peer != "frr"
         anybody = network.broadcast_address.packed if broadcast else b""
         return Server(
-            protocol=plan.protocol if named else b"",
+            protocol=protocol,
             network=plan.protocol,
             prefix_length=plan.prefix_length,
             path=Path(nbma, local, self._speaker_plan.gre_key),
             register=plan.register,
             unique=plan.unique,
-            destination=plan.protocol if named else anybody,
+            destination=protocol or anybody,
             peer=plan.peer,
             dynamic=plan.dynamic,
+            hostname=plan.host if plan.address is None else "",
         )
+
+    def name_server(self, nbma: bytes, protocol: bytes) -> int:
+        """Take the operator's word for the protocol address of a server of a ``dynamic-map``; how
+        many servers that concerns."""
+        station = self.stations.get(len(protocol))
+        servers = [] if station is None else [s for s in station.configured if s.dynamic]
+        meant = [
+            each
+            for each in servers
+            if each.path.peer == nbma
+            and ip_address(protocol) in ip_network((each.network, each.prefix_length), strict=False)
+        ]
+        if meant:
+            present = {each.path.peer for each in servers}
+            self._named = {key: self._named[key] for key in self._named if key in present}
+            self._named[nbma] = protocol
+            self._set_servers()
+        return len(meant)
 
     # --- the kernel's word (ILayer3Listener) ----------------------------------------------------
 

@@ -57,6 +57,7 @@ class Layer3Station:
 
     :ivar address: our protocol address with the prefix length of its network.
     :ivar station: our protocol address.
+    :ivar configured: the servers and stations of the file.
     :ivar registrations: with our servers, in their order of preference.
     """
 
@@ -83,6 +84,7 @@ class Layer3Station:
         self.address = address
         self.station, prefix_length = address
         self.registrations: list[RegistrationClient] = []
+        self.configured: tuple[Server, ...] = ()
         self._speaker_plan = speaker_plan
         self._speaker = speaker
         self._dataplane = dataplane
@@ -143,7 +145,7 @@ class Layer3Station:
             servers=self.way_to_server,
             on_renewal_due=self._renewal_due,
             capabilities=plan.vpn is not None,
-            seen_as=self._seen_as,
+            seen_as=self.seen_as,
             nat_extension=self._takes_nat_extension,
         )
         self._redirector = Redirector(clock, link, metrics)
@@ -238,10 +240,11 @@ class Layer3Station:
     def set_servers(self, servers: Iterable[Server]) -> None:
         """Know these servers and stations, and no others, as soon as the operator's script has
         nothing against them."""
+        self.configured = tuple(servers)
         if self.server_gate is not None:
-            self.server_gate.set(servers)
+            self.server_gate.set(self.configured)
         else:
-            self._use(servers)
+            self._use(self.configured)
 
     def _use(self, servers: Iterable[Server]) -> None:
         """Register with those that want it. A registration that is wanted still goes on."""
@@ -311,7 +314,21 @@ class Layer3Station:
             self._put_static()
             self.resolution.forget_negatives()
 
-    def _seen_as(self) -> set[bytes]:
+    def restart(self, select: Callable[[Server], bool], reason: str) -> None:
+        """Take servers down and up again, as far as the script is concerned, and register anew."""
+        if self.server_gate is not None:
+            self.server_gate.restart(select, reason)
+            return
+        paths = {each.path for each in self.configured if select(each)}
+        for client in self.registrations:
+            if client.path in paths:
+                client.renew()
+
+    def forget_redirects(self, protocol: bytes, bits: int) -> int:
+        """Let detours be told anew; see :meth:`dmevpn.nhrp.traffic.Redirector.forget`."""
+        return self._redirector.forget(protocol, bits)
+
+    def seen_as(self) -> set[bytes]:
         """Our addresses outside of an address translation, as our servers say."""
         return {client.seen_as for client in self.registrations if client.seen_as}
 

@@ -34,6 +34,8 @@ class Server:
     """Which daemon it is, as the file says."""
     dynamic: bool = False
     """Whether it is one of the addresses of a ``dynamic-map``."""
+    hostname: str = ""
+    """The name that its underlay address was found by; empty: it is configured."""
 
 
 class Ways:
