@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import authentication, codec, hub, spoke
+from benchmarks import authentication, codec, hub, listing, spoke
 from benchmarks.report import Progress, Report, machine_speed
 
 SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
@@ -16,6 +16,7 @@ SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
     "hub-ebpf": lambda report, progress: hub.run(report, progress, "ebpf"),
     "hub-keyed": hub.run_keyed,
     "spoke": spoke.run,
+    "listing": listing.run,
 }
 
 UNPRIVILEGED = ("codec", "authentication")

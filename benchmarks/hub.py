@@ -35,7 +35,7 @@ from dmevpn.nhrp.constants import PacketType
 from lab.netns import Namespace
 from lab.topology import Lab
 
-__all__ = ["run", "run_keyed"]
+__all__ = ["LEVELS", "ROOT", "Hub", "hubs", "learn_all", "register_all", "run", "run_keyed"]
 
 #: Bindings of each hub.
 LEVELS = (100, 10_000, 100_000)

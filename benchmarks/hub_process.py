@@ -11,6 +11,7 @@ import json
 import random
 import resource
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as installed_reactor
@@ -29,10 +30,51 @@ from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
 from dmevpn.interfaces import IHubDataplane
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import TimeRequestIDStore
+from dmevpn.roles.configfile import ConfigFile
+from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.transport.rawgre import RawGREPort
 
 reactor: Any = installed_reactor
+
+#: Seconds from one look at the reactor to the next.
+TICK = 0.001
+
+
+class Stalls:
+    """How long the reactor is kept from its next turn, by a call that is always due.
+
+    :ivar latest: seconds that the call was late at worst, waits for a processor included.
+    :ivar longest: the longest CPU time from one of its turns to the next, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.latest = self.longest = 0.0
+        self._turn = self._spent = 0.0
+        self._call: Any = None
+
+    def start(self) -> None:
+        """Begin, or forget what was and begin again."""
+        self.latest = self.longest = 0.0
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of memory, too
+        self._turn, self._spent = time.monotonic(), time.process_time()
+        if self._call is None:
+            self._call = reactor.callLater(0, self._next)
+
+    def _next(self) -> None:
+        turn, spent = time.monotonic(), time.process_time()
+        self.latest = max(self.latest, turn - self._turn - TICK)
+        self.longest = max(self.longest, spent - self._spent)
+        self._turn, self._spent = turn, spent
+        self._call = reactor.callLater(TICK, self._next)
+
+
+def memory(word: str) -> int:
+    """Kilobytes that /proc tells of us: ``VmRSS`` now, ``VmHWM`` at most."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{word}:"):
+            return int(line.split()[1])
+    raise ValueError(word)
 
 
 class Questions(LineReceiver):
@@ -44,13 +86,18 @@ class Questions(LineReceiver):
         self._node = node
         self._metrics = metrics
         self._switch = switch
+        self._stalls = Stalls()
 
     def connectionMade(self) -> None:
         """The node runs."""
         self._answer({"ready": True})
 
     def lineReceived(self, line: bytes) -> None:
-        """Answer ``usage`` or obey ``learn FIRST END`` (the switch in memory only)."""
+        """Answer ``usage`` or obey ``learn FIRST END`` (the switch in memory only).
+
+        ``serve DIRECTORY`` lets operators in; ``watch`` begins to look for stalls, and ``stalls``
+        tells of the worst since.
+        """
         word, *arguments = line.decode().split()
         if word == "usage":
             usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -65,6 +112,20 @@ class Questions(LineReceiver):
                     ),
                 }
             )
+        elif word == "serve":
+            self._serve(arguments[0])
+            self._answer({"serving": True})
+        elif word == "watch":
+            self._stalls.start()
+            self._answer({"kilobytes": memory("VmRSS")})
+        elif word == "stalls":
+            self._answer(
+                {
+                    "latest": self._stalls.latest,
+                    "longest": self._stalls.longest,
+                    "kilobytes": memory("VmHWM"),
+                }
+            )
         elif word == "learn":
             first, end = map(int, arguments)
             for number in range(first, end):
@@ -72,6 +133,19 @@ class Questions(LineReceiver):
                 frame = client(number % VPNS).vm + who.vm + bytes(48)
                 self._switch.receive(VTEP(who.nbma, who.vni), frame)
             self._answer({"learned": end - first})
+
+    def _serve(self, directory: str) -> None:
+        """As a daemon does, by dmevpnctl and by the status page."""
+        from dmevpn.admin.pb import AdminService
+        from dmevpn.admin.statuspage import StatusService
+
+        controller = Controller(self._node, ConfigFile("none.conf"), reload=Deferred)
+        for service in (
+            AdminService(reactor, f"unix:{directory}/admin", controller, metrics=self._metrics),
+            StatusService(reactor, f"unix:{directory}/status", controller, self._metrics, "hub"),
+        ):
+            service.privilegedStartService()
+            service.startService()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Whoever asked is gone, or has had enough: stop in order."""
