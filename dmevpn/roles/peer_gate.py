@@ -194,6 +194,7 @@ class PeerGate:
     def _reach(self, binding: Binding) -> None:
         """The station that leads there is up: forward, or let the script see the route first."""
         if binding.kind is not Kind.CACHED or not binding.next_hop:
+            self._end_route(binding.key, "replaced")
             self._tell(binding)
             return
         route = self._routes.get(binding.key)
@@ -214,10 +215,12 @@ class PeerGate:
     def _route_answered(self, key: bytes, accepted: bool) -> None:
         route = self._routes[key]
         route.cancel = None
-        binding = self._peers[self._needs[key]].bindings[key]
+        peer = self._peers[self._needs[key]]
+        binding = peer.bindings[key]
         if accepted:
             route.up = True
-            self._tell(binding)
+            if peer.up:
+                self._tell(binding)
         else:
             self._release(key, "refused")
             self._refuse(binding)

@@ -79,7 +79,7 @@ class RegistrationGate:
         verdict = self._current.verdicts.get((station, vtep))
         if verdict is not None:
             return verdict
-        if len(self._held) >= MOST_HELD and self._current not in self._held.values():
+        if len(self._held) >= MOST_HELD:
             self._full.inc()
             return CIECode.NO_RESOURCES
         raise _Undecided(station, vtep)
