@@ -16,6 +16,7 @@ from twisted.internet import threads
 from twisted.python import usage
 
 from dmevpn import __version__
+from dmevpn.admin.access import Grant
 from dmevpn.admin.opennhrp_socket import OpenNHRPService
 from dmevpn.admin.pb import AdminService
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
@@ -200,7 +201,14 @@ def makeService(options: Options) -> IService:
 
     def operators(controller: IController) -> list[IService]:
         services: list[IService] = [
-            AdminService(reactor, endpoint, controller, metrics=metrics, log_levels=LEVELS)
+            AdminService(
+                reactor,
+                endpoint,
+                controller,
+                metrics=metrics,
+                log_levels=LEVELS,
+                access=[Grant(*each) for each in plan.admin_allow],
+            )
             for endpoint in plan.admin
         ]
         if plan.opennhrp_socket is not None:

@@ -61,7 +61,13 @@ LAYERS = (
     Layer(
         modules=("admin",),
         own=(*BASE, "admin"),
-        foreign=("zope.interface", "twisted", "prometheus_client"),
+        foreign=(
+            "zope.interface",
+            "twisted",
+            "prometheus_client",
+            "OpenSSL",
+            "service_identity",
+        ),
     ),
     Layer(
         modules=("tap", "daemon", "logfile", "scripts", "systemd"),

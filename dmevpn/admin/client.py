@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectError, ConnectionClosed, ConnectionRefusedError
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.spread import pb
+from zope.interface import implementer
 
+from dmevpn.admin import tls
 from dmevpn.admin.broker import CarefulBroker
+from dmevpn.admin.listening import words_of
 from dmevpn.admin.parameters import UsageError
 from dmevpn.errors import CommandError, DmevpnError
 
@@ -39,14 +43,25 @@ class Result(NamedTuple):
     """Why it did not do what was asked, or empty."""
 
 
+@implementer(IHandshakeListener)
 class ClientBroker(CarefulBroker):
     """Tells the factory when the connection ends, which PB does not do over endpoints."""
 
     factory: ClientFactory  # type: ignore[assignment]
+    _impostor = False
+
+    def handshakeCompleted(self) -> None:
+        """The daemon has shown a certificate; nothing goes to whom it is not of."""
+        if not tls.is_of(self.transport.getPeerCertificate(), self.factory.host):
+            self._impostor = True
+            self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The daemon, or we, closed."""
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        if self._impostor:
+            message = f"the certificate that was shown is not of {self.factory.host}"
+            reason = Failure(NoDaemon(message))  # type: ignore[no-untyped-call]
         self.factory.connection_lost(reason)
 
 
@@ -56,8 +71,10 @@ class ClientFactory(pb.PBClientFactory):
     protocol = ClientBroker
     noisy = False
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        #: Whose certificate the other side must have, over TLS.
+        self.host = host
         #: Fires when the connection has ended, however it ended.
         self.ended: Deferred[None] = Deferred()
 
@@ -84,7 +101,7 @@ class Connection:
 
     async def __aenter__(self) -> Connection:
         try:
-            endpoint = clientFromString(self._reactor, self._description)  # type: ignore[no-untyped-call]
+            endpoint = self._endpoint()
         except (ValueError, TypeError, LookupError, OSError) as error:
             raise UsageError(
                 f"{self._description} is no client endpoint ({error});"
@@ -108,6 +125,14 @@ class Connection:
                 explained = NoDaemon(f"cannot connect to {self._description}: {error}")
             raise explained from None
         return self
+
+    def _endpoint(self) -> Any:
+        words = words_of(self._description)
+        if words[0] != "tls":
+            return clientFromString(self._reactor, self._description)  # type: ignore[no-untyped-call]
+        description = tls.read(words, server=False)
+        self._factory.host = description.host
+        return tls.client_endpoint(self._reactor, description)
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.root = None
@@ -142,7 +167,10 @@ class Connection:
         if isinstance(error, ConnectError):
             return NoDaemon(f"no daemon at {where}: {_reason(error)}")
         if isinstance(error, ConnectionClosed | pb.PBConnectionLost | pb.DeadReferenceError):
-            return NoDaemon(f"{where} closed the connection: it stops, or has too many clients")
+            return NoDaemon(
+                f"{where} closed the connection: it stops, has too many clients, or you are"
+                " not allowed"
+            )
         return error
 
 

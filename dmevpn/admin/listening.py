@@ -14,10 +14,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
-from dmevpn.errors import StartError
+from dmevpn.admin import tls
+from dmevpn.errors import DmevpnError, StartError
 from dmevpn.log import Logger
 
-__all__ = ["listen", "loopback", "stop_listening", "unix_path"]
+__all__ = ["listen", "loopback", "stop_listening", "unix_path", "words_of"]
 
 log = Logger()
 
@@ -37,8 +38,9 @@ _EXAMPLES = {
 _LOOPBACK = {"tcp": "127.0.0.1", "tcp6": r"\:\:1", "ssl": "127.0.0.1"}
 
 
-def _words(description: str) -> list[str]:
-    """Arguments stand between colons, and a backslash takes the meaning from what follows it."""
+def words_of(description: str) -> list[str]:
+    """An endpoint description taken apart: arguments stand between colons, and a backslash takes
+    the meaning from what follows it."""
     words = [""]
     characters = iter(description)
     for character in characters:
@@ -51,7 +53,7 @@ def _words(description: str) -> list[str]:
 
 def loopback(description: str) -> str:
     """An endpoint description that says nothing of an interface, with the loopback interface."""
-    kind, *rest = _words(description)
+    kind, *rest = words_of(description)
     if kind not in _LOOPBACK or any(word.startswith("interface=") for word in rest):
         return description
     return f"{description}:interface={_LOOPBACK[kind]}"
@@ -59,7 +61,7 @@ def loopback(description: str) -> str:
 
 def unix_path(description: str) -> str | None:
     """The path of a ``unix:`` endpoint description; None for other endpoints."""
-    words = _words(description)
+    words = words_of(description)
     if words[0] != "unix":
         return None
     for word in words[1:]:
@@ -83,11 +85,11 @@ def listen(
     :raises StartError: naming the endpoint, what is wrong, and the cure.
     """
     try:
-        endpoint = serverFromString(reactor, description)  # type: ignore[no-untyped-call]
+        endpoint = _endpoint(reactor, description)
         path = unix_path(description)
         if path == "":
             raise ValueError("no path")
-    except (ValueError, TypeError, LookupError, AttributeError, OSError) as error:
+    except (DmevpnError, ValueError, TypeError, LookupError, AttributeError, OSError) as error:
         raise StartError(
             f"{keyword} {description}: no endpoint ({error});"
             f" write for example {_EXAMPLES[keyword]}"
@@ -109,6 +111,13 @@ def listen(
             with contextlib.suppress(OSError):
                 os.rmdir(os.path.dirname(path))
         raise
+
+
+def _endpoint(reactor: Any, description: str) -> Any:
+    words = words_of(description)
+    if words[0] == "tls":
+        return tls.server_endpoint(reactor, tls.read(words, server=True))
+    return serverFromString(reactor, description)  # type: ignore[no-untyped-call]
 
 
 def _listening(

@@ -10,22 +10,24 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IHandshakeListener, IListeningPort
 from twisted.internet.protocol import connectionDone
 from twisted.logger import LogLevelFilterPredicate
 from twisted.spread import pb
 from zope.interface import implementer
 
+from dmevpn.admin.access import Access, Grant, Level, is_tls
 from dmevpn.admin.broker import CarefulBroker
 from dmevpn.admin.command import Context, Match, Row
 from dmevpn.admin.commands import COMMANDS, find_command, selects
 from dmevpn.admin.listening import listen, stop_listening
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
-from dmevpn.admin.parameters import UsageError
+from dmevpn.admin.parameters import FILE, UsageError
 from dmevpn.errors import CommandError, DmevpnError
 from dmevpn.interfaces import IController
 from dmevpn.log import Logger
@@ -42,6 +44,8 @@ MAX_LISTINGS = 8
 WATCH_QUEUE = 10_000
 #: Seconds that a connection being closed has to take what was written to it.
 CLOSE_TIMEOUT = 1.0
+#: Seconds that a client has to show who it is, for those that never do take the place of others.
+HANDSHAKE_TIMEOUT = 5.0
 
 
 class CommandRefused(pb.Error):
@@ -183,6 +187,7 @@ class AdminRoot(Remote):
 
     async def remote_commands(self) -> list[dict[str, Any]]:
         """The command table: name, summary, parameters and columns of each command."""
+        self._broker.require(Level.READ)
         return [
             {
                 "name": command.name,
@@ -204,7 +209,10 @@ class AdminRoot(Remote):
             Listing of the rest, or None; ``refused``, why the command did not do what was asked
             although it has rows to show, or "".
         """
+        self._broker.require(Level.READ)
         command, match = self._check(name, arguments)
+        if command.changes or FILE in command.parameters:
+            self._broker.require(Level.FULL)
         if command.changes:
             self.log.info("admin: {command} {arguments}", command=name, arguments=arguments or {})
         if len(self._listings) >= MAX_LISTINGS:
@@ -234,6 +242,7 @@ class AdminRoot(Remote):
         :param arguments: filters, as of the command.
         :param name: ``cache watch``, or ``events``: what the journal has, and what comes.
         """
+        self._broker.require(Level.READ)
         command, match = self._check(name, arguments)
         if command.follow is None:
             raise UsageError(f"`{name}` cannot be followed")
@@ -258,17 +267,51 @@ class AdminRoot(Remote):
         return command, command.check({} if arguments is None else arguments)
 
 
+@implementer(IHandshakeListener)
 class AdminBroker(CarefulBroker):
-    """A connection that is known to the service and can be closed for good."""
+    """A connection that is known to the service and can be closed for good.
+
+    :ivar level: what its client may do.
+    """
 
     factory: AdminFactory  # type: ignore[assignment]
     root: AdminRoot
+    level = Level.NONE
     _abort: Any = None
+    _handshake: Any = None
 
     def connectionMade(self) -> None:
         """Count the client."""
         self.factory.brokers.add(self)
         super().connectionMade()  # type: ignore[no-untyped-call]
+        if is_tls(self.transport):
+            self._handshake = self.factory.service.reactor.callLater(
+                HANDSHAKE_TIMEOUT, self.transport.abortConnection
+            )
+        else:
+            self._identify()
+
+    def handshakeCompleted(self) -> None:
+        """The client has shown a certificate that one of our authorities has signed."""
+        self._handshake.cancel()
+        self._handshake = None
+        self._identify()
+
+    def _identify(self) -> None:
+        """Learn what the client may do; if that is nothing, it goes at once."""
+        self.level = self.factory.service.access.of_transport(self.transport)
+        if self.level is Level.NONE:
+            self.factory.service.clients_refused.inc()
+            self.log.warn("admin client refused: it is not named by admin-allow")
+            self.transport.abortConnection()
+
+    def require(self, level: Level) -> None:
+        """Refuse what the client may not do.
+
+        :raises CommandError: if so.
+        """
+        if self.level < level:
+            raise CommandError("not allowed: you may look, not change (admin-allow)")
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """End what the client had under way."""
@@ -276,6 +319,8 @@ class AdminBroker(CarefulBroker):
         if self._abort is not None:
             self._abort.cancel()
             self._abort = None
+        if self._handshake is not None and self._handshake.active():
+            self._handshake.cancel()
         if self.root.watch is not None:
             self.root.watch.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
@@ -345,6 +390,7 @@ class AdminService(Service):
         ``unix:/run/dmevpn/hub.sock:mode=600:lockfile=1``.
     :param metrics: where refused clients are counted.
     :param log_levels: the filter of the daemon's log, for ``log level``; None: it has none.
+    :param access: who may do what.
     """
 
     def __init__(
@@ -355,10 +401,13 @@ class AdminService(Service):
         *,
         metrics: Metrics | None = None,
         log_levels: LogLevelFilterPredicate | None = None,
+        access: Iterable[Grant] = (),
     ) -> None:
         metrics = Metrics() if metrics is None else metrics
         self.reactor = reactor
         self.description = description
+        self._grants = tuple(access)
+        self.access = Access()
         self.context = Context(controller, log_levels)
         self.clients_refused = metrics.counter("admin_clients_refused")
         self.watchers_dropped = metrics.counter("admin_watchers_dropped")
@@ -371,13 +420,16 @@ class AdminService(Service):
         :raises StartError: naming the endpoint, what is wrong, and the cure.
         """
         super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._listen()
+
+    def _listen(self) -> None:
         if self._port is None:
+            self.access = Access(self._grants)
             self._port = listen(self.reactor, self.description, self._factory)
 
     def startService(self) -> None:
         """Listen, unless privilegedStartService has done it; raises the same."""
-        if self._port is None:
-            self._port = listen(self.reactor, self.description, self._factory)
+        self._listen()
         super().startService()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Any:

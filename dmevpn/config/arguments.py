@@ -36,6 +36,7 @@ __all__ = [
     "nbma_network",
     "network",
     "number",
+    "one_of",
     "oui",
     "prefix",
     "secret",
@@ -115,6 +116,17 @@ def yes_or_no(word: str) -> bool:
     if word not in ("yes", "no"):
         raise ValueError("yes or no is expected")
     return word == "yes"
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A converter for one of some words."""
+
+    def convert(word: str) -> str:
+        if word not in words:
+            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]} is expected")
+        return word
+
+    return convert
 
 
 def log_format(word: str) -> str:

@@ -107,6 +107,7 @@ def diff(old: Plan, new: Plan) -> Changes:
     touched = {after.interface for _, after in speakers.restarted}
     postponed = {
         "admin": old.admin != new.admin,
+        "admin-allow": old.admin_allow != new.admin_allow,
         "metrics": old.metrics != new.metrics,
         "opennhrp-script": old.opennhrp_script != new.opennhrp_script,
         "opennhrp-socket": old.opennhrp_socket != new.opennhrp_socket,

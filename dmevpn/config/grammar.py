@@ -163,10 +163,34 @@ _ROWS = (
     ),
     Keyword(
         name="admin",
-        help="Where `dmevpnctl` finds the daemon: a Twisted server endpoint. Default:"
+        help="Where `dmevpnctl` finds the daemon: a Twisted server endpoint, or"
+        " `tls:PORT:interface=ADDR:key=FILE:certificate=FILE:ca=FILE`. Default:"
         " `unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1`, NAME being that of the file.",
         contexts=_TOP,
         arguments=(_ENDPOINT,),
+        repeatable=True,
+        reload=Reload.DAEMON,
+    ),
+    Keyword(
+        name="admin-allow",
+        help="What operators may do: `full` is everything, `read-only` is to look. On UNIX sockets"
+        " a user or a group of the machine; root and the daemon's own user may do everything."
+        " Without such a line the mode of the socket decides. Over TLS the DNS name or address in"
+        " a certificate. See [security.md](security.md).",
+        contexts=_TOP,
+        arguments=(
+            Argument(
+                name="full|read-only",
+                convert=a.one_of("full", "read-only"),
+                example="read-only",
+            ),
+            Argument(
+                name="user|group|certificate",
+                convert=a.one_of("user", "group", "certificate"),
+                example="group",
+            ),
+            Argument(name="NAME", convert=a.text, example="adm", free=True),
+        ),
         repeatable=True,
         reload=Reload.DAEMON,
     ),

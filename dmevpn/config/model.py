@@ -314,6 +314,9 @@ class Plan:
     layer3: tuple[Layer3Plan, ...] = ()
     admin: tuple[str, ...] = ()
     """Twisted server endpoint descriptions."""
+    admin_allow: tuple[tuple[str, str, str], ...] = ()
+    """What operators may do (``full``, ``read-only``), what they are (``user``, ``group``,
+    ``certificate``) and their name."""
     metrics: str | None = None
     """The same, where metrics are served; None: nowhere."""
     opennhrp_script: str | None = None

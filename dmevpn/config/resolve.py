@@ -159,6 +159,9 @@ class _Resolver:
             hubs=tuple(hubs),
             layer3=tuple(layer3),
             admin=tuple(str(s.arguments[0]) for s in every(top, "admin")) or (endpoint,),
+            admin_allow=tuple(
+                cast("tuple[str, str, str]", s.arguments) for s in every(top, "admin-allow")
+            ),
             metrics=value(top, "metrics", cast("str | None", None)),
             opennhrp_script=value(top, "opennhrp-script", cast("str | None", None)),
             opennhrp_socket=value(top, "opennhrp-socket", cast("str | None", None)),
@@ -166,10 +169,19 @@ class _Resolver:
             state_dir=value(top, "state-dir", f"/var/lib/dmevpn/{name}"),
             log_format=value(top, "log-format", "text"),
         )
+        self._check_admin(top)
         self.found.errors += find_conflicts(self._config, plan)
         if not self.found.errors:
             self._check_idle(plan, controls)
         return plan
+
+    def _check_admin(self, top: Iterable[Statement]) -> None:
+        """Note an endpoint for certificates when no certificate is named."""
+        named = any(s.arguments[1] == "certificate" for s in every(top, "admin-allow"))
+        for statement in every(top, "admin"):
+            if str(statement.arguments[0]).startswith("tls:") and not named:
+                message = "nobody could use it: write `admin-allow full certificate NAME`, too"
+                self.found.error(statement, "admin", message)
 
     # --- what does nothing ---
 

@@ -152,6 +152,7 @@ interface hub1 controller n1 vpn-id 1 l2learnonly provision vxlan-port 5000
 #: For each keyword, what is written instead of what.
 EDITS = {
     "admin": ("tcp:1", "tcp:2"),
+    "admin-allow": ("admin tcp:1", "admin-allow full user root admin tcp:1"),
     "metrics": ("tcp:3", "tcp:4"),
     "opennhrp-script": ("opennhrp-script /b", "opennhrp-script /d"),
     "opennhrp-socket": ("opennhrp-socket /c", "opennhrp-socket /d"),
