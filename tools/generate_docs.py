@@ -8,6 +8,8 @@ written, and the exit status is 1 if a file is not up to date.
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,9 +85,28 @@ def metric_table() -> str:
     return table(["metric", "meaning"], [[f"`{name}`", text] for name, text in METRICS.items()])
 
 
+def module_list() -> str:
+    """Every module of the program by its package, with the first line of its docstring."""
+    packages: dict[str, list[list[str]]] = {}
+    program = ROOT / "dmevpn"
+    for path in sorted(program.rglob("*.py")):
+        if path.name == "__init__.py":
+            continue
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        line = text.partition("\n")[0].replace("``", "`")
+        line = re.sub(r":class:`~[\w.]*?(\w+)`", r"`\1`", line.partition(" Layer: ")[0])
+        package = path.parent.relative_to(ROOT).as_posix()
+        packages.setdefault(package, []).append([f"`{path.stem}`", line])
+    return "\n\n".join(
+        f"### `{package}`\n\n{table(['module', 'what it is about'], rows)}"
+        for package, rows in sorted(packages.items())
+    )
+
+
 #: File and name of each generated part, and who writes it.
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/configuration.md": {"keywords": keyword_tables, "idle": idle_table},
+    "docs/architecture.md": {"modules": module_list},
     "docs/metrics.md": {"metrics": metric_table},
     "docs/man/dmevpn.8": {"options": manual.daemon_options},
     "docs/man/dmevpn.conf.5": {
