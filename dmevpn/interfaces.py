@@ -729,11 +729,12 @@ class IPeerTable(Interface):
     def entries() -> Iterator[PeerEntry]:
         """All there are; may be read over many reactor turns, and left unfinished."""
 
-    def flush(match: Callable[[PeerEntry], bool]) -> int:
-        """Forget what is not configured; how many."""
+    def flush(match: Callable[[PeerEntry], bool]) -> Iterator[bool]:
+        """Forget what is not configured, entry by entry as the iterator is read; whether each was
+        forgotten."""
 
-    def purge(match: Callable[[PeerEntry], bool], reason: str) -> int:
-        """The same, and begin anew with what is configured; how many.
+    def purge(match: Callable[[PeerEntry], bool], reason: str) -> Iterator[bool]:
+        """The same, and begin anew with what is configured.
 
         :param reason: what the operator's script is told.
         """

@@ -27,7 +27,10 @@ class _Failure(Exception):
 
 
 def answer(table: IPeerTable, line: str) -> Iterator[str]:
-    """Carry out a command, and say how it went, piece by piece."""
+    """Carry out a command, and say how it went, piece by piece.
+
+    Each piece takes little time; many may be empty.
+    """
     lower = line.lower()
     for name, carry_out in COMMANDS.items():
         if lower.startswith(name):
@@ -46,20 +49,19 @@ def _show(table: IPeerTable, words: list[str]) -> Iterator[str]:
     wanted = _selector(table, words)
     yield f"{_OK}\n"
     for entry in table.entries():
-        if wanted(entry):
-            yield _peer(entry)
+        yield _peer(entry) if wanted(entry) else ""
 
 
 def _flush(table: IPeerTable, words: list[str]) -> Iterator[str]:
-    yield _affected(table.flush(_selector(table, words)))
+    return _counted(table.flush(_selector(table, words)))
 
 
 def _purge(table: IPeerTable, words: list[str]) -> Iterator[str]:
-    yield _affected(table.purge(_selector(table, words), "user-request"))
+    return _counted(table.purge(_selector(table, words), "user-request"))
 
 
 def _lower_down(table: IPeerTable, words: list[str]) -> Iterator[str]:
-    yield _affected(table.purge(_selector(table, words), "lower-down"))
+    return _counted(table.purge(_selector(table, words), "lower-down"))
 
 
 def _interface_show(table: IPeerTable, words: list[str]) -> Iterator[str]:
@@ -171,6 +173,15 @@ def _covers(address: bytes, bits: int, entry: PeerEntry) -> bool:
 
 
 # --- entries ------------------------------------------------------------------------------------
+
+
+def _counted(steps: Iterator[bool]) -> Iterator[str]:
+    """Take steps, and say how many were of consequence."""
+    count = 0
+    for affected in steps:
+        count += affected
+        yield ""
+    yield _affected(count)
 
 
 def _affected(count: int) -> str:

@@ -48,6 +48,7 @@ class _Client(Protocol):
         self._command = b""
         self._pieces: Iterator[str] | None = None
         self._limit: Any = None
+        self._turn: Any = None
 
     def connectionMade(self) -> None:
         """Wait for the command, but not for long."""
@@ -78,23 +79,27 @@ class _Client(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         """Over, one way or the other."""
-        if self._limit.active():
-            self._limit.cancel()
+        for call in (self._limit, self._turn):
+            if call is not None and call.active():
+                call.cancel()
         self.factory.client_lost(self)
 
     def resumeProducing(self) -> None:
         """Write the next pieces."""
         assert self._pieces is not None
         try:
-            text = "".join(islice(self._pieces, _BATCH))
+            pieces = list(islice(self._pieces, _BATCH))
         except Exception:
             self.log.failure("a command could not be carried out")
-            text = ""
-        if text:
-            self.transport.write(text.encode())
-        else:
+            pieces = []
+        if not pieces:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
+        elif text := "".join(pieces):
+            self.transport.write(text.encode())
+        else:
+            # Nothing to write, so nobody would ask for more.
+            self._turn = self.factory.reactor.callLater(0, self.resumeProducing)
 
     def stopProducing(self) -> None:
         """The reader is gone."""

@@ -157,30 +157,28 @@ class PeerTable:
 
     # --- what can be done -----------------------------------------------------------------------
 
-    def flush(self, match: _Match) -> int:
+    def flush(self, match: _Match) -> Iterator[bool]:
         """What is still needed is asked for, or registers, again."""
         return self._remove(match, "user-request")
 
-    def purge(self, match: _Match, reason: str) -> int:
+    def purge(self, match: _Match, reason: str) -> Iterator[bool]:
         """Configured peers go down, come up after a while, and we register anew."""
-        purged = self._remove(match, reason)
+        yield from self._remove(match, reason)
         for role, station in self._stations():
             meant = [server for entry, server in self._configured(role, station) if match(entry)]
             servers = {server for server in meant if server is not None}
             if servers:
                 station.restart(servers.__contains__, reason)
-            purged += len(meant)
-        return purged
+            yield from (True for _ in meant)
 
-    def _remove(self, match: _Match, reason: str) -> int:
-        removed = 0
+    def _remove(self, match: _Match, reason: str) -> Iterator[bool]:
         for _, station in self._stations():
-            for entry, bindings in list(self._cached(station)):
-                if entry.kind not in _PERMANENT and match(entry):
-                    removed += 1
+            for entry, bindings in self._cached(station):
+                meant = entry.kind not in _PERMANENT and match(entry)
+                if meant:
                     for binding in bindings:
                         station.cache.drop(binding, reason)
-        return removed
+                yield meant
 
     def forget_redirects(self, protocol: bytes, bits: int) -> int:
         """At all of our addresses."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock, LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
@@ -48,11 +48,12 @@ class FakeTable:
     def interfaces(self) -> Iterator[InterfaceEntry]:
         return iter(())
 
-    def flush(self, match: Callable[[PeerEntry], bool]) -> int:
-        return self.count
+    def flush(self, match: Callable[[PeerEntry], bool]) -> Iterator[bool]:
+        for entry in self.entries():
+            yield match(entry)
 
-    def purge(self, match: Callable[[PeerEntry], bool], reason: str) -> int:
-        return self.count
+    def purge(self, match: Callable[[PeerEntry], bool], reason: str) -> Iterator[bool]:
+        return self.flush(match)
 
     def forget_redirects(self, protocol: bytes, bits: int) -> int:
         return 0
@@ -86,6 +87,7 @@ class Served:
 
     def ask(self, octets: bytes) -> Any:
         """What the daemon answers, until it ends the connection; a Deferred."""
+        turns = LoopingCall(self.time.advance, 0)
 
         def talk() -> bytes:
             with self.connect() as client:
@@ -93,7 +95,13 @@ class Served:
                 client.shutdown(socket.SHUT_WR)
                 return everything(client)
 
-        return deferToThread(talk)
+        turns.start(0.002)
+
+        def stop(result: Any) -> Any:
+            turns.stop()
+            return result
+
+        return deferToThread(talk).addBoth(stop)
 
     def run(self, *arguments: str) -> Any:
         """Run ``opennhrpctl``; a Deferred of the completed process."""
@@ -209,6 +217,33 @@ async def test_a_long_answer(served: Served) -> None:
         await until(lambda: served.table.made)
     await until(lambda: served.time.getDelayedCalls() == [])
     assert served.table.made < LARGE
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"),
+    [
+        (b"show protocol 10.0.0.5\n", ENTRY.replace(b"10.0.0.0", b"10.0.0.5")),
+        (b"flush protocol 10.0.0.0/24\n", b"Entries-Affected: 256\n"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_long_search(served: Served, command: bytes, reply: bytes) -> None:
+    """Between a few entries, the reactor has its turn, though there is nothing to write."""
+    served.table.count = LARGE
+    with served.connect() as client:
+        client.sendall(command)
+        await until(lambda: len(served.time.getDelayedCalls()) > 1)
+        assert served.table.made < 1000
+        while served.table.made < LARGE:
+            served.time.advance(0)
+        await until(lambda: not serving(served))
+        assert (await deferToThread(everything, client)).endswith(reply)
+
+
+def serving(served: Served) -> bool:
+    """Whether an answer is still being made; lets it go on."""
+    served.time.advance(0)
+    return bool(served.time.getDelayedCalls())
 
 
 @pytest_twisted.ensureDeferred
