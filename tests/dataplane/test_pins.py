@@ -52,6 +52,42 @@ def test_path(pins: PinDirectory) -> None:
     assert pins.names() == []
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: os.chown(path, 65534, -1),
+        lambda path: os.chmod(path, 0o777),
+        lambda path: os.chmod(path, 0o775),
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_directory_of_somebody_else(pins: PinDirectory, spoil, depth: int) -> None:
+    """Who made it first, where everybody may, does not get to exchange our pins."""
+    pins.open()
+    pins.close()
+    path = "/".join(pins.path.split("/")[: len(ROOT.split("/")) + depth])
+    spoil(path)
+    try:
+        with pytest.raises(StartError, match="may exchange what is pinned there"):
+            pins.open()
+    finally:
+        os.chown(path, 0, -1)
+        os.chmod(path, 0o700)
+    pins.open()
+
+
+def test_a_place_for_everybody(pins: PinDirectory) -> None:
+    """A bpffs may be one, but not the directory of our own pins."""
+    pins.open()
+    pins.close()
+    os.chmod(ROOT, 0o1777)
+    pins.open()
+    pins.close()
+    os.chmod(pins.path, 0o1777)
+    with pytest.raises(StartError, match="may exchange what is pinned there"):
+        pins.open()
+
+
 def test_lock(pins: PinDirectory) -> None:
     """A second daemon is kept out until the first is gone, however it went."""
     pins.open()

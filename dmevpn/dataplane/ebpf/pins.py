@@ -12,6 +12,7 @@ import ctypes
 import fcntl
 import os
 import socket
+import stat
 
 from dmevpn.dataplane.ebpf.layout import LAYOUT
 from dmevpn.errors import StartError
@@ -61,6 +62,12 @@ class PinDirectory:
             raise StartError(
                 f"{self.path}: {error.strerror}: the daemon's user must own {self._root}"
             ) from None
+        for path in (self._root, os.path.dirname(self.path), self.path):
+            try:
+                _check_owner(path, others_too=path != self.path)
+            except BaseException:
+                self.close()
+                raise
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -131,6 +138,25 @@ class PinDirectory:
             except OSError:
                 break  # another device's pins are in it
         self.close()
+
+
+def _check_owner(path: str, *, others_too: bool) -> None:
+    """Refuse a directory in which others could exchange our pins, or have done so.
+
+    Where everybody may write to the bpffs (mode 1777), somebody may have made it before us.
+
+    :param others_too: whether others may have directories of their own beside ours, if the sticky
+        bit keeps them from exchanging those.
+    :raises StartError: with the cure.
+    """
+    found = os.lstat(path)
+    mine = stat.S_ISDIR(found.st_mode) and found.st_uid in (0, os.geteuid())
+    shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if not mine or (shared and not (others_too and found.st_mode & stat.S_ISVTX)):
+        raise StartError(
+            f"{path}: user {found.st_uid} may exchange what is pinned there (mode"
+            f" {stat.S_IMODE(found.st_mode):04o}): remove it, and see who made it"
+        )
 
 
 def _namespace_cookie() -> int:
