@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from dmevpn.addresses import VPNID, VTEP, Path
 
 __all__ = [
+    "CHECKS",
     "FDBEntry",
+    "Finding",
     "GREDevice",
     "HubListener",
     "IAuthenticator",
@@ -42,6 +44,7 @@ __all__ = [
     "LearnedMAC",
     "MemberCounters",
     "PeerEntry",
+    "Placement",
     "PlaneCounters",
     "Registration",
     "SpokeListener",
@@ -274,6 +277,47 @@ class FDBEntry(NamedTuple):
     """Seconds since a frame was last sent by it; None if unknown."""
 
 
+#: What may be found wrong.
+CHECKS = (
+    "device",
+    "mtu",
+    "port",
+    "kernel",
+    "hub",
+    "secret",
+    "vni",
+    "allowed",
+    "entries",
+    "mac",
+    "clock",
+    "room",
+)
+
+
+class Finding(NamedTuple):
+    """Something that is wrong, or soon will be."""
+
+    check: str
+    """One of :data:`CHECKS`."""
+    subject: str
+    """The interface, address or VPN that it is about."""
+    problem: str
+    cure: str
+
+
+class Placement(NamedTuple):
+    """What one of the kernel's tables says of a MAC."""
+
+    table: str
+    """``bridge``, ``hub plane``, ``shortcut plane``, or ``device`` where there is one for both."""
+    interface: str
+    """The bridge's port that the MAC is behind, or the vxlan device that has the entry."""
+    vtep: VTEP | None
+    """Where the device sends frames for it; None in a bridge, and for a hold that drops them."""
+    origin: str
+    """``ours``, ``by hand`` or ``learned``."""
+
+
 class PlaneCounters(NamedTuple):
     """Frames that one vxlan device of a spoke has carried since it was made."""
 
@@ -327,6 +371,15 @@ class ISpokeDataplane(Interface):
 
         Planes whose device is missing are left out.
         """
+
+    def placements(mac: bytes) -> list[Placement]:
+        """What the kernel's tables say of a MAC now, the bridge's first."""
+
+    def local_macs() -> list[bytes]:
+        """A few MACs that the bridge has learned at ports of this site; empty without a bridge."""
+
+    def examine() -> Any:
+        """Deferred of the Findings about devices and tables, read now."""
 
     def stop() -> Any:
         """Withdraw every entry of ours, remove every device of ours; returns a Deferred."""
@@ -459,6 +512,9 @@ class IHubDataplane(Interface):
 
     def member_counters(vpn: int, vtep: VTEP) -> MemberCounters | None:
         """Counters of one member; None if it is none."""
+
+    def examine() -> list[Finding]:
+        """What is wrong with the device and the switch on it, read now."""
 
     def stop() -> Any:
         """Detach and unpin the switch, remove the device if it is ours; returns a Deferred."""
@@ -621,6 +677,15 @@ class IController(Interface):
 
     def metrics() -> Iterator[dict[str, Any]]:
         """Rows of ``metrics show``: ``name``, ``labels`` (dict), ``kind``, ``value``."""
+
+    def explain(match: dict[str, Any]) -> Any:
+        """Deferred of the rows of ``explain`` for ``mac``, in ``vpn`` or all that are here.
+
+        :raises CommandError: if no VPN of that index is here.
+        """
+
+    def doctor() -> Any:
+        """Deferred of the rows of ``doctor``."""
 
     def events(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``events``, in order of time."""

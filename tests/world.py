@@ -98,6 +98,8 @@ class Site:
     hub: bytes
     """Address of the hub that it registers with."""
     stations: set[bytes] = field(default_factory=set)
+    mtu: int = 1450
+    """Of its vxlan devices."""
     received: list[bytes] = field(default_factory=list)
     """Frames that reached the stations of the site."""
 
@@ -140,6 +142,8 @@ class World:
         """Control devices, by the address of their machine; the others have raw sockets."""
         self.wall = 1_700_000_000.0
         """What wall clocks say at the beginning of the world; change it to set them."""
+        self.blocked: set[bytes] = set()
+        """Machines whose VXLAN frames reach no hub."""
         self.names: dict[str, Callable[[], Deferred[Any]]] = {}
 
     # --- making it ------------------------------------------------------------------------
@@ -207,7 +211,11 @@ class World:
         def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> MemorySpokeDataplane:
             vtep = VTEP(machine.address, spoke.vni)
             dataplane = MemorySpokeDataplane(
-                machine.clock, machine.metrics, self.sites[vtep].kernel, local_vtep=vtep
+                machine.clock,
+                machine.metrics,
+                self.sites[vtep].kernel,
+                local_vtep=vtep,
+                mtu=self.sites[vtep].mtu,
             )
             machine.dataplanes.append(dataplane)
             return dataplane
@@ -312,7 +320,7 @@ class World:
         target = site.kernel.send(destination)
         if isinstance(target, VTEP):
             self._arrive(target, frame)
-        elif target in self.switches:
+        elif target in self.switches and site.machine.address not in self.blocked:
             self.switches[target].receive(site.vtep, frame)
 
     def exchange(self, one: Site, a: bytes, other: Site, b: bytes) -> None:

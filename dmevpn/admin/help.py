@@ -40,6 +40,8 @@ _EXAMPLES = {
         "events event refused",
         "events --follow --json",
     ),
+    "explain": ("explain 52:54:00:12:34:56", "explain 52:54:00:12:34:56 vpn 1"),
+    "doctor": ("doctor", "--json doctor"),
 }
 
 _OPTIONS = """\

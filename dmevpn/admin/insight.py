@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from dmevpn.admin.command import Answer, Column, Command, Context, Match
 from dmevpn.admin.parameters import EVENT, INTERFACE, MAC, NBMA, PROTOCOL, VPN
+from dmevpn.interfaces import CHECKS
 from dmevpn.journal import EVENTS
 
 __all__ = ["INSIGHT"]
@@ -39,7 +40,39 @@ def _event_text(cells: Mapping[str, str]) -> str:
     return " ".join([cells["time"], cells["event"].ljust(_EVENT), *words])
 
 
+# --- explain ------------------------------------------------------------------------------
+
+
+async def _explain(context: Context, match: Match) -> Answer:
+    return Answer(await context.controller.explain(match))
+
+
+def _explain_text(cells: Mapping[str, str]) -> str:
+    about = f"vpn {cells['vpn']}" if cells["about"] == "verdict" else f"  {cells['about']}"
+    since = "" if cells["since"] == "-" else f", since {cells['since']}"
+    by = "" if cells["by"] == "-" or cells["by"] in cells["text"] else f", says {cells['by']}"
+    if cells["about"] == "event":
+        since = f", {cells['since']} ago"
+    return f"{about:<17}{cells['text']}{since}{by}"
+
+
+# --- doctor -------------------------------------------------------------------------------
+
+
+async def _doctor(context: Context, match: Match) -> Answer:
+    rows = await context.controller.doctor()
+    number = len(rows)
+    return Answer(rows, f"{number} finding{'s' * (number > 1)}" if rows else "")
+
+
+def _doctor_text(cells: Mapping[str, str]) -> str:
+    found = f"{cells['check']:<8} {cells['subject']}: {cells['finding']}"
+    return f"{found}\n    cure: {cells['cure']}"
+
+
 # --- the table ----------------------------------------------------------------------------
+
+_EXPLAINED = MAC._replace(meaning="the MAC address")
 
 INSIGHT = (
     Command(
@@ -61,5 +94,41 @@ INSIGHT = (
         nothing="no events",
         text=_event_text,
         follow=lambda context, listener: context.controller.follow(listener),
+    ),
+    Command(
+        "explain",
+        "Tell where frames for a MAC go from here, why, since when, and who said so",
+        (_EXPLAINED, VPN._replace(meaning="in this VPN only")),
+        (
+            Column("vpn", "index of the VPN", "number"),
+            Column(
+                "about",
+                "verdict, a table, cache, hub (its view), registration, answers, event, problem",
+            ),
+            Column("text", "what is known, in words; of a problem also the cure"),
+            Column("nbma", "underlay address that it names", "address"),
+            Column("vni", "VXLAN network identifier at that address", "number"),
+            Column("interface", "device, or port of the bridge"),
+            Column("since", "seconds that it has been so; of an event: ago", "seconds"),
+            Column("by", "underlay address of who said so", "address"),
+        ),
+        _explain,
+        text=_explain_text,
+        bare=_EXPLAINED,
+        required=(_EXPLAINED,),
+    ),
+    Command(
+        "doctor",
+        "Check devices, MTU, ports, hubs, clock and tables, and name cures",
+        (),
+        (
+            Column("check", f"what was looked at: {' '.join(CHECKS)}"),
+            Column("subject", "interface, address or VPN that it is about"),
+            Column("finding", "what is wrong, in words"),
+            Column("cure", "what to do about it"),
+        ),
+        _doctor,
+        nothing="nothing found wrong",
+        text=_doctor_text,
     ),
 )

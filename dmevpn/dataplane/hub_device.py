@@ -23,6 +23,7 @@ from dmevpn.dataplane.netlink import (
     parse_attributes,
 )
 from dmevpn.errors import DataplaneError, StartError
+from dmevpn.interfaces import Finding
 
 __all__ = ["HANDLE", "PRIORITY", "Attachment", "find_device"]
 
@@ -142,6 +143,29 @@ class Attachment:
         self._requests.request(
             Message(_RTM_NEWTFILTER, NLM_F_CREATE, body), f"attaching {program.name}"
         )
+
+    def examine(self, ours: Collection[int]) -> list[Finding]:
+        """What is wrong with the device, and with the program on it.
+
+        :param ours: numbers of the programs that may be there.
+        """
+        name = self._interface
+        try:
+            link = LinkTable(self._requests).named(name)
+            present = self._present()
+        except DataplaneError as error:
+            return [Finding("kernel", name, str(error), "see the daemon's log")]
+        again = "restart the daemon, which makes it again if it says `provision`"
+        if link is None or link.ifindex != self._ifindex:
+            return [Finding("device", name, f"{name} is gone: somebody removed it", again)]
+        findings = []
+        if not link.up:
+            findings.append(Finding("device", name, f"{name} is down", f"ip link set {name} up"))
+        if present not in ours:
+            problem = f"the switch is not attached to {name}: nothing is forwarded"
+            cure = "restart the daemon; find who runs `tc qdisc` or `tc filter` there"
+            findings.append(Finding("kernel", name, problem, cure))
+        return findings
 
     def remove(self, ours: Collection[int]) -> None:
         """Take our program away; the qdisc too if it is ours and nobody else uses it.

@@ -27,6 +27,7 @@ from dmevpn.dataplane.hub_watch import HubDeviceWatch, ProvisionedDevice
 from dmevpn.dataplane.links import Link
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import (
+    Finding,
     HubListener,
     IHubDataplane,
     IHubListener,
@@ -269,6 +270,12 @@ class EBPFSwitch:
             zero, layout.KEEPSAKE.pack(next_member, self._attachment.made_clsact)
         )
         self.mtu = link.mtu
+
+    def examine(self) -> list[Finding]:
+        """Whether the device is there, up and external, and the program at its place."""
+        if not self._running:
+            return []
+        return self._attachment.examine({self._programs[_PROGRAM].id})
 
     def stop(self) -> Deferred[None]:
         """Detach and unpin; frames are no longer forwarded when it returns."""

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from dmevpn.addresses import VTEP, is_station_mac
 from dmevpn.errors import StartError
 from dmevpn.interfaces import (
+    Finding,
     HubListener,
     IHubDataplane,
     IHubListener,
@@ -327,6 +328,10 @@ class MemoryHubDataplane:
     def counters(self) -> dict[str, int]:
         """Frames dropped, by reason."""
         return dict(self._switch.counters)
+
+    def examine(self) -> list[Finding]:
+        """A switch in memory has no device that could be wrong."""
+        return []
 
     def member_counters(self, vpn: int, vtep: VTEP) -> MemberCounters | None:
         """Counters of one member; None if it is none."""

@@ -19,7 +19,14 @@ from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.dataplane.neighbours import ZERO_MAC
 from dmevpn.dataplane.spoke_table import MAX_HOLDS
 from dmevpn.errors import DataplaneError
-from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener, PlaneCounters
+from dmevpn.interfaces import (
+    FDBEntry,
+    Finding,
+    ISpokeDataplane,
+    ISpokeListener,
+    Placement,
+    PlaneCounters,
+)
 from dmevpn.metrics import Metrics
 
 __all__ = ["MemorySite", "MemorySpokeDataplane", "Row"]
@@ -232,6 +239,40 @@ class MemorySpokeDataplane:
             plane: PlaneCounters(0, 0, count, count * 60)
             for plane, count in self.site.carried.items()
         }
+
+    def placements(self, mac: bytes) -> list[Placement]:
+        """The bridge's word on a local station, and the table's on any."""
+        found = []
+        if mac in self.site.local:
+            found.append(Placement("bridge", "port1", None, "learned"))
+        row = self.site.rows.get(mac)
+        if row is not None:
+            origin = "ours" if row.ours else "by hand"
+            found.append(Placement("shortcut plane", self.interface, row.vtep, origin))
+        return found
+
+    def local_macs(self) -> list[bytes]:
+        """Some of the stations that have spoken here."""
+        return sorted(self.site.local)[:3]
+
+    def examine(self) -> Deferred[list[Finding]]:
+        """The devices, and what somebody else has put into the table, a turn later."""
+        found: Deferred[list[Finding]] = Deferred()
+        self._soon(lambda: found.callback(self._findings()))
+        return found
+
+    def _findings(self) -> list[Finding]:
+        findings = []
+        if not self.site.up:
+            cure = f"ip link set {self.interface} up"
+            findings.append(Finding("device", self.interface, f"{self.interface} is down", cure))
+        for mac, row in self.site.rows.items():
+            if not row.ours:
+                text = format_address(mac)
+                problem = f"an entry made by hand sends frames for {text} to {row.vtep}"
+                cure = f"bridge fdb del {text} dev {self.interface} self"
+                findings.append(Finding("entries", text, problem, cure))
+        return findings
 
     def send(self, mac: bytes) -> VTEP | bytes | None:
         """Where a frame of a local station goes; see :meth:`MemorySite.send`."""

@@ -54,6 +54,7 @@ NTF_EXT_LEARNED = 0x10
 
 NUD_REACHABLE = 0x02
 NUD_NOARP = 0x40
+NUD_PERMANENT = 0x80
 #: A static entry: valid for the vxlan device and for the bridge alike. vxlan refuses NOARP alone;
 #: PERMANENT would make a bridge entry an address of the bridge itself.
 STATIC = NUD_NOARP | NUD_REACHABLE
@@ -115,6 +116,11 @@ class Entry(NamedTuple):
     def ours(self) -> bool:
         """Whether it carries our mark."""
         return bool(self.flags & NTF_EXT_LEARNED)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it never ages: somebody has made it."""
+        return bool(self.state & (NUD_NOARP | NUD_PERMANENT))
 
     @property
     def static(self) -> bool:

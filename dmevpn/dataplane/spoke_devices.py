@@ -147,6 +147,31 @@ class SpokeDevices:
             self._provisioner.close()
             self._provisioner = None
 
+    def name_of(self, ifindex: int) -> str:
+        """The name of a device; its number if it has gone."""
+        link = self._links.numbered(ifindex)
+        return f"device {ifindex}" if link is None else link.name
+
+    def links(self) -> list[Link]:
+        """Those of our devices that are there: hub plane (or both), shortcut plane, bridge."""
+        plan = self._plan
+        names = [plan.interface]
+        if plan.bridge is not None:
+            names += [shortcut_plane(plan.interface), plan.bridge]
+        found = [self._links.named(name) for name in names]
+        return [link for link in found if link is not None]
+
+    def local_ports(self, bridge: int) -> list[Link]:
+        """The ports of a bridge that are not ours."""
+        return [port for port in self._links.ports(bridge) if port.name not in self.names]
+
+    def underlay(self) -> Underlay:
+        """The way to the hub as it is now.
+
+        :raises StartError: if there is none.
+        """
+        return find_underlay(self._links, self._plan.interface, self._hub, self.local or None)
+
     def traffic(self) -> dict[str, PlaneCounters]:
         """What each plane has carried."""
         name = self._plan.interface

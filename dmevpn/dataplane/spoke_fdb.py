@@ -28,11 +28,19 @@ from dmevpn.dataplane.neighbours import (
     parse_miss,
 )
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
+from dmevpn.dataplane.spoke_checks import examine, local_macs, placements
 from dmevpn.dataplane.spoke_devices import DeviceState, SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.spoke_table import EntryTable, Reading
 from dmevpn.errors import DataplaneError, StartError
-from dmevpn.interfaces import FDBEntry, ISpokeDataplane, ISpokeListener, PlaneCounters
+from dmevpn.interfaces import (
+    FDBEntry,
+    Finding,
+    ISpokeDataplane,
+    ISpokeListener,
+    Placement,
+    PlaneCounters,
+)
 from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.sockfilter import neighbour_messages
@@ -77,6 +85,8 @@ class _Run:
         self.attached = True
         """Whether the table's belief was read from them, so that it may be acted upon."""
         self.reading: Reading | None = None
+        self.latest: Reading | None = None
+        """The last one that was read to its end."""
         self.reading_is_stale = False
         """Whether it is about devices that are no longer ours."""
         self.read_again = False
@@ -315,6 +325,39 @@ class VXLANFDB:
             self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
             return {}
 
+    def placements(self, mac: bytes) -> list[Placement]:
+        """Ask the bridge and the devices about a MAC."""
+        run = self._running
+        try:
+            return placements(run.devices, run.table, mac)
+        except DataplaneError as error:
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            return []
+
+    def local_macs(self) -> list[bytes]:
+        """Empty while the tables are being read, too: one dump at a time."""
+        run = self._running
+        if run.reading is not None or not run.table.layout.bridge:
+            return []
+        try:
+            return local_macs(run.devices, run.dumps, run.table.layout.bridge)
+        except DataplaneError as error:
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            return []
+
+    def examine(self) -> Deferred[list[Finding]]:
+        """Look at the devices after a reading of the tables."""
+        return self.idle_times().addCallback(lambda _: self._findings())
+
+    def _findings(self) -> list[Finding]:
+        run = self._active
+        if run is None:
+            return []
+        try:
+            return examine(self._plan, run.devices, run.table, run.latest)
+        except DataplaneError as error:
+            return [Finding("kernel", self.interface, str(error), "see the daemon's log")]
+
     def _hold_count(self) -> float:
         return len(self._running.table.holds)
 
@@ -390,6 +433,7 @@ class VXLANFDB:
             return
         # The dump of a device that is gone is empty, and no error.
         run.attached = run.present
+        run.latest = run.reading
         repairs = run.table.apply(run.reading)
         if repairs:
             self.log.info(

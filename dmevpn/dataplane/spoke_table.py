@@ -39,6 +39,8 @@ __all__ = ["MAX_HOLDS", "EntryTable", "Reading"]
 #: oldest goes. It is above the number of questions that a VPN may have open, and the kernel
 #: finds an entry among so many as fast as among few.
 MAX_HOLDS = 4096
+#: Entries made by hand that a reading keeps: enough to tell an operator what he has done.
+MAX_FOREIGN = 20
 #: MACs written in one turn of the reactor, about 20 ms of work; the rest follows in the next.
 FLUSH_MACS = 500
 #: Seconds between the bridge's turn from a shortcut to the hub and the end of the shortcut's entry.
@@ -53,6 +55,7 @@ class Reading:
     :ivar own: holds and shortcuts with our mark, by MAC.
     :ivar bridged: the plane that the bridge has a MAC behind, by index.
     :ivar flood: destinations of the flood entry; True if it is for us to change them.
+    :ivar foreign: some of the entries for stations that were made by hand.
     :ivar defaults: destinations of an all-zeros entry on the device that should report misses.
     """
 
@@ -61,6 +64,7 @@ class Reading:
         self.bridged: dict[bytes, int] = {}
         self.flood: dict[bytes, bool] = {}
         self.defaults: list[bytes] = []
+        self.foreign: list[Entry] = []
         self._layout = layout
         self._datagrams = self._dump(requests)
 
@@ -87,6 +91,9 @@ class Reading:
             # The port's own address is a permanent entry; ours are static.
             if entry.static and entry.ifindex in layout.devices and layout.bridge:
                 self.bridged[entry.mac] = entry.ifindex
+        elif entry.lasting and not entry.ours and is_station_mac(entry.mac):
+            if len(self.foreign) < MAX_FOREIGN:
+                self.foreign.append(entry)
         elif entry.mac == layout.flood_mac and entry.ifindex == layout.flood_device:
             # All of a plane of ours is ours; on a device made by hand, what has our mark.
             self.flood[entry.nbma] = bool(layout.bridge) or entry.ours
@@ -208,6 +215,24 @@ class EntryTable:
         return self.layout.state(self.wanted[mac]) if mac in self.wanted else NOTHING
 
     # --- what is ---------------------------------------------------------------------------
+
+    def find(self, mac: bytes) -> tuple[Entry | None, list[Entry]]:
+        """What the kernel says of a MAC now: the bridge's entry, and those of our devices."""
+        bridged = self._bridge_entry(mac) if self.layout.bridge else None
+        found = []
+        for device in sorted({self.layout.flood_device, self.layout.device}):
+            data = self._requests.get(self_get(device, mac))
+            if data is not None:
+                found += [entry for entry in parse_entries(data) if entry.master is None][:1]
+        return bridged, found
+
+    def believed(self, mac: bytes) -> State:
+        """What we take to stand for a MAC, of ours."""
+        return self._believed.get(mac, NOTHING)
+
+    def is_hold(self, entry: Entry) -> bool:
+        """Whether an entry of ours is there only to silence misses."""
+        return self.layout.vtep(State(entry.nbma, entry.vni, 0)) is None
 
     def begin_reading(self, requests: NetlinkRequests) -> Reading:
         """Start to read; hand the reading to :meth:`apply` when it is through."""

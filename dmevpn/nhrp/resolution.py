@@ -8,8 +8,9 @@ docs/state-machines.md draws the states.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -35,20 +36,27 @@ from dmevpn.nhrp.extensions import (
     ResponderAddress,
     ReverseTransitRecord,
 )
+from dmevpn.nhrp.indication import describe
 from dmevpn.nhrp.nat import nat_address, outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
 from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.purge import check_extensions, names
 from dmevpn.nhrp.records import CIE, decode_vni, encode_vni
+from dmevpn.nhrp.registration import refusal
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
 
-__all__ = ["LIMIT", "ResolutionClient"]
+__all__ = ["LIMIT", "UNKNOWN", "ResolutionClient", "Said"]
 
 #: Addresses of one VPN that are being asked for at any time; beyond it frames just go by the hub.
 LIMIT: Final = 1000
 
 #: Seconds after each transmission: it is repeated after 1, 3 and 7 s and has failed after 15 s.
 _DELAYS: Final = (1.0, 2.0, 4.0, 8.0)
+
+#: The same for an operator, who waits.
+_ENQUIRY: Final = (1.0, 2.0)
+#: What a server says of an address that it does not know.
+UNKNOWN: Final = "does not know it"
 
 #: Seconds for which a refused address is not asked for again.
 _NEGATIVE: Final = 180
@@ -76,6 +84,17 @@ _SHORTEST_PREFIX: Final = {4: 8, 16: 16}
 #: What a request carries, in the default routing instance and in a VPN.
 _EXTENSIONS: Final = (ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord())
 _VPN_EXTENSIONS: Final = (*_EXTENSIONS, DeviceCapabilities(VPN_AWARE, 0))
+
+
+class Said(NamedTuple):
+    """What a server says about an address."""
+
+    server: bytes
+    """Its NBMA address; empty: nobody could be asked."""
+    vtep: VTEP | None
+    """Where it says that the address lives."""
+    reason: str = ""
+    """Why there is no VTEP, in words."""
 
 
 @dataclass(slots=True)
@@ -298,6 +317,39 @@ class ResolutionClient:
             request_id=request_id,
             cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu),),
             extensions=extensions,
+        )
+
+    def enquire(self, protocol: bytes, on_said: Callable[[Said], None]) -> None:
+        """Ask what the server says about an address, and leave everything here as it is.
+
+        :param on_said: called once, at once if nobody can be asked.
+        """
+        path = self._servers(protocol)
+        if path is None or self._outstanding.full:
+            on_said(Said(b"", None, "no hub can be asked"))
+            return
+        server = path.peer
+
+        def replied(packet: RequestOrReply, _: Path) -> None:
+            for cie in packet.cies:
+                if not cie.code and cie.nbma:
+                    with suppress(ValueError):
+                        on_said(Said(server, VTEP(cie.nbma, decode_vni(cie.subaddress, Form.RFC))))
+                        return
+            code = next((cie.code for cie in packet.cies if cie.code), CIECode.NO_BINDING)
+            unknown = code in (CIECode.NO_BINDING, CIECode.LEGACY_NO_BINDING)
+            on_said(Said(server, None, UNKNOWN if unknown else refusal(code)))
+
+        self._outstanding.send(
+            lambda request_id: self._make_request(protocol, request_id, path),
+            self._link,
+            path,
+            delays=_ENQUIRY,
+            on_reply=replied,
+            on_error=lambda code, _: on_said(
+                Said(server, None, UNKNOWN if code == ErrorCode.UNREACHABLE else describe(code))
+            ),
+            on_timeout=lambda: on_said(Said(server, None, "no answer")),
         )
 
     # --- answers ----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dmevpn.interfaces import FDBEntry, IController, LearnedMAC, PlaneCounters
 from dmevpn.journal import Event
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.registration import RegistrationClient
+from dmevpn.roles import doctor, explain
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole
 from dmevpn.roles.l3_station import Layer3Station
@@ -465,6 +466,14 @@ class Controller:
                     }
 
     # --- what happened ------------------------------------------------------------------
+
+    def explain(self, match: Match) -> Deferred[list[Row]]:
+        """Where frames for a MAC go, and why."""
+        return explain.explain(self._node, match["mac"], match.get("vpn"))
+
+    def doctor(self) -> Deferred[list[Row]]:
+        """What is wrong, and the cure."""
+        return doctor.examine(self._node).addCallback(lambda found: list(doctor.rows(found)))
 
     def events(self, match: Match) -> Iterator[Row]:
         """What the journal has."""

@@ -329,7 +329,7 @@ class SpokeRole:
     def devices_repaired(self, faults: str) -> None:
         """Somebody changed devices of ours; the driver has put them right."""
         self.log.info("vpn {vpn}: put right: {faults}", vpn=self.plan.vpn.index, faults=faults)
-        self._note("repaired", why=faults)
+        self._note("device-mended", why=faults)
 
     def _note(self, event: str, mac: bytes = b"", vtep: VTEP | None = None, why: str = "") -> None:
         nbma, vni = (vtep.nbma, vtep.vni) if vtep is not None else (b"", None)

@@ -100,6 +100,12 @@ class FakeController:
         self.asked.append(("reload", {}))
         return succeed(self.report)
 
+    def explain(self, match: Row) -> Any:
+        return succeed(self._rows("explain", match))
+
+    def doctor(self) -> Any:
+        return succeed(list(self._rows("doctor", {})))
+
     def events(self, match: Row) -> Iterator[Row]:
         return self._rows("events", match)
 

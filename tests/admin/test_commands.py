@@ -25,6 +25,8 @@ FIELDS = {
     "registration show": "vpn nhs state expires_in renew_in last_error",
     "fdb show": "vpn mac nbma vni state used_ago interface",
     "vpn show": "vpn roles members macs shortcuts pending",
+    "explain": "vpn about text nbma vni interface since by",
+    "doctor": "check subject finding cure",
     "events": "serial time event vpn protocol nbma vni interface detail",
 }
 
@@ -72,7 +74,7 @@ def test_words_are_understood(line: str, name: str, values: dict[str, Any]) -> N
         ("cach show", "did you mean 'cache show'?"),
         ("show cache", "did you mean 'cache show'?"),
         ("cache shwo", "did you mean 'show'?"),
-        ("explain 52:54:00:00:00:01", "unknown command"),
+        ("divine 52:54:00:00:00:01", "unknown command"),
         ("cache show vpn", "as in `cache show vpn 1`"),
         ("cache show vnp 1", "did you mean 'vpn'?"),
         ("cache show vpn 1 vpn 2", "`vpn` is given twice"),

@@ -293,6 +293,36 @@ async def test_following(served: Served) -> None:
         await watching
 
 
+@pytest_twisted.ensureDeferred
+async def test_doctor(served: Served) -> None:
+    """Nothing found is status 0; findings are told with their cures, and status 1."""
+    ran = await ctl(served, "doctor")
+    assert (ran.status, ran.out, ran.error) == (0, "nothing found wrong\n", "")
+    served.controller.tables["doctor"] = [
+        {"check": "hub", "subject": "192.0.2.1", "finding": "no answer", "cure": "start it"}
+    ]
+    ran = await ctl(served, "doctor")
+    assert (ran.status, ran.error) == (1, "dmevpnctl: 1 finding\n")
+    assert ran.out == "hub      192.0.2.1: no answer\n    cure: start it\n"
+
+
+@pytest_twisted.ensureDeferred
+async def test_explain(served: Served) -> None:
+    """The verdict stands first, and the rest is indented below it."""
+    told = {"vpn": 1, "nbma": "192.0.2.7", "vni": 101, "since": 75, "by": "192.0.2.1"}
+    served.controller.tables["explain"] = [
+        {"about": "verdict", "text": "frames go straight to 192.0.2.7", **told},
+        {"about": "event", "text": "moved", **told, "by": None},
+    ]
+    ran = await ctl(served, "explain", "52:54:00:00:00:01")
+    assert (ran.status, ran.error) == (0, "")
+    assert ran.out.splitlines() == [
+        "vpn 1            frames go straight to 192.0.2.7, since 1m 15s, says 192.0.2.1",
+        "  event          moved, 1m 15s ago",
+    ]
+    assert (await ctl(served, "explain")).status == 2
+
+
 def test_not_everything_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     """A table does not change by itself."""
     assert main(["cache", "show", "--follow"]) == 2

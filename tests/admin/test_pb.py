@@ -477,5 +477,5 @@ async def test_stop_disconnects_everyone(served: Served) -> None:
 @pytest_twisted.ensureDeferred
 async def test_usage_of_an_older_client(served: Served) -> None:
     """The daemon's own opinion of a command counts, if the client's table differs."""
-    with pytest.raises(UsageError, match="unknown command 'explain'"):
-        await ask(served, "explain", mac=MAC)
+    with pytest.raises(UsageError, match="unknown command 'divine'"):
+        await ask(served, "divine", mac=MAC)

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from dmevpn.addresses import VTEP
 from dmevpn.dataplane.spoke_table import MAX_HOLDS
 from dmevpn.errors import DataplaneError
-from dmevpn.interfaces import ISpokeDataplane, ISpokeListener
+from dmevpn.interfaces import Finding, ISpokeDataplane, ISpokeListener
 from dmevpn.metrics import Metrics
 
 __all__ = ["HomecomingContract", "Recorder", "SpokeDataplaneContract", "station"]
@@ -334,6 +334,27 @@ class SpokeDataplaneContract:
         self.settle()
         assert self.shown(mac) == static
         self.remove_entry(mac)
+        dataplane.stop()
+
+    def test_placements(self, metrics: Metrics) -> None:
+        """Operators see what the kernel says of a MAC, and who has made it so."""
+        dataplane, _ = self.run(metrics)
+        dataplane.install(station(1), self.near_family[0])
+        self.until("shortcut", lambda: self.shown(station(1)) == self.near_family[0])
+        self.operator_adds(station(2), self.near_family[1])
+        for mac, vtep, origin in (
+            (station(1), self.near_family[0], "ours"),
+            (station(2), self.near_family[1], "by hand"),
+        ):
+            [found] = [each for each in dataplane.placements(mac) if each.table != "bridge"]
+            assert (found.vtep, found.origin) == (vtep, origin)
+        assert dataplane.placements(station(3)) == []
+        findings: list[Finding] = []
+        dataplane.examine().addCallback(findings.extend)
+        self.until("findings", lambda: [each.subject for each in findings])
+        assert station(2).hex(":") in [each.subject for each in findings if each.check == "entries"]
+        assert station(1).hex(":") not in [each.subject for each in findings]
+        self.remove_entry(station(2))
         dataplane.stop()
 
     def test_repair(self, metrics: Metrics) -> None:
