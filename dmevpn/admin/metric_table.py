@@ -58,6 +58,7 @@ METRICS = {
     "dmevpn_fdb_misses_lost_total": "Netlink overruns: reports of misses were lost.",
     "dmevpn_fdb_changes_lost_total": "Netlink overruns: reports of changes were lost, and the"
     " tables read again.",
+    "dmevpn_mtu_mismatches_total": "Sites that joined or were resolved whose MTU is not ours.",
     "dmevpn_device_faults_total": "Changes of our devices by somebody else, and devices that went"
     " down.",
     "dmevpn_device_repairs_total": "Times that our devices were put right after that.",

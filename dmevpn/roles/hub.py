@@ -39,6 +39,7 @@ from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.rows import CacheWatcher, Watchers, place
 
 __all__ = ["FRAMES_REFUSED", "HubRole", "HubVPN", "VTEPOwners"]
@@ -136,6 +137,7 @@ class HubVPN:
         self._kept: dict[VTEP, Registration] = {}
         #: So that one that comes and goes cannot fill the log.
         self._joined = Complaints(clock)
+        self._mtus = MTUComparison(clock, metrics, vpn_id.index, dataplane.interface)
         self._left = Complaints(clock)
         self._amnesia_ends = 0.0
         self._told_everyone: set[bytes] = set()
@@ -269,6 +271,7 @@ class HubVPN:
         if stations is None:
             stations = self.members[vtep] = set()
             self._owners.claim(self.vpn_id.index, vtep)
+            self._mtus.compare(self._dataplane.mtu, binding.mtu, vtep)
             if self._joined.due(str(vtep).encode()):
                 self.log.info(
                     "vpn {vpn}: member {vtep}, station {mac}",

@@ -40,6 +40,7 @@ from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.traffic import target
+from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.rows import CacheWatcher, Watchers
 
 __all__ = ["SpokeRole", "derive_station"]
@@ -120,6 +121,7 @@ class SpokeRole:
         self._journal = watchers.journal
         self._due: set[bytes] = set()
         self._due_call: Any = None
+        self._mtus = MTUComparison(clock, metrics, plan.vpn.index, plan.interface)
         self._misses = metrics.counter("fdb_misses", vpn=str(plan.vpn.index))
 
     # --- life ---------------------------------------------------------------------------
@@ -363,6 +365,7 @@ class SpokeRole:
         """
         if binding.kind is Kind.CACHED and binding.vtep is not None:
             self.dataplane.install(binding.protocol, binding.vtep)
+            self._mtus.compare(self.dataplane.mtu, binding.mtu, binding.vtep)
             self._note("shortcut-up", binding.protocol, binding.vtep)
         else:
             self.dataplane.hold(binding.protocol)
