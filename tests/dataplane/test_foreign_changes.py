@@ -20,15 +20,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces ne
 FAR = VTEP(parse_ip("10.0.0.2"), 101)
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Site]:
-    """One namespace for all tests; each leaves it as it was."""
-    site = Site()
-    site.create()
-    yield site
-    site.remove()
-
-
 class Spoke:
     """A data plane with a shortcut, on devices of its own."""
 

@@ -23,22 +23,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces ne
 PLAIN = VXLANParameters(100, SITE4, HUB4, 4789, False, False, False)
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Site]:
-    """One namespace for all tests; each leaves it as it was."""
-    site = Site()
-    site.create()
-    yield site
-    site.remove()
-
-
-@pytest.fixture
-def site(namespace: Site) -> Iterator[Site]:
-    """The site, cleared after each test."""
-    with namespace.cleared():
-        yield namespace
-
-
 @pytest.fixture
 def links(site: Site) -> Iterator[LinkTable]:
     """The devices of the namespace."""

@@ -128,21 +128,11 @@ def test_attributes() -> None:
 # --- the kernel -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Site]:
-    """One namespace for all tests."""
-    site = Site()
-    site.create()
-    yield site
-    site.remove()
-
-
 @pytest.fixture
-def site(namespace: Site) -> Iterator[Site]:
-    """The site with a vxlan device, cleared after each test."""
-    with namespace.cleared():
-        namespace.add_single()
-        yield namespace
+def site(site: Site) -> Site:
+    """The site with a vxlan device."""
+    site.add_single()
+    return site
 
 
 @pytest.fixture

@@ -29,22 +29,6 @@ from tests.dataplane.site import HUB4, HUB6, UNDERLAY, Site, spoke_plan
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Site]:
-    """One namespace for all tests; each leaves it as it was."""
-    site = Site()
-    site.create()
-    yield site
-    site.remove()
-
-
-@pytest.fixture
-def site(namespace: Site) -> Iterator[Site]:
-    """The site, cleared after each test."""
-    with namespace.cleared():
-        yield namespace
-
-
 @pytest.fixture
 def requests(site: Site) -> Iterator[NetlinkRequests]:
     """A request socket in the namespace."""

@@ -32,22 +32,6 @@ IPV4_VTEPS = (VTEP(parse_ip("10.0.0.2"), 101), VTEP(parse_ip("10.0.0.3"), 102))
 IPV6_VTEPS = (VTEP(parse_ip("fd00::2"), 101), VTEP(parse_ip("fd00::3"), 102))
 
 
-@pytest.fixture(scope="module")
-def namespace() -> Iterator[Site]:
-    """One namespace for all tests; each leaves it as it was."""
-    site = Site()
-    site.create()
-    yield site
-    site.remove()
-
-
-@pytest.fixture
-def site(namespace: Site) -> Iterator[Site]:
-    """The site, and afterwards a look at what was left in it."""
-    with namespace.cleared():
-        yield namespace
-
-
 class KernelContract(SpokeDataplaneContract):
     """The contract on a namespace, with real sockets and a reactor that is turned by hand."""
 
