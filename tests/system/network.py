@@ -7,6 +7,7 @@ site N in VPN V has the MAC 02:00:00:0V:00:0N and the addresses 11.0.V.N and fd0
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,8 @@ from lab.wait import eventually
 
 __all__ = ["PREFIX", "Network", "Site", "arrive", "flush", "shortcut", "wait_for_shortcut"]
 
-PREFIX = "dmtest"
+#: Begins the names of namespaces. Runs beside each other, from several checkouts, need one each.
+PREFIX = os.environ.get("DMEVPN_TEST_PREFIX", "dmtest")
 
 
 @dataclass

@@ -20,10 +20,11 @@ from lab.traffic import (
     send_frame,
     write_pcap,
 )
+from tests.system.network import PREFIX as TESTS
 
 pytestmark = pytest.mark.system
 
-PREFIX = "dmlab"
+PREFIX = f"{TESTS}l"
 
 
 @pytest.fixture(scope="module")
