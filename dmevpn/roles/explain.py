@@ -16,7 +16,8 @@ from dmevpn.interfaces import Placement
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.resolution import Said
 from dmevpn.roles.histories import History
-from dmevpn.roles.hub import AGEING_TIME, HubRole, HubVPN
+from dmevpn.roles.hub import AGEING_TIME, HubRole
+from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, left, place
 from dmevpn.roles.spoke import SpokeRole

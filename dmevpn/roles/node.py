@@ -44,9 +44,10 @@ from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.authentication import make_authenticator
-from dmevpn.roles.hub import HubRole, VTEPOwners
+from dmevpn.roles.hub import HubRole
 from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch
+from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.script_events import InterfaceEvents
 from dmevpn.roles.spoke import SpokeRole

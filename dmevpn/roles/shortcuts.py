@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dmevpn.addresses import VTEP
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.prefixes import format_key
-from dmevpn.roles.hub import HubVPN
+from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, left, place
 

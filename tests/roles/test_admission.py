@@ -15,7 +15,8 @@ from dmevpn.nhrp.extensions import ForwardTransitRecord
 from dmevpn.nhrp.packet import PurgeRequest, ResolutionRequest
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.roles.admission import Admission
-from dmevpn.roles.hub import HubVPN, VTEPOwners
+from dmevpn.roles.hub_vpn import HubVPN
+from dmevpn.roles.owners import VTEPOwners
 from tests.roles.test_hostile import Peer
 from tests.world import World, mac
 
