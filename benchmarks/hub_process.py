@@ -27,6 +27,7 @@ from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.config.model import HubPlan, Plan, SpeakerPlan
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
+from dmevpn.garbage import GarbageCollection
 from dmevpn.interfaces import IHubDataplane
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import TimeRequestIDStore
@@ -216,6 +217,7 @@ def main() -> None:
     )
     node.privilegedStartService()
     node.startService()
+    GarbageCollection(reactor, metrics).start()
     StandardIO(Questions(node, metrics, switch))  # type: ignore[no-untyped-call]
     reactor.run()
 

@@ -37,7 +37,11 @@ def run(report: Report, progress: Progress) -> None:
         def say(text: str) -> None:
             progress.say(f"{SECTION}: {text}")
 
+        hub.ask("watch")
         register_all(hub, LEVEL, say)
+        longest = hub.ask("stalls")["longest"] * 1000
+        name = f"{LEVEL:,} sites register: CPU time of the longest turn"
+        report.add(SECTION, name, [longest], "ms", at_most=LIMIT)
         say(f"{LEVEL:,} MAC addresses are learned")
         learn_all(hub, LEVEL, "ebpf")
         hub.ask(f"serve {directory}")

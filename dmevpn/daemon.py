@@ -12,6 +12,7 @@ from twisted.logger import ILogObserver
 
 from dmevpn.config.diff import diff
 from dmevpn.errors import DmevpnError, StartError
+from dmevpn.garbage import GarbageCollection
 from dmevpn.interfaces import IController
 from dmevpn.log import Logger
 from dmevpn.roles.configfile import ConfigFile
@@ -29,6 +30,7 @@ class Daemon(Service):
 
     :param operators: makes the services that listen for operators, of a controller.
     :param observer: where the log goes; None leaves that to twistd.
+    :param garbage: how Python looks for garbage while we run; None leaves that to Python.
     """
 
     log = Logger()
@@ -41,12 +43,14 @@ class Daemon(Service):
         operators: Callable[[IController], list[IService]],
         reactor: Any,
         observer: ILogObserver | None = None,
+        garbage: GarbageCollection | None = None,
     ) -> None:
         self.node = node
         self._config = config
         self._reactor = reactor
         self._observer = observer
         self._watchdog = Watchdog(reactor)
+        self._garbage = garbage
         self._operators = operators(Controller(node, config, self.reload))
 
     def setServiceParent(self, parent: Any) -> None:
@@ -85,6 +89,8 @@ class Daemon(Service):
             service.startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         self._watchdog.start()
+        if self._garbage is not None:
+            self._garbage.start()
         notify_systemd("READY=1", self._status())
 
     @inlineCallbacks
@@ -93,6 +99,8 @@ class Daemon(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         notify_systemd("STOPPING=1")
         self._watchdog.stop()
+        if self._garbage is not None:
+            self._garbage.stop()
         for service in self._operators:
             yield maybeDeferred(service.stopService)
         yield self.node.stopService()

@@ -28,6 +28,7 @@ from dmevpn.dataplane.provision import provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import StartError
+from dmevpn.garbage import GarbageCollection
 from dmevpn.interfaces import (
     IControlDevice,
     IController,
@@ -236,4 +237,5 @@ def makeService(options: Options) -> IService:
         operators=operators,
         reactor=reactor,
         observer=observer,
+        garbage=GarbageCollection(reactor, metrics),
     )

@@ -70,7 +70,7 @@ LAYERS = (
         ),
     ),
     Layer(
-        modules=("tap", "daemon", "logfile", "scripts", "systemd"),
+        modules=("tap", "daemon", "garbage", "logfile", "scripts", "systemd"),
         own=("",),
         foreign=("zope.interface", "twisted"),
     ),

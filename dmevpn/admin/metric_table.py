@@ -10,6 +10,8 @@ __all__ = ["METRICS"]
 METRICS = {
     # --- the daemon ---
     "dmevpn_build_info": "Versions of dmevpn, Python and Twisted as labels; always 1.",
+    "dmevpn_garbage_collection_seconds": "Seconds that a full search for garbage kept the daemon.",
+    "dmevpn_garbage_found_late_total": "Objects that were garbage after they had been set aside.",
     "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
     "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
     "dmevpn_journal_forgotten_total": "Events that made room for later ones in the journal.",
