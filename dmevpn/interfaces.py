@@ -414,7 +414,7 @@ class ISpokeListener(Interface):
 
 
 class Registration(NamedTuple):
-    """What a member's registration must tell a restarted hub daemon."""
+    """What the switch knows of a member's registration, and tells a restarted hub daemon."""
 
     station: bytes
     """MAC address that was registered."""
@@ -422,6 +422,11 @@ class Registration(NamedTuple):
     """Whether it was registered as unique (U bit)."""
     expires: float
     """When it runs out, on the daemon's monotonic clock (CLOCK_MONOTONIC seconds)."""
+    hub: bool = False
+    """Whether it is another hub of the VPN: what came from a hub never goes to it."""
+    apart: frozenset[bytes] | None = frozenset()
+    """Underlay addresses of hubs whose floods it does not get from us, since it is a member of
+    theirs as well; None: of no hub. A hub's is None."""
 
 
 class MemberCounters(NamedTuple):

@@ -45,12 +45,18 @@ class Member:
     expires_ns: int
     station: bytes
     unique: bool
+    hub: int = 0
+    """The bit of a hub; 0: it is a site."""
+    apart: int = 0
+    """The bits of the hubs whose floods it does not get."""
     older: Member | None = None
     newer: Member | None = None
 
     def pack(self, *, left: bool = False) -> bytes:
         """``struct member``."""
         flags = layout.MEMBER_IPV6 if len(self.vtep.nbma) == 16 else 0
+        if self.hub:
+            flags |= layout.MEMBER_HUB
         return layout.MEMBER.pack(
             layout.pack_address(self.vtep.nbma),
             self.vtep.vni,
@@ -64,6 +70,7 @@ class Member:
             self.expires_ns,
             self.station,
             self.unique,
+            self.apart,
         )
 
 
@@ -95,6 +102,7 @@ class MemberTable:
         self._vpns = maps["vpns"]
         self._usage = maps["usage"]
         self._keepsakes = maps["keepsakes"]
+        self._hubs = maps["hubs"]
         self._clock_seconds = clock_seconds
         self._mac_limit = mac_limit
         self._ageing_ns = int(ageing * 1e9)
@@ -103,6 +111,7 @@ class MemberTable:
         self.by_number: dict[int, Member] = {}
         """Every member by the number that MAC entries and events name it by."""
         self._by_vtep: dict[VTEP, Member] = {}
+        self._bits: dict[bytes, int] = {}
         self._heads: dict[int, Member | None] = {}
         self._leavers: deque[tuple[float, int]] = deque()
         self._next = 1
@@ -160,9 +169,12 @@ class MemberTable:
         """
         member = self._by_vtep.get(vtep)
         if member is not None and member.vpn == vpn:
-            member.local = local
+            hub = member.hub
             self._note(member, registration)
+            member.local = local
             self._members.update(NUMBER.pack(member.number), member.pack())
+            if member.hub != hub:
+                self._admit(member)
             return False
         if member is not None:
             raise ValueError(f"{vtep} is a member of VPN {member.vpn}")
@@ -216,7 +228,10 @@ class MemberTable:
         if member.expires_ns != layout.FOREVER:
             left = (member.expires_ns - time.monotonic_ns()) / 1e9
             expires = self._clock_seconds() + left
-        return Registration(member.station, member.unique, expires)
+        apart = None
+        if member.apart != layout.ALL_HUBS:
+            apart = frozenset([hub for hub, bit in self._bits.items() if bit & member.apart])
+        return Registration(member.station, member.unique, expires, member.hub != 0, apart)
 
     # --- start ----------------------------------------------------------------------------
 
@@ -232,12 +247,19 @@ class MemberTable:
             for count, keys, values in self._vpns.batches()
             for index, (number,) in enumerate(NUMBER.iter_unpack(keys))
         }
+        self._bits = {
+            layout.unpack_address(address): bit
+            for _, keys, values in self._hubs.batches()
+            for (address,), (bit,) in zip(
+                layout.HUB_KEY.iter_unpack(keys), layout.HUB.iter_unpack(values), strict=True
+            )
+        }
         older: dict[int, int] = {}
         for _, keys, values in self._members.batches():
             for (number,), fields in zip(
                 NUMBER.iter_unpack(keys), layout.MEMBER.iter_unpack(values), strict=True
             ):
-                address, vni, local, vpn, flags, following, expires, station, unique = fields
+                address, vni, local, vpn, flags, following, expires, station, unique, apart = fields
                 if flags & layout.MEMBER_LEFT or vpn not in heads:
                     self._leavers.append((self._clock_seconds() + GRACE, number))
                     continue
@@ -251,6 +273,8 @@ class MemberTable:
                     expires,
                     station,
                     bool(unique),
+                    self._bits.get(vtep.nbma, 0) if flags & layout.MEMBER_HUB else 0,
+                    apart,
                 )
                 self.by_number[number] = self._by_vtep[vtep] = member
         loose = dict(self.by_number)
@@ -299,6 +323,14 @@ class MemberTable:
     # --- one step each ------------------------------------------------------------------------
 
     def _note(self, member: Member, registration: Registration) -> None:
+        """Take up a registration.
+
+        :raises DataplaneError: E2BIG if there are too many hubs, and nothing has changed.
+        """
+        apart = registration.apart
+        hub = self._bit(member.vtep.nbma) if registration.hub else 0
+        bits = layout.ALL_HUBS if hub or apart is None else sum(map(self._bit, apart))
+        member.hub, member.apart = hub, bits
         member.station = registration.station
         member.unique = registration.unique
         left = registration.expires - self._clock_seconds()
@@ -306,6 +338,32 @@ class MemberTable:
         member.expires_ns = (
             layout.FOREVER if left > 3.2e9 else max(time.monotonic_ns() + int(left * 1e9), 0)
         )
+
+    def _bit(self, hub: bytes) -> int:
+        """The bit that stands for a hub, one that is free if it has none yet.
+
+        :raises DataplaneError: E2BIG if all stand for hubs that members name.
+        """
+        bit = self._bits.get(hub)
+        if bit is None:
+            if len(self._bits) >= layout.MAX_HUBS:
+                self._release_bits()
+            free = layout.ALL_HUBS & ~sum(self._bits.values())
+            if not free:
+                raise DataplaneError(errno.E2BIG, "map hubs: no bit is free")
+            bit = free & -free
+            self._hubs.update(layout.pack_address(hub), layout.HUB.pack(bit))
+            self._bits[hub] = bit
+        return bit
+
+    def _release_bits(self) -> None:
+        """Forget the hubs that no member is, and none is apart from."""
+        used = 0
+        for member in self.by_number.values():
+            used |= member.hub | (member.apart if member.apart != layout.ALL_HUBS else 0)
+        for hub in [hub for hub, bit in self._bits.items() if not bit & used]:
+            del self._bits[hub]
+            self._hubs.delete(layout.pack_address(hub))
 
     def _join(self, member: Member) -> None:
         """Write a member that no chain holds."""
@@ -327,8 +385,8 @@ class MemberTable:
         self._heads[member.vpn] = member
         self.by_number[member.number] = self._by_vtep[member.vtep] = member
 
-    def _sender(self, member: Member) -> tuple[int, int, int, int]:
-        return member.number, member.vpn, self._flood_gap, self._flood_burst
+    def _sender(self, member: Member) -> tuple[int, int, int, int, int]:
+        return member.number, member.vpn, self._flood_gap, self._flood_burst, member.hub
 
     def _admit(self, member: Member) -> None:
         value = layout.SENDER.pack(*self._sender(member))

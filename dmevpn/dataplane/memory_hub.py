@@ -96,16 +96,22 @@ class MemorySwitch:
         if destination[:5] == _LINK_LOCAL and destination[5] < 0x10:
             self._drop(member, "link_local")
             return
-        self._learn(member.vpn, source, sender)
-        receiver = self.find(member.vpn, destination)
+        from_hub = member.registration.hub
+        left_hub = self._learn(member.vpn, source, sender) and not from_hub
+        receiver = None if left_hub else self.find(member.vpn, destination)
         if receiver == sender:
             self._drop(member, "reflected")
+        elif receiver is not None and from_hub and self.members[receiver].registration.hub:
+            self._drop(member, "split_horizon")
         elif receiver is not None:
             self._send(receiver, frame)
         else:
             member.flooded += 1
-            for vtep in [v for v, m in self.members.items() if m.vpn == member.vpn]:
-                if vtep != sender:
+            for vtep, other in list(self.members.items()):
+                if vtep == sender or other.vpn != member.vpn:
+                    continue
+                _, _, _, hub, apart = other.registration
+                if not from_hub or not (hub or apart is None or sender.nbma in apart):
                     self._send(vtep, frame)
 
     def find(self, vpn: int, mac: bytes) -> VTEP | None:
@@ -115,7 +121,8 @@ class MemorySwitch:
             return None
         return entry.vtep
 
-    def _learn(self, vpn: int, mac: bytes, sender: VTEP) -> None:
+    def _learn(self, vpn: int, mac: bytes, sender: VTEP) -> bool:
+        """Learn a MAC; whether it was behind a hub until now."""
         macs = self.vpns[vpn]
         now = self.clock.seconds()
         entry = macs.get(mac)
@@ -123,16 +130,18 @@ class MemorySwitch:
             if len(macs) >= self.mac_limit:
                 self._count("not_learned")
                 self._emit(("limit_reached", vpn))
-                return
+                return False
             macs[mac] = _MAC(sender, now)
             self._emit(("mac_learned", vpn, mac, sender))
-            return
+            return False
         silent = now - entry.seen > self.ageing
         previous, entry.vtep, entry.seen = entry.vtep, sender, now
         if previous != sender:
             self._emit(("mac_moved", vpn, mac, previous, sender))
-        elif silent:
+            return self.members[previous].registration.hub
+        if silent:
             self._emit(("mac_learned", vpn, mac, sender))
+        return False
 
     def _send(self, vtep: VTEP, frame: bytes) -> None:
         member = self.members[vtep]

@@ -151,6 +151,15 @@ class SwitchWorld:
             registration = Registration(mac(0xFFFF), False, self.seconds() + 3600)
             self.dataplane.add_member(vpn, vtep, local, registration)
 
+    def join_as(
+        self, vtep: VTEP, *, hub: bool = False, apart: frozenset[bytes] | None = frozenset()
+    ) -> None:
+        """Register a hub, or a site that is a member of other hubs, too, in VPN 1."""
+        self.dataplane.add_vpn(1)
+        expires = self.seconds() + 3600
+        registration = Registration(mac(0xFFFF), False, expires, hub, None if hub else apart)
+        self.dataplane.add_member(1, vtep, b"", registration)
+
     def sent(self, vtep: VTEP, frame: bytes) -> list[VTEP]:
         """Where one frame arrives, in order of the VTEPs, as often as it does."""
         self.deliveries()
@@ -169,6 +178,8 @@ class SwitchWorld:
 
 A, B, C, D = (VTEP(ipv4(1), 100), VTEP(ipv4(2), 101), VTEP(ipv4(3), 100), VTEP(ipv6(4), 103))
 STRANGER = VTEP(ipv4(5), 100)
+#: Other hubs of VPN 1, in the VNI that hubs use among themselves.
+HUB_2, HUB_3 = VTEP(ipv4(11), 1), VTEP(ipv6(12), 1)
 
 
 class HubDataplaneContract:
@@ -536,6 +547,99 @@ class HubDataplaneContract:
         assert counters.tx_bytes == 60
         assert world.dataplane.member_counters(1, C) is None
         assert world.dataplane.member_counters(2, A) is None
+
+    # --- other hubs ---------------------------------------------------------------------
+
+    def test_split_horizon_of_floods(self, world: SwitchWorld) -> None:
+        """Hubs send to each other: what came from a hub goes to sites only, so it cannot circle."""
+        world.join(1, A, B)
+        world.join_as(HUB_2, hub=True)
+        world.join_as(HUB_3, hub=True)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == sorted([B, HUB_2, HUB_3])
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == [A, B]
+        assert world.sent(HUB_3, frame(mac(99), mac(3))) == [A, B]
+
+    def test_split_horizon_of_known_macs(self, world: SwitchWorld) -> None:
+        """Nor does a frame for a MAC behind a third hub, which its own hub has sent there."""
+        world.join(1, A)
+        world.join_as(HUB_2, hub=True)
+        world.join_as(HUB_3, hub=True)
+        world.learn(HUB_2, mac(2))
+        world.learn(HUB_3, mac(3))
+        assert world.sent(A, frame(mac(3), mac(1))) == [HUB_3]
+        assert world.sent(HUB_2, frame(mac(1), mac(2))) == [A]
+        assert world.sent(HUB_2, frame(mac(3), mac(2))) == []
+        assert world.dataplane.counters()["split_horizon"] == 1
+        assert world.dataplane.member_counters(1, HUB_2).dropped == 1
+
+    def test_a_site_that_is_a_member_of_two_hubs(self, world: SwitchWorld) -> None:
+        """It gets what another hub's sites flood from there; unicast it gets by any way."""
+        world.join(1, A)
+        world.join_as(B, apart=frozenset([HUB_2.nbma]))
+        world.join_as(C, apart=None)
+        world.join_as(HUB_2, hub=True)
+        world.join_as(HUB_3, hub=True)
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == [A]
+        assert world.sent(HUB_3, frame(BROADCAST, mac(3))) == [A, B]
+        assert world.sent(A, frame(BROADCAST, mac(1))) == sorted([B, C, HUB_2, HUB_3])
+        world.learn(B, mac(20))
+        world.learn(C, mac(30))
+        assert world.sent(HUB_2, frame(mac(20), mac(2))) == [B]
+        assert world.sent(HUB_2, frame(mac(30), mac(2))) == [C]
+
+    def test_a_member_becomes_a_hub_and_a_site_again(self, world: SwitchWorld) -> None:
+        """A reload that names or forgets a hub takes effect with its registration."""
+        world.join(1, A, HUB_2)
+        world.join_as(HUB_3, hub=True)
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == sorted([A, HUB_3])
+        world.join_as(HUB_2, hub=True)
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == [A]
+        world.join(1, HUB_2)
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == sorted([A, HUB_3])
+        world.join_as(A, apart=frozenset([HUB_3.nbma]))
+        assert world.sent(HUB_3, frame(BROADCAST, mac(3))) == [HUB_2]
+        world.join_as(A)
+        assert world.sent(HUB_3, frame(BROADCAST, mac(3))) == [A, HUB_2]
+
+    def test_a_move_from_behind_a_hub_is_told_to_it(self, world: SwitchWorld) -> None:
+        """The first frame from the new place goes to all, so that the old hub learns of it, too,
+        though it be for somebody who is known."""
+        world.join(1, A, B)
+        world.join_as(HUB_2, hub=True)
+        world.join_as(HUB_3, hub=True)
+        world.learn(B, mac(2))
+        world.learn(HUB_2, mac(1))
+        assert world.sent(A, frame(mac(2), mac(1))) == sorted([B, HUB_2, HUB_3])
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+        # From hub to hub: the old one hears it from the new one itself.
+        world.learn(HUB_2, mac(5))
+        assert world.sent(HUB_3, frame(mac(2), mac(5))) == [B]
+        # From here to a hub: no hub has to be told.
+        world.learn(A, mac(6))
+        assert world.sent(HUB_2, frame(mac(2), mac(6))) == [B]
+
+    def test_hubs_after_a_restart(self, world: SwitchWorld) -> None:
+        """Who is a hub, and whose floods a site does not get, outlives the daemon."""
+        world.join(1, A)
+        world.join_as(HUB_2, hub=True)
+        world.join_as(B, apart=frozenset([HUB_2.nbma]))
+        world.join_as(C, apart=frozenset([HUB_3.nbma]))
+        world.join_as(D, apart=None)
+        world.kill()
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == [A, C]
+        world.restart()
+        found = {vtep: (each.hub, each.apart) for _, vtep, _, each in world.adopted()}
+        assert found == {
+            A: (False, frozenset()),
+            B: (False, frozenset([HUB_2.nbma])),
+            C: (False, frozenset([HUB_3.nbma])),
+            D: (False, None),
+            HUB_2: (True, None),
+        }
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == [A, C]
+        world.join_as(HUB_3, hub=True)
+        assert world.sent(HUB_3, frame(BROADCAST, mac(3))) == [A, B]
+        assert world.sent(HUB_2, frame(BROADCAST, mac(2))) == [A, C]
 
     # --- end and beginning --------------------------------------------------------------
 

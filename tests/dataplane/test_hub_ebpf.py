@@ -521,12 +521,36 @@ class TestMembers:
             ("vpns", NUMBER, layout.VPN, layout.MAX_VPNS),
             ("usage", NUMBER, layout.USAGE, layout.MAX_VPNS),
             ("macs", layout.MAC_KEY, layout.MAC_ENTRY, layout.MAX_MACS),
+            ("hubs", layout.HUB_KEY, layout.HUB, layout.MAX_HUBS),
         ):
             assert shapes[name] == MapShape(
                 hash_type, key.size, value.size, bound, no_preallocation
             )
         assert shapes["counters"].max_entries == len(layout.COUNTERS)
         assert shapes["keepsakes"].value_size == layout.KEEPSAKE.size
+
+    def test_more_hubs_than_there_are_bits(self, world: KernelWorld) -> None:
+        """Hubs that nobody names any more make room; while all are named, one more is refused."""
+
+        def hub(number: int) -> VTEP:
+            return VTEP(bytes([10, 1, 0, number]), 1)
+
+        world.join(1, A)
+        for number in range(layout.MAX_HUBS):
+            world.join_as(hub(number), hub=True)
+        world.join_as(hub(100), hub=True)
+        assert world.dataplane.member_counters(1, hub(100)) is None
+        assert world.metrics.value("switch_full", interface=DEVICE) == 1
+        world.join_as(A, apart=frozenset([hub(5).nbma]))
+        for number in (4, 5):
+            world.dataplane.remove_member(1, hub(number))
+        world.join_as(hub(100), hub=True)
+        assert world.dataplane.member_counters(1, hub(100)) is not None
+        world.kill()
+        world.restart()
+        found = {vtep: each.apart for _, vtep, _, each in world.adopted()}
+        assert found[A] == frozenset([hub(5).nbma])
+        assert len(found) == layout.MAX_HUBS
 
     def test_a_switch_that_is_full(self, world: KernelWorld) -> None:
         """A member too many is refused without harm, and admitted when it asks again later."""

@@ -7,6 +7,10 @@
  * learnt per VPN; a frame for a known MAC leaves by the same device towards that member, in its
  * VNI; any other goes to every other member once.
  *
+ * A member may be another hub of the VPN, which has members of its own. All hubs send to each other,
+ * so what came from a hub goes to no other one (split horizon), nor to a site that is a member of
+ * that hub as well, and has it from there.
+ *
  * User space (dmevpn/dataplane/hub_ebpf.py) decides who is a member, and is told of MACs through
  * a ring buffer. Nothing here waits for it, and ageing needs no daemon: an entry that has been
  * silent for the ageing time counts as unknown.
@@ -29,6 +33,7 @@
 
 #define MAX_MEMBERS 131072 /* those that have just left included, see `member.next` */
 #define MAX_VPNS 16384
+#define MAX_HUBS 64 /* other hubs that this one knows: a bit each */
 /* MACs of all VPNs together; each VPN has its own limit below that. 80 octets of memory each. */
 #define MAX_MACS (1 << 20)
 #define EVENTS_SIZE (1 << 20)
@@ -61,11 +66,13 @@ struct sender {
 	__u32 vpn;
 	__u64 flood_gap;   /* ns between two flooded frames; 0: no limit */
 	__u64 flood_burst; /* ns of them that may be due at once */
+	__u64 hub;         /* its bit if it is a hub, 0 if it is a site */
 };
 
 enum member_flags {
 	MEMBER_IPV6 = 1,
 	MEMBER_LEFT = 2,
+	MEMBER_HUB = 4,
 };
 
 /*
@@ -84,6 +91,7 @@ struct member {
 	__u8 station[6];
 	__u8 unique;
 	__u8 padding;
+	__u64 apart; /* bits of the hubs whose frames are not flooded to it; a hub's: all */
 };
 
 /*
@@ -155,6 +163,7 @@ enum counter {
 	DROP_UNSENDABLE,
 	EVENTS_LOST,
 	NOT_LEARNED,
+	DROP_SPLIT_HORIZON,
 	COUNTERS,
 };
 
@@ -216,6 +225,19 @@ struct {
 	__uint(max_entries, MAX_MACS);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } macs SEC(".maps");
+
+/*
+ * From a hub's address, written as in `vtep`, to its bit, for a daemon that comes after us. The
+ * program does not look at it.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, 16);
+	__type(value, __u64);
+	__uint(max_entries, MAX_HUBS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} hubs SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -498,17 +520,22 @@ static __always_inline int fresh(const struct mac_entry *entry, const struct vpn
 	return (__s64)(now - entry->seen) <= (__s64)vpn->ageing;
 }
 
-static __always_inline void learn(const struct mac_key *key, __u64 mac,
-				  const struct sender *sender, const struct vpn *vpn,
-				  const struct vtep *vtep, __u64 now)
+/*
+ * Whether a hub should see the frame, wherever else it goes: its source was behind that hub until
+ * now, and what the hub has told about it is no longer true.
+ */
+static __always_inline __u64 learn(const struct mac_key *key, __u64 mac,
+				   const struct sender *sender, const struct vpn *vpn,
+				   const struct vtep *vtep, __u64 now)
 {
 	struct mac_entry *entry = bpf_map_lookup_elem(&macs, key);
+	struct member *there;
 	__u64 previous;
 	int returned;
 
 	if (!entry) {
 		learn_new(key, mac, sender, vpn, vtep, now);
-		return;
+		return 0;
 	}
 	previous = entry->member;
 	if (previous != sender->member) {
@@ -516,19 +543,22 @@ static __always_inline void learn(const struct mac_key *key, __u64 mac,
 		if (__sync_val_compare_and_swap(&entry->member, previous, sender->member) == previous) {
 			entry->seen = now;
 			/* With a member its MACs are forgotten; this one was not swept up yet. */
-			if (present(previous))
+			there = present(previous);
+			if (there) {
 				report(EVENT_MOVED, sender, previous, mac, vtep, now);
-			else
-				report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
+				return !sender->hub && there->flags & MEMBER_HUB;
+			}
+			report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
 		}
-		return;
+		return 0;
 	}
 	if ((__s64)(now - entry->seen) <= (__s64)SEEN_GRANULARITY)
-		return;
+		return 0;
 	returned = !fresh(entry, vpn, now);
 	entry->seen = now;
 	if (returned)
 		report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
+	return 0;
 }
 
 /* 01:80:c2:00:00:00 to 0f belong to the link (IEEE 802.1Q table 8-1): a bridge keeps them. */
@@ -547,6 +577,7 @@ struct flood {
 	struct __sk_buff *skb;
 	__u64 vpn;
 	__u64 source;
+	__u64 hub; /* the bit of the hub that sent it, or 0 */
 	__u64 next;
 	__u64 pending;
 	__u64 key_flags;
@@ -561,7 +592,8 @@ static long flood_one(__u32 index, struct flood *flood)
 	if (!member)
 		return 1;
 	flood->next = member->next;
-	if (number == flood->source || member->vpn != flood->vpn || member->flags & MEMBER_LEFT)
+	if (number == flood->source || member->vpn != flood->vpn || member->flags & MEMBER_LEFT ||
+	    member->apart & flood->hub)
 		return 0;
 	if (flood->pending != NOBODY &&
 	    !bpf_skb_set_tunnel_key(flood->skb, &flood->tunnel.key, sizeof(flood->tunnel.key),
@@ -590,6 +622,7 @@ int hub_switch(struct __sk_buff *skb)
 	__u64 vpn_number;
 	__u64 key_flags;
 	struct vpn *vpn;
+	__u64 to_hubs;
 	__u64 source;
 	__u64 number;
 
@@ -621,9 +654,9 @@ int hub_switch(struct __sk_buff *skb)
 	if (is_link_local(destination))
 		return drop_from(from, DROP_LINK_LOCAL);
 	fill_mac_key(&key, vpn_number, source);
-	learn(&key.key, source, sender, vpn, &vtep.vtep, now);
+	to_hubs = learn(&key.key, source, sender, vpn, &vtep.vtep, now);
 
-	if (!is_group(destination)) {
+	if (!is_group(destination) && !to_hubs) {
 		fill_mac_key(&key, vpn_number, destination);
 		entry = bpf_map_lookup_elem(&macs, &key.key);
 		if (entry && fresh(entry, vpn, now)) {
@@ -633,6 +666,8 @@ int hub_switch(struct __sk_buff *skb)
 			if (member && member->vpn == vpn_number) {
 				if (number == sender->member)
 					return drop_from(from, DROP_REFLECTED);
+				if (sender->hub && member->flags & MEMBER_HUB)
+					return drop_from(from, DROP_SPLIT_HORIZON);
 				key_flags = fill_key(&tunnel, member);
 				if (bpf_skb_set_tunnel_key(skb, &tunnel.key, sizeof(tunnel.key),
 							   key_flags))
@@ -652,6 +687,7 @@ int hub_switch(struct __sk_buff *skb)
 		.skb = skb,
 		.vpn = vpn_number,
 		.source = sender->member,
+		.hub = sender->hub,
 		.next = vpn->head,
 	};
 

@@ -13,18 +13,23 @@ from struct import Struct
 from dmevpn.addresses import VTEP
 
 __all__ = [
+    "ALL_HUBS",
     "COUNTERS",
     "EDIT",
     "EVENT",
     "FOREVER",
+    "HUB",
+    "HUB_KEY",
     "KEEPSAKE",
     "LAYOUT",
     "MAC_ENTRY",
     "MAC_KEY",
+    "MAX_HUBS",
     "MAX_MACS",
     "MAX_MEMBERS",
     "MAX_VPNS",
     "MEMBER",
+    "MEMBER_HUB",
     "MEMBER_IPV6",
     "MEMBER_LEFT",
     "NOBODY",
@@ -41,26 +46,32 @@ __all__ = [
 ]
 
 #: Version of everything in this module; part of the path of the pins.
-LAYOUT = 1
+LAYOUT = 2
 
 #: Members of all VPNs of one switch. Memory grows with use: about 400 octets each.
 MAX_MEMBERS = 131072
 #: VPNs of one switch.
 MAX_VPNS = 16384
+#: Other hubs that one switch knows: a bit each.
+MAX_HUBS = 64
 #: MACs of all VPNs of one switch, 80 octets each; every VPN has a limit of its own below it.
 MAX_MACS = 1 << 20
 
 #: The number of no member.
 NOBODY = 0
-MEMBER_IPV6, MEMBER_LEFT = 1, 2
+MEMBER_IPV6, MEMBER_LEFT, MEMBER_HUB = 1, 2, 4
+#: ``apart`` of who gets no frame of any hub.
+ALL_HUBS = (1 << MAX_HUBS) - 1
 #: ``expires`` of a registration that does not run out.
 FOREVER = (1 << 64) - 1
 
 NUMBER = Struct("=I")
 """A member's number, a VPN's index, or an index of an array."""
 VTEP_KEY = Struct("=16sI")
-SENDER = Struct("=IIQQ")
-MEMBER = Struct("=16sI16sIIIQ6sBx")
+SENDER = Struct("=IIQQQ")
+MEMBER = Struct("=16sI16sIIIQ6sBxQ")
+HUB_KEY = Struct("=16s")
+HUB = Struct("=Q")
 STATE = Struct("=9Q")
 VPN = Struct("=IIQ")
 USAGE = Struct("=I")
@@ -99,6 +110,7 @@ COUNTERS = (
     "unsendable",
     "events_lost",
     "not_learned",
+    "split_horizon",
 )
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
