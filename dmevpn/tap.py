@@ -23,8 +23,8 @@ from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePla
 from dmevpn.daemon import Daemon
 from dmevpn.dataplane.gre_device import control_device
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
+from dmevpn.dataplane.hub_provision import provision_hub
 from dmevpn.dataplane.no_device import NoDevice
-from dmevpn.dataplane.provision import provision_hub
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import StartError

@@ -560,7 +560,8 @@ _ROWS = (
     Keyword(
         name="provision",
         help="The daemon makes, owns and removes the devices. Spoke: BRIDGE if absent, and in it"
-        " the vxlan devices NAME and NAME-s. Hub: the vxlan device NAME, and BRIDGE is left out.",
+        " the vxlan devices NAME and NAME-s. Hub: the vxlan device NAME, and BRIDGE is left out."
+        " Devices that are there and right are used, and stay.",
         contexts=_DATA,
         arguments=(
             Argument(name="BRIDGE", convert=a.device_name, example="br1", wanted=lambda word: True),

@@ -144,6 +144,17 @@ class Attachment:
             Message(_RTM_NEWTFILTER, NLM_F_CREATE, body), f"attaching {program.name}"
         )
 
+    def attached(self, ours: Collection[int]) -> bool:
+        """Whether one of these programs is at our place.
+
+        :raises DataplaneError: if the kernel does not say.
+        """
+        return self._present() in ours
+
+    def belongs_to(self, ifindex: int) -> bool:
+        """Whether it is that device's."""
+        return self._ifindex == ifindex
+
     def examine(self, ours: Collection[int]) -> list[Finding]:
         """What is wrong with the device, and with the program on it.
 

@@ -144,7 +144,7 @@ class EBPFSwitch:
             link = find_device(self.interface)
             self._load()
             self._watch = HubDeviceWatch(
-                self._reactor, self._metrics, link, self._device, self._move
+                self._reactor, self._metrics, link, self._device, self._attached, self._move
             )
             self._attach(link.ifindex)
         except BaseException as error:
@@ -253,14 +253,23 @@ class EBPFSwitch:
         if self._pins.remove_other_layouts():
             self.log.info("{ifname}: replaced the switch of another version", ifname=self.interface)
 
+    def _attached(self) -> bool:
+        """Whether the program is at its place.
+
+        :raises DataplaneError: if the kernel does not say.
+        """
+        return self._attachment.attached({self._programs[_PROGRAM].id})
+
     def _move(self, link: Link) -> None:
-        """Go on on a device that took the place of the one before.
+        """Go on on a device that took the place of the one before, or that lost the program.
 
         :raises DmevpnError: if the kernel refuses, or somebody else's program is there.
         """
         program = self._programs[_PROGRAM]
-        self._attachment.close()
-        self._attachment = Attachment(self.interface, link.ifindex, made_clsact=False)
+        before = self._attachment
+        before.close()
+        made_clsact = before.made_clsact and before.belongs_to(link.ifindex)
+        self._attachment = Attachment(self.interface, link.ifindex, made_clsact=made_clsact)
         self._attachment.prepare({program.id})
         self._attachment.attach(program)
         zero = layout.NUMBER.pack(0)

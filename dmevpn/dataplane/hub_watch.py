@@ -1,13 +1,15 @@
 """Follows the device of a hub's switch: what others do to it is said, and put right. Layer: edge.
 
 A device that was made anew has neither the qdisc nor the program of the one before, whoever made
-it.
+it. And either may be taken off a device that stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import struct
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from dmevpn.dataplane.links import RTNLGRP_LINK, Link, LinkTable, parse_links
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
@@ -24,6 +26,13 @@ RESTORE_RETRY = 5.0
 #: Receive buffer in octets, for some hundred changes of links.
 _BUFFER = 1 << 18
 
+_RTNLGRP_TC = 4
+# Queueing disciplines, classes and filters: RTM_NEWQDISC and what follows it.
+_TRAFFIC_CONTROL = range(36, 47)
+_HEADER = struct.Struct("=IHHII")
+# The beginning of struct tcmsg: family, index.
+_TCMSG = struct.Struct("=B3xi")
+
 
 class ProvisionedDevice(Protocol):
     """A device that was made for the switch."""
@@ -34,11 +43,23 @@ class ProvisionedDevice(Protocol):
         :raises StartError: if it cannot be had now.
         """
 
+    def fault(self, link: Link) -> str:
+        """What somebody has changed of it, in words; empty: nothing."""
+
     def remove(self) -> None:
         """Remove it again."""
 
     def close(self) -> None:
         """Leave it as it is."""
+
+
+class _Fault(NamedTuple):
+    """What is wrong."""
+
+    text: str
+    """Empty: nothing."""
+    mend: Callable[[], None] | None = None
+    """What puts it right; None: what somebody did may be meant, or is not ours to undo."""
 
 
 class HubDeviceWatch:
@@ -48,7 +69,8 @@ class HubDeviceWatch:
 
     :param link: the device as it is.
     :param device: ours, to be put right; None: the operator's, whose changes are only said.
-    :param attach: puts the switch on a device that was made anew; raises DmevpnError.
+    :param attached: whether the switch is at its place on the device; raises DmevpnError.
+    :param attach: puts the switch on a device that has none; raises DmevpnError.
     """
 
     log = Logger()
@@ -59,12 +81,14 @@ class HubDeviceWatch:
         metrics: Metrics,
         link: Link,
         device: ProvisionedDevice | None,
+        attached: Callable[[], bool],
         attach: Callable[[Link], None],
     ) -> None:
         """:raises OSError: if there is no socket to be had."""
         self._clock = reactor
         self._name, self._ifindex = link.name, link.ifindex
         self._device = device
+        self._attached = attached
         self._attach = attach
         self._fault = ""
         self._refusal = ""
@@ -77,7 +101,7 @@ class HubDeviceWatch:
         try:
             self._reader = NetlinkReader(
                 reactor,
-                groups=[RTNLGRP_LINK],
+                groups=[RTNLGRP_LINK, _RTNLGRP_TC],
                 program=[ACCEPT],
                 received=self._received,
                 drained=lambda: None,
@@ -107,51 +131,75 @@ class HubDeviceWatch:
             self._calls[name] = self._clock.callLater(delay, call)
 
     def _received(self, data: bytes) -> None:
-        if any(self._name == x.name or self._ifindex == x.ifindex for _, x in parse_links(data)):
+        links = (link for _, link in parse_links(data))
+        ours = any(self._name == link.name or self._ifindex == link.ifindex for link in links)
+        if ours or self._ifindex in _filtered(data):
             self._later("look", 0, self._look)
 
     def _look(self) -> None:
         try:
             fault = self._state()
         except DmevpnError as error:
-            fault = str(error)
-        new, self._fault = fault != self._fault, fault
-        if fault and new:
+            fault = _Fault(str(error), self._restore_device)
+        new, self._fault = fault.text != self._fault, fault.text
+        if fault.text and new:
             self._faults.inc()
-            self.log.warn("{ifname}: {reason}", ifname=self._name, reason=fault)
-        if not fault:
+            self.log.warn("{ifname}: {reason}", ifname=self._name, reason=fault.text)
+        if not fault.text:
             if self._repairing:
                 self._repairs.inc()
             if new:
                 self.log.info("{ifname}: as it should be again", ifname=self._name)
             self._repairing, self._refusal = False, ""
-        elif self._device is not None and not fault.endswith(" is down"):
-            self._later("restore", RESTORE_DELAY if new else RESTORE_RETRY, self._restore)
+        elif fault.mend is not None:
+            delay = RESTORE_DELAY if new else RESTORE_RETRY
+            self._later("restore", delay, partial(self._restore, fault.mend))
 
-    def _state(self) -> str:
-        """What is wrong with the device; empty: nothing.
+    def _state(self) -> _Fault:
+        """What is wrong with the device.
 
         :raises DmevpnError: if the kernel does not say, or the switch cannot be put there.
         """
-        link = self._links.named(self._name)
+        name, device = self._name, self._device
+        ours = None if device is None else self._restore_device
+        link = self._links.named(name)
         if link is None:
             renamed = self._links.numbered(self._ifindex)
-            return f"{self._name} is {f'called {renamed.name} now' if renamed else 'gone'}"
+            return _Fault(f"{name} is {f'called {renamed.name} now' if renamed else 'gone'}", ours)
         if link.vxlan is None or not link.vxlan.external:
-            return f"{self._name} is another device than before"
+            return _Fault(f"{name} is another device than before", ours)
+        if changed := device.fault(link) if device is not None else "":
+            return _Fault(changed, ours)
         if link.ifindex != self._ifindex:
             self._attach(link)
             self._ifindex = link.ifindex
-        return "" if link.up else f"{self._name} is down"
+        elif not self._attached():
+            return _Fault(f"somebody took the switch off {name}", partial(self._attach, link))
+        return _Fault("" if link.up else f"{name} is down")
 
-    def _restore(self) -> None:
-        assert self._device is not None, "not ours"
-        try:
+    def _restore_device(self) -> None:
+        if self._device is not None:
             self._device.restore()
+
+    def _restore(self, mend: Callable[[], None]) -> None:
+        try:
+            mend()
             self._repairing = True
             self._later("look", 0, self._look)
         except DmevpnError as error:
             if self._refusal != str(error):
                 self._refusal = str(error)
                 self.log.error("{ifname}: {reason}", ifname=self._name, reason=self._refusal)
-            self._later("restore", RESTORE_RETRY, self._restore)
+            self._later("restore", RESTORE_RETRY, partial(self._restore, mend))
+
+
+def _filtered(data: bytes) -> Iterator[int]:
+    """Indices of the devices whose queueing disciplines and filters messages are about."""
+    offset = 0
+    while offset + _HEADER.size + _TCMSG.size <= len(data):
+        length, type_, _, _, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size + _TCMSG.size:
+            return
+        if type_ in _TRAFFIC_CONTROL:
+            yield _TCMSG.unpack_from(data, offset + _HEADER.size)[1]
+        offset += (length + 3) & ~3

@@ -24,7 +24,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dmevpn.addresses import format_address
-from dmevpn.dataplane.links import PortSettings, VXLANParameters
+from dmevpn.dataplane.links import Link, PortSettings, VXLANParameters
 from dmevpn.errors import DataplaneError
 
 __all__ = ["LinkChanges"]
@@ -180,6 +180,19 @@ class LinkChanges:
         """Have a device get no IPv6 link-local address of its own."""
         mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _ADDR_GEN_MODE_NONE)]}
         self._ask("IPv6 off", "set", index=ifindex, af_spec={"attrs": [("AF_INET6", mode)]})
+
+    def put_back(self, link: Link) -> None:
+        """Have a device be what it was: its MTU, its bridge, how that treats it, its state."""
+        self._ask(
+            "putting it back",
+            "set",
+            index=link.ifindex,
+            mtu=link.mtu,
+            master=link.master,
+            state="up" if link.up else "down",
+        )
+        if link.port is not None:
+            self.set_bridge_port(link.ifindex, link.port)
 
     def delete(self, ifindex: int, operation: str) -> None:
         """Remove a device.

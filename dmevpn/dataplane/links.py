@@ -77,6 +77,16 @@ _VXLAN_PORT = 15
 _VXLAN_GROUP6 = 16
 _VXLAN_LOCAL6 = 17
 _VXLAN_COLLECT_METADATA = 25
+#: Further options that change what becomes of frames, by the words of ``ip link``.
+_VXLAN_EXTRAS = {
+    9: "maxaddress",
+    11: "proxy",
+    12: "rsc",
+    14: "l3miss",
+    23: "gbp",
+    27: "gpe",
+    30: "vnifilter",
+}
 
 # linux/if_tunnel.h
 _GRE_IFLAGS = 2
@@ -109,6 +119,8 @@ class VXLANParameters(NamedTuple):
     learning: bool
     l2miss: bool
     external: bool
+    extras: frozenset[str] = frozenset()
+    """Options that none of ours has and that change what becomes of frames, by ``ip``'s words."""
 
 
 class PortSettings(NamedTuple):
@@ -185,6 +197,12 @@ def _parse_vxlan(data: bytes) -> VXLANParameters:
         learning=any(found.get(_VXLAN_LEARNING, b"")),
         l2miss=any(found.get(_VXLAN_L2MISS, b"")),
         external=any(found.get(_VXLAN_COLLECT_METADATA, b"")),
+        # Some are flags: there, without a value, or not there.
+        extras=frozenset(
+            name
+            for type_, name in _VXLAN_EXTRAS.items()
+            if type_ in found and (any(found[type_]) or not found[type_])
+        ),
     )
 
 

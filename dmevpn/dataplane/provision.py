@@ -4,9 +4,10 @@ A spoke has two vxlan devices in one bridge, because one alone cannot both forwa
 to the hub and report them: a miss is reported only where there is no default, and the frame that
 misses is dropped (Linux ``vxlan_xmit``). A hub has one ``external`` device.
 
-What we make carries our mark in its alias (``ip -d link show``). So the successor of a killed
-daemon takes the devices up as they stand, with their entries, a clean stop removes what is ours
-and nothing else, and a device of the same name that somebody else made is refused.
+What we make carries our mark (:mod:`dmevpn.dataplane.adoption`). So the successor of a killed
+daemon takes the devices up as they stand, with their entries, and a clean stop removes what is ours
+and nothing else. A device of the same name that somebody else made is taken up if it is what we
+would have made, and refused otherwise, before anything is changed.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from dmevpn.addresses import format_address
 from dmevpn.config.model import HubPlan, SpokePlan
+from dmevpn.dataplane.adoption import (
+    BRIDGE_ALIAS,
+    HUB_ALIAS,
+    HUB_PLANE_ALIAS,
+    SHORTCUT_PLANE_ALIAS,
+    Difference,
+    differences,
+    is_ours,
+    refusal,
+)
 from dmevpn.dataplane.link_changes import LinkChanges
 from dmevpn.dataplane.links import (
     IFNAME_MAX,
@@ -29,26 +39,19 @@ from dmevpn.dataplane.links import (
     VXLANParameters,
 )
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.underlay import OVERHEAD_IPV4, OVERHEAD_IPV6, Underlay, overlay_mtu
+from dmevpn.dataplane.underlay import Underlay
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.log import Logger
 
 __all__ = [
     "HUB_PORT",
     "SHORTCUT_PORT",
-    "HubDevice",
     "Planes",
     "Provisioner",
-    "provision_hub",
+    "hub_parameters",
     "shortcut_plane",
+    "spoke_parameters",
 ]
-
-#: Aliases of what we make.
-BRIDGE_ALIAS = "dmevpn bridge"
-HUB_PLANE_ALIAS = "dmevpn hub plane"
-SHORTCUT_PLANE_ALIAS = "dmevpn shortcut plane"
-HUB_ALIAS = "dmevpn hub"
-_ALIASES = (BRIDGE_ALIAS, HUB_PLANE_ALIAS, SHORTCUT_PLANE_ALIAS, HUB_ALIAS)
 
 #: How the bridge treats the planes. Learning would pin a MAC to the plane it was last heard on.
 #: Where the bridge snoops, groups whose members are at other sites still have to go to the hub.
@@ -70,6 +73,25 @@ class Planes(NamedTuple):
     """Carries what has no shortcut, and everything that comes in."""
     shortcut: Link
     """Carries frames straight to other sites; its misses are ours to resolve."""
+
+
+def spoke_parameters(plan: SpokePlan, hub: bytes, local: bytes) -> dict[str, VXLANParameters]:
+    """What the planes of a spoke are made with, by name.
+
+    :param local: our underlay address.
+    """
+    # The shortcut plane's port only tells the two apart: every entry on it names the wire's.
+    return {
+        plan.interface: VXLANParameters(plan.vni, local, hub, plan.port, False, False, False),
+        shortcut_plane(plan.interface): VXLANParameters(
+            plan.vni, local, b"", plan.port - 1, False, True, False
+        ),
+    }
+
+
+def hub_parameters(plan: HubPlan) -> VXLANParameters:
+    """What the device of a hub is made with."""
+    return VXLANParameters(0, b"", b"", plan.port, False, False, True)
 
 
 def shortcut_plane(interface: str) -> str:
@@ -95,6 +117,9 @@ class Provisioner:
         self._interface = interface
         # Devices that the last call made, by index: a name may change hands.
         self._made: list[int] = []
+        # Devices of others that it took up, as they were before.
+        self._adopted: list[Link] = []
+        self._told: set[int] = set()
 
     def close(self) -> None:
         """Close the socket and leave the devices as they are; again is harmless."""
@@ -130,19 +155,11 @@ class Provisioner:
                 f" {IFNAME_MAX - 2} characters, for {second} beside it"
             )
         mtu = underlay.overlay_mtu
-        hub_plane = self._vxlan(
-            plan.interface,
-            HUB_PLANE_ALIAS,
-            VXLANParameters(plan.vni, underlay.local, hub, plan.port, False, False, False),
-            mtu,
-        )
-        shortcut = self._vxlan(
-            second,
-            SHORTCUT_PLANE_ALIAS,
-            # Its own port only tells the two apart: every entry on it names the wire's.
-            VXLANParameters(plan.vni, underlay.local, b"", plan.port - 1, False, True, False),
-            mtu,
-        )
+        wanted = spoke_parameters(plan, hub, underlay.local)
+        self._refuse(plan.interface, HUB_PLANE_ALIAS, wanted[plan.interface], plan.bridge)
+        self._refuse(second, SHORTCUT_PLANE_ALIAS, wanted[second], plan.bridge)
+        hub_plane = self._vxlan(plan.interface, HUB_PLANE_ALIAS, wanted[plan.interface], mtu)
+        shortcut = self._vxlan(second, SHORTCUT_PLANE_ALIAS, wanted[second], mtu)
         bridge = self._bridge(plan.bridge)
         for plane, settings in ((hub_plane, HUB_PORT), (shortcut, SHORTCUT_PORT)):
             with self._refused(self._interface):
@@ -157,7 +174,7 @@ class Provisioner:
 
         :raises StartError: if it is not ours, or cannot be renamed.
         """
-        if link.alias not in _ALIASES:
+        if not is_ours(link):
             raise StartError(
                 f"interface {self._interface}: {name} is called {link.name} now: rename it back"
                 f" (`ip link set {link.name} name {name}`), or change the configuration"
@@ -178,7 +195,7 @@ class Provisioner:
             self._remove(name, alias)
         bridge = self._links.named(plan.bridge)
         if bridge is not None and not any(
-            port.alias in _ALIASES for port in self._links.ports(bridge.ifindex)
+            is_ours(port) for port in self._links.ports(bridge.ifindex)
         ):
             self._remove(plan.bridge, BRIDGE_ALIAS)
 
@@ -191,12 +208,9 @@ class Provisioner:
         """
 
         def make() -> Link:
-            device = self._vxlan(
-                plan.interface,
-                HUB_ALIAS,
-                VXLANParameters(0, b"", b"", plan.port, False, False, True),
-                mtu,
-            )
+            wanted = hub_parameters(plan)
+            self._refuse(plan.interface, HUB_ALIAS, wanted, None)
+            device = self._vxlan(plan.interface, HUB_ALIAS, wanted, mtu)
             self._up(device, plan.port)
             return self._again(device)
 
@@ -210,40 +224,78 @@ class Provisioner:
 
     def _all_or_nothing(self, make: Callable[[], T]) -> T:
         self._made.clear()
+        self._adopted.clear()
         try:
-            return make()
+            made = make()
         except BaseException:
             self.undo()
             raise
+        for link in self._adopted:
+            self._quieten(link)
+            if link.ifindex not in self._told:
+                self._told.add(link.ifindex)
+                self.log.info(
+                    "{ifname}: {device} is what it should be; who made it removes it",
+                    ifname=self._interface,
+                    device=link.name,
+                )
+        return made
 
     def undo(self) -> None:
-        """Remove what the last call made, not what it took up: that carries traffic."""
+        """Remove what the last call made, not what it took up: that carries traffic.
+
+        What others have made and it took up is as it was before.
+        """
+        for link in reversed(self._adopted):
+            with contextlib.suppress(DataplaneError):
+                self._changes.put_back(link)
         for ifindex in reversed(self._made):
             with contextlib.suppress(DataplaneError):
                 self._changes.delete(ifindex, "removing a device")
         self._made.clear()
+        self._adopted.clear()
+
+    def _refuse(self, name: str, alias: str, wanted: VXLANParameters, bridge: str | None) -> None:
+        """Have a device that is not ours, and not what we need either, end the start.
+
+        :param bridge: the only bridge that it may be a port of.
+        :raises StartError: with every parameter that differs, and the cure.
+        """
+        link = self._named(name)
+        if link is None or link.alias == alias:
+            return
+        master = None
+        if link.master:
+            try:
+                owner = self._links.numbered(link.master)
+            except DataplaneError as error:
+                raise StartError(f"interface {name}: {error}") from None
+            if owner is not None and owner.name != bridge:
+                master = Difference("master", owner.name, bridge or "none")
+        found = differences(link, wanted)
+        if found or master is not None:
+            raise StartError(refusal(link, found, master))
 
     def _vxlan(self, name: str, alias: str, wanted: VXLANParameters, mtu: int) -> Link:
+        """A device as it is wanted; one of others has passed :meth:`_refuse`."""
         link = self._named(name)
-        if link is not None:
-            if link.alias != alias or link.vxlan is None:
-                raise StartError(
-                    f"interface {name}: a device of that name exists and was not made by dmevpn;"
-                    f" remove it (`ip link delete {name}`) or configure it without `provision`"
-                )
-            # A different default destination is an entry, which set_flood puts right.
-            if link.vxlan._replace(remote=wanted.remote) != wanted:
-                with self._refused(name):
-                    self._changes.delete(link.ifindex, "removing the device of an earlier run")
-                link = None
+        # A different default destination is an entry, which set_flood puts right.
+        if link is not None and link.alias == alias and differences(link, wanted, remote=False):
+            with self._refused(name):
+                self._changes.delete(link.ifindex, "removing the device of an earlier run")
+            link = None
         if link is None:
             link = self._create(
                 partial(self._changes.create_vxlan, name, wanted, mtu), name, wanted
             )
-            self._mark(link, alias)
-        else:
             with self._refused(name):
-                self._changes.set_mtu(link.ifindex, mtu)
+                self._changes.set_alias(link.ifindex, alias)
+            self._quieten(link)
+            return link
+        if link.alias != alias:
+            self._adopted.append(link)
+        with self._refused(name):
+            self._changes.set_mtu(link.ifindex, mtu)
         return link
 
     def _create(
@@ -270,16 +322,16 @@ class Provisioner:
         self._made.append(link.ifindex)
         return link
 
-    def _mark(self, link: Link, alias: str) -> None:
-        name = link.name
-        with self._refused(name):
-            self._changes.set_alias(link.ifindex, alias)
-        # The planes are no hosts of the LAN: no addresses, no router solicitations. The kernel
-        # may have no IPv6 at all, and /proc/sys may be read-only: either way alone is enough.
+    def _quieten(self, link: Link) -> None:
+        """Have a device send nothing of its own.
+
+        It is no host of the LAN: no addresses, no router solicitations. The kernel may have no
+        IPv6 at all, and /proc/sys may be read-only: either way alone is enough.
+        """
         with contextlib.suppress(DataplaneError):
             self._changes.stop_addresses(link.ifindex)
         with contextlib.suppress(OSError):
-            Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6").write_text("1")
+            Path("/proc/sys/net/ipv6/conf", link.name, "disable_ipv6").write_text("1")
 
     def _bridge(self, name: str) -> Link:
         link = self._named(name)
@@ -290,7 +342,9 @@ class Provisioner:
                     f" {IFNAME_MAX} characters"
                 )
             link = self._create(partial(self._changes.create_bridge, name), name, None)
-            self._mark(link, BRIDGE_ALIAS)
+            with self._refused(name):
+                self._changes.set_alias(link.ifindex, BRIDGE_ALIAS)
+            self._quieten(link)
         elif link.kind != "bridge":
             raise StartError(f"interface {self._interface}: {name} exists and is no bridge")
         if link.alias == BRIDGE_ALIAS or link.ifindex in self._made:
@@ -347,105 +401,3 @@ class Provisioner:
         except DataplaneError as error:
             if error.errno != errno.ENODEV:
                 raise
-
-
-class HubDevice:
-    """The external vxlan device of a hub, and the way to remove it again."""
-
-    def __init__(self, plan: HubPlan) -> None:
-        """Open the sockets, in the network namespace of the calling thread.
-
-        :raises OSError: if there is none to be had.
-        """
-        self.link: Link
-        """Valid after open."""
-        self._plan = plan
-        self._nbma_address: bytes | None = None
-        self._requests = NetlinkRequests()
-        self._links = LinkTable(self._requests)
-        try:
-            self._provisioner = Provisioner(self._requests, plan.interface)
-        except BaseException:
-            self._requests.close()
-            raise
-
-    def open(self, nbma_address: bytes | None) -> None:
-        """Make the device, or take up that of an earlier run.
-
-        :raises StartError: if it cannot be had; nothing is left behind.
-        :raises DataplaneError: if the kernel does not say what there is.
-        """
-        self._nbma_address = nbma_address
-        self._provisioner.require_net_admin()
-        self._make()
-
-    def restore(self) -> None:
-        """Make the device what it should be, and again if somebody has removed it.
-
-        :raises StartError: if it cannot be had now.
-        :raises DataplaneError: if the kernel does not say what there is.
-        """
-        renamed = self._links.numbered(self.link.ifindex)
-        if renamed is not None and renamed.name != self._plan.interface:
-            self._provisioner.rename(renamed, self._plan.interface)
-        self._make()
-
-    def _make(self) -> None:
-        self.link = self._provisioner.make_hub(self._plan, self._mtu(self._nbma_address))
-
-    def _mtu(self, nbma_address: bytes | None) -> int:
-        owner = self._links.owner(nbma_address) if nbma_address is not None else None
-        if nbma_address is not None and owner is None:
-            raise StartError(
-                f"interface {self._plan.interface}: nbma-address {format_address(nbma_address)} is"
-                " no address of this machine"
-            )
-        underlay = (
-            [owner]
-            if owner is not None
-            else [
-                link
-                for link in self._links.all()
-                if link.up and link.kind not in ("vxlan", "bridge") and link.name != "lo"
-            ]
-        )
-        overhead = OVERHEAD_IPV6 if nbma_address and len(nbma_address) == 16 else OVERHEAD_IPV4
-        return overlay_mtu(max((link.mtu for link in underlay), default=1500), overhead)
-
-    def remove(self) -> None:
-        """Remove the device if it is still ours; works from any network namespace.
-
-        :raises DataplaneError: if the kernel refuses.
-        """
-        try:
-            self._provisioner.remove_hub(self._plan)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Leave the device as it is, for a successor to take up."""
-        self._provisioner.close()
-        self._requests.close()
-
-
-def provision_hub(plan: HubPlan, nbma_address: bytes | None = None) -> HubDevice:
-    """Make a hub's device in the network namespace of the calling thread.
-
-    Its MTU fits the device that has ``nbma_address``, else the largest of the underlay's devices:
-    what is too large for one of them is fragmented there, what is too large for the switch's own
-    device would be lost.
-
-    :raises StartError: if the device cannot be had; nothing is left behind.
-    """
-    try:
-        device = HubDevice(plan)
-    except OSError as error:
-        raise StartError(f"interface {plan.interface}: netlink: {error.strerror}") from None
-    try:
-        device.open(nbma_address)
-    except BaseException as error:
-        device.close()
-        if isinstance(error, DataplaneError):
-            raise StartError(f"interface {plan.interface}: {error}") from None
-        raise
-    return device

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from dmevpn.addresses import format_address
 from dmevpn.config.model import SpokePlan
-from dmevpn.dataplane.links import Link, LinkTable, PortSettings
+from dmevpn.dataplane.adoption import differences, is_ours
+from dmevpn.dataplane.links import Link, LinkTable, PortSettings, VXLANParameters
 from dmevpn.dataplane.neighbours import BROADCAST, ZERO_MAC
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.provision import (
@@ -15,6 +16,7 @@ from dmevpn.dataplane.provision import (
     Planes,
     Provisioner,
     shortcut_plane,
+    spoke_parameters,
 )
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.traffic import device_traffic
@@ -131,6 +133,14 @@ class SpokeDevices:
             self._provisioner.undo()
             self._close()
 
+    def stay(self) -> bool:
+        """Whether a plane stays when we stop, because somebody else has made it.
+
+        :raises DataplaneError: if the kernel does not say.
+        """
+        planes = (link for link in self.links() if link.name != self._plan.bridge)
+        return not self.provisioned or any(not is_ours(link) for link in planes)
+
     def remove(self) -> None:
         """Remove our devices.
 
@@ -200,8 +210,11 @@ class SpokeDevices:
         if device is None or shortcut is None or bridge is None:
             return DeviceState(None, False, 0, tuple(faults))
         self._follow_underlay()
-        faults += self._differences(device, bridge, HUB_PORT)
-        faults += self._differences(shortcut, bridge, SHORTCUT_PORT)
+        wanted = spoke_parameters(plan, self._hub, self.local)
+        faults += self._differences(device, wanted[plan.interface], bridge, HUB_PORT)
+        faults += self._differences(
+            shortcut, wanted[shortcut_plane(plan.interface)], bridge, SHORTCUT_PORT
+        )
         layout = None
         if device.master == shortcut.master == bridge.ifindex:
             layout = self._two_planes(Planes(bridge, device, shortcut))
@@ -229,16 +242,19 @@ class SpokeDevices:
         if device is not None:
             self._underlay = self._underlay._replace(mtu=min(device.mtu, self._underlay.limit))
 
-    def _differences(self, plane: Link, bridge: Link, settings: PortSettings) -> list[str]:
+    def _differences(
+        self, plane: Link, wanted: VXLANParameters, bridge: Link, settings: PortSettings
+    ) -> list[str]:
         """What somebody has changed of a plane."""
-        found = []
+        changed = differences(plane, wanted, remote=False)
+        found = [f"{plane.name} is another device: {each}" for each in changed]
         if plane.master != bridge.ifindex:
             found.append(f"{plane.name} is no port of {bridge.name}")
         elif plane.port != settings:
             found.append(f"{plane.name} has other settings as a port of {bridge.name}")
-        wanted = self._underlay.overlay_mtu
-        if plane.mtu != wanted:
-            found.append(f"{plane.name} has MTU {plane.mtu}, the underlay leaves {wanted}")
+        mtu = self._underlay.overlay_mtu
+        if plane.mtu != mtu:
+            found.append(f"{plane.name} has MTU {plane.mtu}, the underlay leaves {mtu}")
         return found
 
     # --- layouts --------------------------------------------------------------------------

@@ -193,7 +193,7 @@ class VXLANFDB:
             self._metrics.remove_gauge("fdb_entries", vpn=str(self._plan.vpn.index), state=name)
         self._close(run)
         try:
-            if not run.devices.provisioned:
+            if run.devices.stay():
                 run.table.remove_all()
             run.devices.remove()
         except DataplaneError as error:

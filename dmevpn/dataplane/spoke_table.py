@@ -503,19 +503,24 @@ class EntryTable:
     # --- end ---------------------------------------------------------------------------------
 
     def remove_all(self) -> None:
-        """Remove every entry of ours from a device made by hand, at once.
+        """Remove every entry of ours from devices that stay, at once.
+
+        A plane that others have made keeps its way to the hub.
 
         What is gone already is as it should be.
 
         :raises DataplaneError: if it is unknown what was done.
         """
         layout = self.layout
-        messages = [
-            layout.step(mac, state, NOTHING).message for mac, state in self._believed.items()
-        ]
+        messages = []
+        for mac, state in self._believed.items():
+            while state != NOTHING:
+                step = layout.step(mac, state, NOTHING)
+                messages.append(step.message)
+                state = step.new
         messages += [
             self_delete(layout.flood_device, layout.flood_mac, nbma)
             for nbma, ours in self._flood_believed.items()
-            if ours
+            if ours and not layout.bridge
         ]
         self._requests.batch(messages)

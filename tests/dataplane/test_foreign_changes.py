@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from twisted.logger import LogLevel
 
 from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.dataplane import spoke_fdb
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.metrics import Metrics
 from tests.contracts.spoke_dataplane import Recorder, station
-from tests.dataplane.site import UNDERLAY, Site, spoke_plan
-from tests.dataplane.test_provision import shown, warnings_of
+from tests.dataplane.site import HUB4, UNDERLAY, Site, spoke_plan
+from tests.dataplane.test_provision import PLANES, make_by_hand, shown, texts_of
 from tests.dataplane.turns import Turns
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -80,7 +82,7 @@ def spoke(namespace: Site) -> Iterator[Spoke]:
 def test_put_right(spoke: Spoke, command: str, fault: str) -> None:
     """The device is again what it was, the shortcut is back, and the log has said why."""
     before = {name: shown(spoke.site, name) for name in ("br1", "vx1", "vx1-s")}
-    with warnings_of() as warnings:
+    with texts_of() as warnings:
         spoke.site.namespace.ip(*command.split())
         spoke.within_a_second("repair", lambda: spoke.recorder.devices)
         spoke.within_a_second("shortcut", spoke.has_shortcut)
@@ -118,7 +120,7 @@ def test_fdb_flushed(spoke: Spoke) -> None:
 @pytest.mark.parametrize("device", ["vx1", "vx1-s", "br1"])
 def test_set_down(spoke: Spoke, device: str) -> None:
     """That may be meant: it is said and counted, and goes on when the device is up again."""
-    with warnings_of() as warnings:
+    with texts_of() as warnings:
         spoke.site.namespace.ip("link", "set", device, "down")
         spoke.within_a_second("report", lambda: spoke.recorder.links == ["down"])
     assert f"vx1: {device} is down" in warnings
@@ -160,6 +162,46 @@ def test_bridge_of_the_operator_is_renamed(namespace: Site) -> None:
         assert spoke.recorder.links == spoke.recorder.devices == []
         spoke.dataplane.stop()
         assert namespace.namespace.devices() == {*UNDERLAY, "br1"}
+
+
+def test_planes_of_others(namespace: Site) -> None:
+    """They are watched like our own; at the stop they lose our entries and keep their own."""
+    with namespace.cleared():
+        namespace.namespace.ip("link", "add", "br1", "type", "bridge")
+        for name, parameters in PLANES.items():
+            make_by_hand(namespace, name, parameters)
+            namespace.namespace.ip("link", "set", name, "master", "br1")
+        spoke = Spoke(namespace)
+        namespace.namespace.ip("link", "set", "vx1", "type", "bridge_slave", "isolated", "off")
+        spoke.within_a_second("repair", lambda: spoke.recorder.devices)
+        assert spoke.total("dmevpn_device_repairs_total") == 1
+        theirs = ("00:00:00:00:00:77", "dev", "vx1-s", "dst", "10.0.0.7", "self")
+        namespace.namespace.bridge("fdb", "add", *theirs)
+        spoke.dataplane.stop()
+        assert namespace.namespace.devices() == {*UNDERLAY, *PLANES, "br1"}
+        assert namespace.entry("vx1-s", station(1)) is None
+        assert namespace.bridge_port(station(1)) is None
+        assert namespace.destinations("vx1-s", theirs[0]) == {parse_ip("10.0.0.7")}
+        assert namespace.destinations("vx1", "00:00:00:00:00:00") == {HUB4}
+
+
+@pytest.mark.parametrize("change", ["learning", "dstport 8472", "l2miss"])
+def test_replaced_by_another(spoke: Spoke, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device of others in the place of ours, in the bridge like ours, is told from it."""
+    monkeypatch.setattr(spoke_fdb, "RESTORE_RETRY", 0.5)
+    ip = spoke.site.namespace.ip
+    wanted = {"learning": ("nolearning", "learning"), "dstport 8472": ("dstport 4789", change)}
+    ip("link", "del", "vx1")
+    parameters = PLANES["vx1"].replace(*wanted.get(change, ("remote", "l2miss remote")))
+    make_by_hand(spoke.site, "vx1", parameters)
+    ip("link", "set", "vx1", "master", "br1", "up", "mtu", "1500")
+    with texts_of(LogLevel.error) as texts:
+        spoke.within_a_second("refusal", lambda: texts)
+    name = change.split()[0]
+    assert f"interface vx1: a device of that name exists and is not ours: {name} is " in texts[0]
+    ip("link", "del", "vx1")
+    spoke.within_a_second("repair", lambda: spoke.recorder.devices)
+    spoke.within_a_second("shortcut", spoke.has_shortcut)
 
 
 def test_groups_pass_a_bridge_that_snoops(namespace: Site) -> None:

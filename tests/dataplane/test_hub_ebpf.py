@@ -8,14 +8,12 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from dmevpn.addresses import VTEP
-from dmevpn.config.model import HubPlan
 from dmevpn.dataplane import hub_ebpf
 from dmevpn.dataplane.ebpf import layout, libbpf
 from dmevpn.dataplane.ebpf.layout import NUMBER
@@ -23,7 +21,6 @@ from dmevpn.dataplane.ebpf.libbpf import MapShape
 from dmevpn.dataplane.hub_device import PRIORITY
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.hub_macs import EDITS_PER_RUN
-from dmevpn.dataplane.provision import provision_hub
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import HubListener, Registration
 from dmevpn.metrics import Metrics
@@ -235,46 +232,6 @@ class TestLife:
         finally:
             lab.add_device()
 
-    def notice(self, world: KernelWorld, seconds: float = 0.0) -> None:
-        """Let a daemon in the hub's namespace see to what has happened to its device."""
-        with world.lab.hub.entered():
-            world.read_events()
-            world.reactor.pump([0, seconds, 0])
-
-    @pytest.mark.parametrize("provisioned", [False, True])
-    def test_device_that_is_made_anew(self, lab: HubLab, provisioned: bool) -> None:
-        """The switch goes on with its members on the device that takes the place of a lost one:
-        ours comes back by itself, the operator's when it is made again."""
-        if provisioned:
-            lab.hub.ip("link", "del", DEVICE)
-        plan = HubPlan(interface=DEVICE, controller="nhrp", vpns=((1, 1),), provision=True)
-        world = KernelWorld(lab, provision=partial(provision_hub, plan) if provisioned else None)
-        try:
-            world.join(1, A, B)
-            assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
-            for change in (("del", DEVICE), ("set", DEVICE, "name", "lost")):
-                lab.hub.ip("link", *change)
-                self.notice(world)
-                if provisioned:
-                    self.notice(world, 0.25)
-                elif change[0] == "del":
-                    lab.add_device()
-                else:
-                    lab.hub.ip("link", "set", "lost", "name", DEVICE)
-                self.notice(world)
-                assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
-            assert world.count("device_faults") == 2
-            assert world.count("device_repairs") == (2 if provisioned else 0)
-            lab.hub.ip("link", "set", DEVICE, "down")
-            self.notice(world)
-            assert world.count("device_faults") == 3
-            world.dataplane.stop()
-            assert pins() == []
-        finally:
-            if DEVICE not in lab.hub.devices():
-                lab.add_device()
-            lab.hub.ip("link", "set", DEVICE, "up")
-
     def test_maps_of_another_build(self, world: KernelWorld) -> None:
         """Maps that do not fit this build are replaced, all of them, not misread."""
         world.join(1, A)
@@ -310,6 +267,9 @@ class TestLife:
 
             def restore(self) -> None:
                 raise AssertionError
+
+            def fault(self, link: object) -> str:
+                return ""
 
         def make() -> Device:
             lab.add_device()
@@ -363,6 +323,9 @@ class TestLife:
 
             def close(self) -> None:
                 done.append("left")
+
+            def fault(self, link: object) -> str:
+                return ""
 
         world.join(1, A, B)
         world.kill()

@@ -11,14 +11,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from constantly import NamedConstant
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 
 from dmevpn.addresses import parse_ip
 from dmevpn.config.model import HubPlan, SpokePlan
+from dmevpn.dataplane.hub_provision import HubDevice, provision_hub
 from dmevpn.dataplane.links import LinkTable
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.provision import HubDevice, Planes, Provisioner, provision_hub
+from dmevpn.dataplane.provision import Planes, Provisioner
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.dataplane.underlay import find_underlay
 from dmevpn.errors import StartError
@@ -157,11 +159,119 @@ def test_made_anew(site: Site, requests: NetlinkRequests, change: dict[str, Any]
 
 @pytest.mark.parametrize("name", ["vx1", "vx1-s"])
 def test_name_taken(site: Site, name: str) -> None:
-    """A device of the name that somebody else made is refused by name, with the cure."""
+    """A device of the name that is no vxlan device is refused by name, with the cure."""
     site.namespace.ip("link", "add", name, "type", "bridge")
+    assert refusal(site, spoke_plan()) == (
+        f"interface {name}: a device of that name exists and is not ours: kind is bridge, not"
+        f" vxlan; remove it (`ip link delete {name}`) to have it made, or configure it without"
+        " `provision`"
+    )
+
+
+#: What the planes are made with by hand.
+PLANES = {
+    "vx1": "id 100 local 10.0.0.1 dstport 4789 nolearning remote 10.0.0.254",
+    "vx1-s": "id 100 local 10.0.0.1 dstport 4788 nolearning l2miss",
+}
+
+
+def make_by_hand(site: Site, name: str, parameters: str) -> None:
+    """A vxlan device of an operator's."""
+    site.namespace.ip("link", "add", name, "type", "vxlan", *parameters.split())
+
+
+def test_adopted(site: Site) -> None:
+    """Devices of others that are right are used, set as ours are, and stay."""
+    for name, parameters in PLANES.items():
+        make_by_hand(site, name, parameters)
+    before = {name: shown(site, name)["ifindex"] for name in PLANES}
+    with texts_of(LogLevel.info) as texts:
+        dataplane = start(site, spoke_plan())
+    assert [text for text in texts if "who made it removes it" in text] == [
+        f"vx1: {name} is what it should be; who made it removes it" for name in PLANES
+    ]
+    for name, ifindex in before.items():
+        row = shown(site, name)
+        assert row["ifindex"] == ifindex
+        assert row["master"] == "br1"
+        assert row["mtu"] == 1500
+        assert row["inet6_addr_gen_mode"] == "none"
+        assert "ifalias" not in row
+        assert "UP" in row["flags"]
+        assert row["linkinfo"]["info_slave_data"]["isolated"] is True
+    dataplane.stop()
+    assert site.namespace.devices() == {*UNDERLAY, *PLANES}
+    assert site.destinations("vx1", "00:00:00:00:00:00") == {HUB4}
+    again = start(site, spoke_plan())
+    assert {name: shown(site, name)["ifindex"] for name in PLANES} == before
+    again.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "was", "wants", "said"),
+    [
+        ("vx1", "id 100", "id 200", "id is 200, not 100"),
+        ("vx1", "local 10.0.0.1", "", "local is none, not 10.0.0.1"),
+        ("vx1", "10.0.0.254", "10.0.0.9", "remote is 10.0.0.9, not 10.0.0.254"),
+        ("vx1", "4789", "8472", "dstport is 8472, not 4789"),
+        ("vx1", "nolearning", "learning", "learning is on, not off"),
+        ("vx1", "nolearning", "nolearning proxy", "proxy is on, not off"),
+        ("vx1", "nolearning", "nolearning gbp", "gbp is on, not off"),
+        ("vx1", "nolearning", "nolearning maxaddress 5", "maxaddress is on, not off"),
+        ("vx1-s", "l2miss", "", "l2miss is off, not on"),
+        ("vx1-s", "l2miss", "l2miss l3miss", "l3miss is on, not off"),
+        ("vx1-s", "l2miss", "l2miss remote 10.0.0.9", "remote is 10.0.0.9, not none"),
+        ("vx1-s", PLANES["vx1-s"], "external dstport 4788", "external is on, not off"),
+        ("vx1", "id 100 local 10.0.0.1", "id 7", "id is 7, not 100, local is none, not 10.0.0.1"),
+    ],
+)
+def test_not_adopted(site: Site, name: str, was: str, wants: str, said: str) -> None:
+    """One of others that is not right is refused with every difference, and nothing is changed."""
+    for each, parameters in PLANES.items():
+        changed = parameters.replace(was, wants) if each == name else parameters
+        make_by_hand(site, each, changed)
+    before = {each: shown(site, each) for each in PLANES}
     text = refusal(site, spoke_plan())
-    assert text.startswith(f"interface {name}: a device of that name exists")
-    assert f"ip link delete {name}" in text
+    assert text.startswith(
+        f"interface {name}: a device of that name exists and is not ours: {said}; "
+    )
+    assert {each: shown(site, each) for each in PLANES} == before
+    if said == "learning is on, not off":
+        cure = text.partition("`")[2].partition("`")[0]
+        site.namespace.run(*cure.split())
+        start(site, spoke_plan()).stop()
+
+
+def test_port_of_another_bridge(site: Site) -> None:
+    """A plane of somebody else's is not taken out of their bridge; the cure names the command."""
+    make_by_hand(site, "vx1", PLANES["vx1"])
+    site.namespace.ip("link", "add", "br9", "type", "bridge")
+    site.namespace.ip("link", "set", "vx1", "master", "br9")
+    text = refusal(site, spoke_plan())
+    assert "is not ours: master is br9, not br1; `ip link set vx1 nomaster`, or" in text
+    site.namespace.ip("link", "set", "vx1", "nomaster")
+    start(site, spoke_plan()).stop()
+    assert site.namespace.devices() == {*UNDERLAY, "br9", "vx1"}
+
+
+def test_failed_start_puts_back(site: Site) -> None:
+    """What a start has changed of a device of others is as before when it fails later on."""
+    make_by_hand(site, "vx1", PLANES["vx1"])
+    before = shown(site, "vx1")
+    with site.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 4788))
+        assert "UDP port 4788 is in use" in refusal(site, spoke_plan())
+    after = shown(site, "vx1")
+    # A device that has been up keeps the queueing that it got then.
+    assert {**after, "qdisc": ""} == {**before, "qdisc": ""}
+
+
+def test_device_of_a_hub_is_left_alone(site: Site) -> None:
+    """What we made for something else is refused like a device of others."""
+    hub = make_hub(site, hub_plan())
+    plan = replace(spoke_plan(), interface="vx0", port=4799)
+    assert "interface vx0: a device of that name exists" in refusal(site, plan)
+    hub.remove()
 
 
 def test_bridge_that_is_none(site: Site) -> None:
@@ -280,7 +390,7 @@ def test_advice(site: Site, options: tuple[str, ...], warning: str) -> None:
     """A device that would never get a shortcut draws a warning whose command cures it."""
     site.add_single(*options)
     dataplane = VXLANFDB(MemoryReactorClock(), Metrics(), hand_made())
-    with site.namespace.entered(), warnings_of() as texts:
+    with site.namespace.entered(), texts_of() as texts:
         dataplane.start(SpokeListener())
     dataplane.stop()
     assert [text for text in texts if warning in text] == texts
@@ -290,12 +400,12 @@ def test_advice(site: Site, options: tuple[str, ...], warning: str) -> None:
 
 
 @contextmanager
-def warnings_of() -> Iterator[list[str]]:
-    """The warnings that are logged inside a ``with``, as text."""
+def texts_of(level: NamedConstant = LogLevel.warn) -> Iterator[list[str]]:
+    """What is logged at a level inside a ``with``."""
     texts: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        if event.get("log_level") is LogLevel.warn:
+        if event.get("log_level") is level:
             texts.append(formatEvent(event))
 
     observer = cast("ILogObserver", observe)
@@ -312,7 +422,7 @@ UNPRIVILEGED = """
 import sys
 from twisted.internet.testing import MemoryReactorClock
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
-from dmevpn.dataplane.provision import provision_hub
+from dmevpn.dataplane.hub_provision import provision_hub
 from dmevpn.config.model import HubPlan
 from dmevpn.errors import StartError
 from dmevpn.interfaces import SpokeListener
@@ -400,6 +510,39 @@ def test_hub_refused(site: Site) -> None:
     with pytest.raises(StartError, match=r"nbma-address 10\.9\.9\.9 is no address"):
         make_hub(site, hub_plan(), parse_ip("10.9.9.9"))
     assert site.namespace.devices() == UNDERLAY
+
+
+def test_hub_adopted(site: Site) -> None:
+    """A device made by hand as documented is used, and stays."""
+    make_by_hand(site, "vx0", "external dstport 4789")
+    before = shown(site, "vx0")["ifindex"]
+    device = make_hub(site, hub_plan())
+    row = shown(site, "vx0")
+    assert row["ifindex"] == before
+    assert row["mtu"] == 1500
+    assert "UP" in row["flags"]
+    assert device.fault(device.link) == ""
+    device.remove()
+    assert "vx0" in site.namespace.devices()
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("external dstport 8472", "dstport is 8472, not 4789"),
+        ("external dstport 4789 learning", "learning is on, not off"),
+        ("external dstport 4789 vnifilter", "vnifilter is on, not off"),
+        ("id 5 dstport 4789", "external is off, not on"),
+    ],
+)
+def test_hub_not_adopted(site: Site, made: str, said: str) -> None:
+    """One that is not right is refused with what differs, and not changed."""
+    make_by_hand(site, "vx0", made)
+    before = shown(site, "vx0")
+    with pytest.raises(StartError, match=f"is not ours: {said}; ") as caught:
+        make_hub(site, hub_plan())
+    assert shown(site, "vx0") == before
+    assert "`ip link delete vx0`" in str(caught.value)
 
 
 def test_hub_device_changed_hands(site: Site) -> None:

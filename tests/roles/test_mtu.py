@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmevpn.metrics import Metrics
-from tests.dataplane.test_provision import warnings_of
+from tests.dataplane.test_provision import texts_of
 from tests.world import Site, World, mac
 
 
@@ -24,7 +24,7 @@ def world() -> World:
 
 def meet(world: World, site: Site, mtu: int) -> tuple[Site, list[str]]:
     """Let a site with an MTU of its own join, and another station reach it; what was warned of."""
-    with warnings_of() as warnings:
+    with texts_of() as warnings:
         far = world.add_site("10.0.0.3", 101, start=False)
         far.mtu = mtu
         world.start_site(far)
@@ -53,7 +53,7 @@ def test_sites_disagree(world: World) -> None:
     assert any("vx1 here 1450" in text and f"{far.vtep} has MTU 1400" in text for text in warnings)
     assert any("vx0 here 1450" in text and f"{far.vtep} has MTU 1400" in text for text in warnings)
     assert one.machine.node is not None
-    with warnings_of() as again:
+    with texts_of() as again:
         one.machine.node.spokes["vx1"].cache.remove(mac(2), "flushed")
         world.exchange(one, mac(1), far, mac(2))
     assert [text for text in again if "MTU" in text] == []

@@ -125,6 +125,28 @@ def test_port_in_use(start: Start, text: str, port: int) -> None:
     assert "vxlan-port" in refusal
 
 
+@pytest.mark.parametrize(
+    ("text", "device", "parameters", "said"),
+    [
+        (SPOKE, "vx1", "id 7 dstport 4789", "id is 7, not 100, local is none, not 10.0.0.2"),
+        (HUB, "vx0", "external dstport 8472", "dstport is 8472, not 4789"),
+    ],
+    ids=["spoke", "hub"],
+)
+def test_device_of_others(start: Start, text: str, device: str, parameters: str, said: str) -> None:
+    """A device that is not ours and not right is named with what differs, and left alone."""
+    namespace = start.machine.namespace
+    namespace.ip("link", "add", device, "type", "vxlan", *parameters.split())
+    before = namespace.ip_json("link", "show", "dev", device)
+    try:
+        refusal = start.refusal(start.write(text))
+        assert namespace.ip_json("link", "show", "dev", device) == before
+    finally:
+        namespace.ip("link", "del", device)
+    assert f"interface {device}: a device of that name exists and is not ours: {said}" in refusal
+    assert f"`ip link delete {device}`" in refusal
+
+
 @pytest.mark.parametrize("text", [SPOKE, HUB], ids=["spoke", "hub"])
 def test_no_privileges(start: Start, text: str) -> None:
     """Without its capabilities the daemon says which one it needs."""

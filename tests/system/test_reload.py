@@ -47,6 +47,33 @@ def test_what_a_reload_would_do(network: Network) -> None:
     assert {row["vni"] for row in daemon.ctl.rows("interface", "show") if row["vni"]} == {100, 200}
 
 
+def test_device_of_others(network: Network) -> None:
+    """A reload that needs a device of somebody else's says what is wrong with it, and leaves
+    everything as it was."""
+    one, _ = network.sites
+    daemon, namespace = one.daemon, one.machine.namespace
+    namespace.ip("link", "add", "vx3", "type", "vxlan", "id", "300", "dstport", "8472")
+
+    def devices() -> list[tuple[object, ...]]:
+        fields = ("ifindex", "ifname", "mtu", "master", "flags")
+        return [tuple(map(row.get, fields)) for row in namespace.ip_json("link", "show")]
+
+    present = devices()
+    try:
+        daemon.configure(network.spoke_config({1: 100, 2: 200, 3: 300}))
+        done = daemon.ctl.run("config", "reload")
+        assert done.returncode == 1
+        said = done.stdout + done.stderr
+        assert "vx3: a device of that name exists and is not ours: local is" in said
+        assert "dstport is 8472, not 4789" in said
+        assert devices() == present
+        assert [row["vpn"] for row in daemon.ctl.rows("vpn", "show")] == [1, 2]
+    finally:
+        namespace.ip("link", "del", "vx3")
+        daemon.configure(network.spoke_config({1: 100, 2: 200}))
+    assert daemon.ctl.text("config", "diff") == "nothing would change\n"
+
+
 def reload(daemon: Daemon, config: str) -> None:
     """Have a daemon read another configuration, by the signal, and wait until it has."""
     before = daemon.log.count("reloaded")
