@@ -43,6 +43,8 @@ EVENTS: Final = {
     "unregistered": "our registration was taken back, as we stop",
     "refused": "a registration, packet or frame was turned away: the detail says why",
     "unreachable": "our hub does not answer",
+    "hub-lost": "the hub that carried our flooding is left for another",
+    "hub-back": "a preferred hub carries our flooding again",
     "device-up": "a data interface is there and up (again)",
     "device-down": "a data interface is down or gone",
     "repaired": "somebody changed forwarding entries of ours, which were put right",

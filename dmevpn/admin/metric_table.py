@@ -26,6 +26,9 @@ METRICS = {
     "dmevpn_vpn_macs": "MAC addresses that the switch has learned in a VPN (hub).",
     "dmevpn_vpn_shortcuts": "MAC addresses that are reached directly in a VPN (spoke).",
     "dmevpn_vpn_pending": "Resolutions under way in a VPN (spoke).",
+    "dmevpn_carrier_changes_total": "Times that flooding went over to another hub (spoke).",
+    "dmevpn_keepalives_sent_total": "Keepalives that asked hubs for a sign of life (spoke).",
+    "dmevpn_servers_silent_total": "Times that a hub answered no keepalives any more (spoke).",
     "dmevpn_registration_up": "Whether the hub has our registration (spoke): 1 or 0.",
     # --- frames at a hub ---
     "dmevpn_member_rx_packets_total": "Frames that the switch received from a member.",

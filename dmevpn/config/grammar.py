@@ -14,7 +14,12 @@ from enum import Enum
 
 from dmevpn.addresses import DEFAULT_OUI
 from dmevpn.config import arguments as a
-from dmevpn.config.model import DEFAULT_HOLDING_TIME, DEFAULT_VXLAN_PORT, MAIN_TABLE
+from dmevpn.config.model import (
+    DEFAULT_HOLDING_TIME,
+    DEFAULT_KEEPALIVE_MULTIPLIER,
+    DEFAULT_VXLAN_PORT,
+    MAIN_TABLE,
+)
 
 __all__ = [
     "KEYWORDS",
@@ -357,6 +362,29 @@ _ROWS = (
         contexts=_CONTROL,
         arguments=(_HOLDING_TIME,),
         inherited=True,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="keepalive",
+        help="Ask every hub that has us registered for a sign of life each MILLISECONDS, once for"
+        " all VPNs. One that has answered before, and has been silent for MULTIPLIER times that, is"
+        " left for the next; 450 leaves it within a second. Default multiplier:"
+        f" {DEFAULT_KEEPALIVE_MULTIPLIER}. Without this keyword only registrations tell, which"
+        " takes seconds. See [servers.md](servers.md).",
+        contexts=_CONTROL,
+        arguments=(
+            Argument(
+                name="MILLISECONDS",
+                convert=a.number(50, 60000, "a number of milliseconds"),
+                example="450",
+            ),
+            Argument(
+                name="MULTIPLIER",
+                convert=a.number(2, 50, "a multiplier"),
+                example="2",
+                wanted=str.isdigit,
+            ),
+        ),
         reload=Reload.AT_ONCE,
     ),
     Keyword(

@@ -12,6 +12,7 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID
 
 __all__ = [
     "DEFAULT_HOLDING_TIME",
+    "DEFAULT_KEEPALIVE_MULTIPLIER",
     "DEFAULT_VXLAN_PORT",
     "MAIN_TABLE",
     "AdmissionPlan",
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigWarning",
     "HubPlan",
     "InterfaceConfig",
+    "KeepalivePlan",
     "KeyPlan",
     "Layer3Plan",
     "MapPlan",
@@ -36,6 +38,9 @@ __all__ = [
 
 #: Seconds that a registration is asked to last (RFC 2332 names none; every daemon uses it).
 DEFAULT_HOLDING_TIME = 7200
+#: Intervals in which a server answers no keepalive until it counts as silent. What is unanswered is
+#: repeated three times in an interval, so even 2 is more than one packet that is lost.
+DEFAULT_KEEPALIVE_MULTIPLIER = 2
 #: IANA's VXLAN port (RFC 7348 §8), used on devices that we make.
 DEFAULT_VXLAN_PORT = 4789
 #: The kernel's main routing table (RT_TABLE_MAIN in ``linux/rtnetlink.h``).
@@ -131,6 +136,16 @@ class AuthenticationPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeepalivePlan:
+    """A ``keepalive``: how a spoke watches its servers."""
+
+    interval: int
+    """Milliseconds from one keepalive to the next."""
+    multiplier: int = DEFAULT_KEEPALIVE_MULTIPLIER
+    """Intervals without an answer after which a server counts as silent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerPlan:
     """One control interface: where NHRP is spoken."""
 
@@ -141,6 +156,8 @@ class SpeakerPlan:
     gre_key: int | None = None
     authentication: AuthenticationPlan = AuthenticationPlan()
     holding_time: int = DEFAULT_HOLDING_TIME
+    keepalive: KeepalivePlan | None = None
+    """How servers are asked whether they are there; None: not at all."""
     nat_detection: bool = True
     """Store the outer source address of a registration as its VTEP (protocol: NAT)."""
     nat_extension: bool | None = None

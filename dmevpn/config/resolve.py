@@ -21,11 +21,13 @@ from dmevpn.config.keys import authentication
 from dmevpn.config.layer3 import layer3_plans, needs_device, speaks_layer3
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
+    DEFAULT_KEEPALIVE_MULTIPLIER,
     DEFAULT_VXLAN_PORT,
     Config,
     ConfigWarning,
     HubPlan,
     InterfaceConfig,
+    KeepalivePlan,
     Layer3Plan,
     Plan,
     SpeakerPlan,
@@ -376,6 +378,7 @@ class _Resolver:
             gre_key=value(said, "gre-key", cast("int | None", None)),
             authentication=authentication(self.found, block, self._read_key),
             holding_time=value(said, "holding-time", DEFAULT_HOLDING_TIME),
+            keepalive=_keepalive(said),
             nat_detection=value(said, "nat-detection", True),
             nat_extension=value(said, "nat-extension", cast("bool | None", None)),
             multi_binding=value(said, "multi-binding", False),
@@ -406,3 +409,12 @@ class _Resolver:
                 self.found.warn(provision, spoke.bridge, message)
         if not plan.speakers:
             self.found.warn(None, "", "nothing to do: no data interface, no protocol-address")
+
+
+def _keepalive(said: Iterable[Statement]) -> KeepalivePlan | None:
+    """How the servers of a control interface are watched."""
+    statement = last(said, "keepalive")
+    if statement is None:
+        return None
+    interval, multiplier = cast("tuple[int, int | None]", statement.arguments)
+    return KeepalivePlan(interval=interval, multiplier=multiplier or DEFAULT_KEEPALIVE_MULTIPLIER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -264,6 +265,28 @@ class RegistrationClient:
         if path.peer == self.nhs and any(cie.protocol == self._station for cie in packet.cies):
             self._move(Input.REVOKE, self._revoked)
 
+    def silent(self) -> None:
+        """The server does not answer, as somebody else has found out: ask until it does."""
+        self._move(Input.SILENCE, self._unheard)
+
+    def probe(
+        self, patience: float, on_answer: Callable[[], None], on_error: Callable[[], None]
+    ) -> None:
+        """Ask for a sign of life, by a Purge Request that names nothing.
+
+        :param patience: seconds for which an answer is one.
+        :param on_answer: called if there is one.
+        :param on_error: called if it is an Error Indication.
+        """
+        self._outstanding.send(
+            partial(self._make_purge, flags=0, cies=()),
+            self._link,
+            self.path,
+            delays=(patience,),
+            on_reply=lambda packet, path: on_answer(),
+            on_error=lambda code, path: on_error(),
+        )
+
     # --- what the server does -------------------------------------------------------------
 
     def _replied(self, packet: RequestOrReply, path: Path) -> None:
@@ -378,6 +401,11 @@ class RegistrationClient:
             self._downs.inc()
             self._say("no answer")
 
+    def _unheard(self) -> None:
+        self._silent()
+        if self._request_id is None:
+            self._ask()
+
     def _expired(self) -> None:
         self._expiry = None
 
@@ -437,7 +465,9 @@ class RegistrationClient:
         )
 
     def _purge(self) -> None:
-        self._outstanding.send_once(self._make_purge, self._link, self.path, self._kept_id)
+        cies = (CIE(prefix_length=8 * len(self._station), protocol=self._station),)
+        make = partial(self._make_purge, flags=PurgeFlag.N, cies=cies)
+        self._outstanding.send_once(make, self._link, self.path, self._kept_id)
 
     def _make_request(self, request_id: int) -> RegistrationRequest:
         """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3)."""
@@ -468,7 +498,7 @@ class RegistrationClient:
             protocol = bytes(len(protocol))
         return nat_address(self.nhs, protocol, self._mtu)
 
-    def _make_purge(self, request_id: int) -> PurgeRequest:
+    def _make_purge(self, request_id: int, *, flags: int, cies: tuple[CIE, ...]) -> PurgeRequest:
         """Not narrowed to our VTEP: the server may know that by its translated address, and
         after a conflict it is another one that must go."""
         return PurgeRequest(
@@ -477,9 +507,9 @@ class RegistrationClient:
             source_protocol=self._station,
             destination_protocol=self._destination,
             protocol_type=protocol_type_of(self._station),
-            flags=PurgeFlag.N,
+            flags=flags,
             request_id=request_id,
-            cies=(CIE(prefix_length=8 * len(self._station), protocol=self._station),),
+            cies=cies,
         )
 
 

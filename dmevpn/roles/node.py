@@ -37,6 +37,7 @@ from dmevpn.interfaces import (
 from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.peers import Peer, Peers, peer_of
@@ -112,6 +113,7 @@ class Node(Service):
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
         self._guards: dict[str, ReplayGuard] = {}
+        self._keepalives: dict[str, Keepalives] = {}
         self._speaker_plans: dict[str, SpeakerPlan] = {}
         self._owners = VTEPOwners(metrics)
         self._names: dict[str, NameWatch] = {}
@@ -256,6 +258,7 @@ class Node(Service):
         speaker.authenticator = make_authenticator(plan.authentication, guard)
         speaker.vpn_errors = plan.vpn_errors
         speaker.peers.claim(self, _peers(plan))
+        self._keepalives[plan.interface].set(*_keepalive(plan))
         self._speaker_plans[plan.interface] = plan
         for spoke in self.spokes.values():
             if spoke.plan.controller == plan.interface:
@@ -292,6 +295,9 @@ class Node(Service):
         )
         speaker.start()
         self._guards[plan.interface] = guard
+        self._keepalives[plan.interface] = Keepalives(
+            self.clock, self._drivers.jitter, self.metrics, *_keepalive(plan)
+        )
         return speaker
 
     def _packet_refused(self, interface: str, reason: str, path: Path) -> None:
@@ -378,6 +384,7 @@ class Node(Service):
             plan=plan,
             speaker_plan=speaker_plan,
             speaker=speaker,
+            keepalives=self._keepalives[plan.controller],
             dataplane=self._drivers.spoke_dataplane(plan, speaker_plan),
             clock=self.clock,
             jitter=self._drivers.jitter,
@@ -452,6 +459,7 @@ class Node(Service):
             stopped = gatherResults([speaker.stop() for speaker in gone])
             for name in names:
                 self._guards.pop(name, None)
+                self._keepalives.pop(name, None)
                 self._speaker_plans.pop(name, None)
                 events = self._events.pop(name, None)
                 device = self.devices.pop(name, None)
@@ -479,6 +487,12 @@ class Node(Service):
 def _peers(plan: SpeakerPlan) -> dict[bytes, Peer]:
     """What the file says about peers that are not like us."""
     return {each.address: peer_of(each.daemon, each.vpn) for each in plan.peers}
+
+
+def _keepalive(plan: SpeakerPlan) -> tuple[float, int]:
+    """Seconds between keepalives, 0 for none, and how many times that is silence."""
+    keepalive = plan.keepalive
+    return (keepalive.interval / 1000, keepalive.multiplier) if keepalive else (0.0, 2)
 
 
 def _addressed(

@@ -32,6 +32,7 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.packet import Packet, PurgeRequest, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
@@ -40,6 +41,7 @@ from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.traffic import target
+from dmevpn.roles.carrier import Carrier, Standing
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.rows import CacheWatcher, Watchers
 
@@ -75,6 +77,7 @@ class SpokeRole:
     """Owns the data interface of one VPN at a site.
 
     :param plan: what the file says; every server in it has an address.
+    :param keepalives: of the control interface: they tell when a hub falls silent.
     :param ids: the daemon's request identifiers.
     :param machine_id: what tells this machine from others, for the derived station MAC.
     """
@@ -98,6 +101,7 @@ class SpokeRole:
         plan: SpokePlan,
         speaker_plan: SpeakerPlan,
         speaker: Speaker,
+        keepalives: Keepalives,
         dataplane: ISpokeDataplane,
         clock: IReactorTime,
         jitter: Callable[[], float],
@@ -113,6 +117,8 @@ class SpokeRole:
         self.registrations: list[RegistrationClient] = []
         self._speaker_plan = speaker_plan
         self._speaker = speaker
+        self._keepalives = keepalives
+        self._carrier = Carrier(clock, self._carrier_changed)
         self._clock = clock
         self._jitter = jitter
         self._metrics = metrics
@@ -156,7 +162,10 @@ class SpokeRole:
                 self.dataplane.withdraw(mac)
             else:
                 self.resolution.adopt(mac, shortcut)
+        flooding = [each.vtep for each in self.dataplane.entries() if each.state == "flood"]
+        self._carrier.current = next((each.nbma for each in flooding if each is not None), None)
         self.set_servers(plan.servers)
+        self._flood()
         self.log.info(
             "vpn {vpn}: spoke at {vtep}, station {mac}, on {ifname}",
             vpn=plan.vpn.index,
@@ -171,7 +180,9 @@ class SpokeRole:
             self._due_call.cancel()
             self._due_call = None
         for client in self.registrations:
+            self._keepalives.remove(client)
             client.stop()
+        self._carrier.close()
         self._speaker.peers.claim(self, {})
         self.resolution.close()
         self._outstanding.close()
@@ -202,9 +213,10 @@ class SpokeRole:
             nbma: self._client(nbma, each) for nbma, each in wanted.items() if nbma not in known
         }
         self.registrations = [{**known, **added}[nbma] for nbma in wanted]
-        self._choose_flood()
+        self._choose_carrier()
         for nbma, client in known.items():
             if nbma not in wanted:
+                self._keepalives.remove(client)
                 client.stop()
             else:
                 server = wanted[nbma]
@@ -215,6 +227,7 @@ class SpokeRole:
                 )
         self._speaker.peers.claim(self, self._peers(servers))
         for client in added.values():
+            self._keepalives.add(client)
             client.start()
 
     def _peers(self, servers: tuple[NHSPlan, ...]) -> dict[bytes, Peer]:
@@ -254,14 +267,32 @@ class SpokeRole:
         """Our addresses outside of an address translation, as our servers say."""
         return {client.seen_as for client in self.registrations if client.seen_as}
 
+    @property
+    def carrier(self) -> bytes | None:
+        """Underlay address of the hub that carries our flooding."""
+        return self._carrier.current
+
+    def trusted_in(self, nhs: bytes) -> float | None:
+        """Seconds until a hub that was lost carries our flooding again, if it is preferred."""
+        return self._carrier.trusted_in(nhs)
+
+    def _standing(self, client: RegistrationClient) -> Standing:
+        if not client.usable:
+            return Standing.NONE
+        return Standing.GOOD if client.state is State.REGISTERED else Standing.DOUBTFUL
+
     def _serving(self) -> list[RegistrationClient]:
-        """The hubs that know our registration, by preference; those that are silent come last."""
+        """The hubs that know our registration. First the one that carries our flooding: its switch
+        has seen the most. The others by preference; those that are silent or refuse us come last.
+        """
         usable = [client for client in self.registrations if client.usable]
-        return sorted(usable, key=lambda client: client.state is State.DOWN)
+        return sorted(
+            usable,
+            key=lambda client: (-self._standing(client), client.nhs != self._carrier.current),
+        )
 
     def way_to_server(self, mac: bytes) -> Path | None:
-        """The way to the NHS to ask: the first, by preference, that knows our registration and
-        is not silent."""
+        """The way to the NHS to ask."""
         serving = self._serving()
         return serving[0].path if serving else None
 
@@ -270,16 +301,51 @@ class SpokeRole:
         for client in self._serving()[:1]:
             client.verify()
 
-    def _choose_flood(self) -> None:
-        """Flood to one hub only, so that nothing arrives twice: the first that has us and is not
-        silent.
+    def _choose_carrier(self) -> None:
+        """Flood to one hub only, so that nothing arrives twice.
 
-        While none has, the first of the file; its switch will know us in a moment.
+        While none has us, it is the first of the file; its switch will know us in a moment.
         """
-        hubs = [server.address for server in self.plan.servers if server.flood and server.address]
-        serving = [client.nhs for client in self._serving() if client.nhs in hubs]
-        best = next(iter([*serving, *hubs]), None)
-        self.dataplane.set_flood([best] if best is not None else [])
+        standings = {
+            server.address: Standing.NONE
+            for server in self.plan.servers
+            if server.flood and server.address
+        }
+        for client in self.registrations:
+            if client.nhs in standings:
+                standings[client.nhs] = self._standing(client)
+        self._carrier.choose(tuple(standings.items()))
+
+    def _flood(self) -> None:
+        carrier = self._carrier.current
+        self.dataplane.set_flood([] if carrier is None else [carrier])
+
+    def _carrier_changed(self, old: bytes | None, new: bytes | None) -> None:
+        """Another hub carries our flooding. This is the one place that says so."""
+        self._flood()
+        if old is None or new is None:
+            return
+        before = next((each for each in self.registrations if each.nhs == old), None)
+        why = ""
+        if before is None:
+            why = "no longer configured"
+        elif self._standing(before) is not Standing.GOOD:
+            why = before.last_error or "lost"
+        self._metrics.counter("carrier_changes", vpn=str(self.plan.vpn.index)).inc()
+        self._journal.note(
+            "hub-lost" if why else "hub-back",
+            self.plan.vpn.index,
+            nbma=old if why else new,
+            interface=self.interface,
+            detail=f"flooding goes by {format_address(new)}{why and f': {why}'}",
+        )
+        self.log.info(
+            "vpn {vpn}: flooding goes by {new} instead of {old}{why}",
+            vpn=self.plan.vpn.index,
+            why=why and f": {why}",
+            new=format_address(new),
+            old=format_address(old),
+        )
 
     def _registration_changed(self, client: RegistrationClient, old: State, new: State) -> None:
         self.log.info(
@@ -298,7 +364,9 @@ class SpokeRole:
                 interface=self.interface,
                 detail=client.last_error or "",
             )
-        self._choose_flood()
+        self._keepalives.changed(client)
+        if new is not State.IDLE:  # then we stop, and what is in the kernel is not ours to change
+            self._choose_carrier()
         if new is State.REGISTERED and old is not State.REGISTERED:
             self.resolution.forget_negatives()
 

@@ -1,0 +1,274 @@
+"""Spokes with two hubs: which one carries their flooding when one is silent, refuses or leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dmevpn.addresses import parse_ip
+from dmevpn.config.model import (
+    AdmissionPlan,
+    AuthenticationPlan,
+    KeepalivePlan,
+    KeyPlan,
+    NHSPlan,
+    PermitPlan,
+    Plan,
+)
+from dmevpn.nhrp.keepalive import Status
+from dmevpn.nhrp.packet import PurgeRequest, decode_payload
+from dmevpn.nhrp.registration import State
+from dmevpn.roles.carrier import PROBATION
+from dmevpn.roles.node import Node
+from dmevpn.roles.spoke import SpokeRole
+from tests.world import Machine, Site, World, mac
+
+A, B = mac(1), mac(2)
+HUBS = ("10.0.0.1", "10.0.1.1")
+KEEPALIVE = KeepalivePlan(interval=450)
+EVERYBODY = PermitPlan(vpns=(1, 1), nbma=None)
+KEYED = AuthenticationPlan(
+    keys=(KeyPlan(spi=256, algorithm="hmac-sha-256", secret=b"the key of this year"),)
+)
+
+
+class TwoHubs(World):
+    """Two hubs and two sites that know both, the first preferred."""
+
+    def __init__(
+        self,
+        *,
+        authentication: AuthenticationPlan | None = None,
+        admission: AdmissionPlan | None = None,
+        keepalive: KeepalivePlan | None = KEEPALIVE,
+        hubs: tuple[str, ...] = HUBS,
+    ) -> None:
+        super().__init__(hub=HUBS[0], authentication=authentication)
+        self.speaker = replace(self.speaker, keepalive=keepalive)
+        self.servers = tuple(
+            NHSPlan(host=each, address=parse_ip(each), register=True, flood=True) for each in hubs
+        )
+        if admission is not None:
+            (hub,) = self.hub_plan.hubs
+            self.hub_plan = replace(self.hub_plan, hubs=(replace(hub, admission=admission),))
+        self.first, self.second = [self.add_hub(address) for address in HUBS]
+        self.one = self.add_site("10.0.0.2", 100)
+        self.two = self.add_site("10.0.0.3", 101)
+        self.run(2)
+
+    def spoke_plan(self, site: Site, *, vpn: int = 1, register: bool = True) -> Plan:
+        plan = super().spoke_plan(site, vpn=vpn, register=register)
+        spokes = tuple(replace(each, servers=self.servers) for each in plan.spokes)
+        return replace(plan, spokes=spokes)
+
+    def path_of(self, site: Site) -> bytes:
+        (hub,) = site.kernel.flood
+        return hub
+
+    def carriers(self) -> list[Machine]:
+        return [self.machines[self.path_of(site)] for site in (self.one, self.two)]
+
+
+def role_of(site: Site) -> SpokeRole:
+    assert site.machine.node is not None
+    (role,) = site.machine.node.spokes.values()
+    return role
+
+
+def states(site: Site) -> list[State]:
+    return [client.state for client in role_of(site).registrations]
+
+
+def events(site: Site) -> list[str]:
+    assert site.machine.node is not None
+    return [e.event for e in site.machine.node.journal if e.event in ("hub-lost", "hub-back")]
+
+
+def node_of(machine: Machine) -> Node:
+    assert machine.node is not None
+    return machine.node
+
+
+@pytest.fixture
+def world() -> TwoHubs:
+    world = TwoHubs()
+    assert world.carriers() == [world.first] * 2
+    return world
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"authentication": AuthenticationPlan(secret=b"secret")},
+        {"authentication": KEYED},
+        {"admission": AdmissionPlan(permits=(EVERYBODY,), members_only=True)},
+    ],
+    ids=["open", "secret", "keyed", "members-only"],
+)
+def test_a_silent_hub_is_left_within_a_second_and_comes_back(
+    options: dict[str, AuthenticationPlan],
+) -> None:
+    """Whatever hubs want to see: at the next one after 0.9 s, registered anew as soon as the first
+    answers, and back at it after a probation."""
+    world = TwoHubs(**options)  # type: ignore[arg-type]
+    assert world.carriers() == [world.first] * 2
+    world.network.isolate(world.first.address)
+    world.run(0.95)
+    assert world.carriers() == [world.second] * 2
+    assert states(world.one) == [State.DOWN, State.REGISTERED]
+    world.run(100)
+    assert world.carriers() == [world.second] * 2
+    world.network.heal()
+    world.run(2)
+    assert states(world.one) == states(world.two) == [State.REGISTERED] * 2
+    assert world.carriers() == [world.second] * 2
+    world.run(PROBATION)
+    assert world.carriers() == [world.first] * 2
+    assert events(world.one) == ["hub-lost", "hub-back"]
+
+
+def test_a_hub_that_has_lost_everything(world: TwoHubs) -> None:
+    """Without its power it forgets its members; they are there again before anybody sends them
+    frames by it."""
+    world.lose_power(world.first)
+    world.run(3)
+    assert world.carriers() == [world.second] * 2
+    world.add_hub(HUBS[0])
+    world.run(2)
+    assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+    assert world.carriers() == [world.second] * 2
+    world.run(PROBATION)
+    assert world.carriers() == [world.first] * 2
+
+
+def test_keepalives_leave_no_trace(world: TwoHubs) -> None:
+    """A minute of them changes neither table nor answer of a hub, and none is an error."""
+    hub = node_of(world.first).hubs["vx0"].vpns[1]
+    before = sorted(map(repr, hub.cache.bindings())), dict(world.switch.members)
+    world.network.transmissions.clear()
+    world.run(60)
+    packets = [decode_payload(each.payload())[1] for each in world.network.transmissions]
+    asked = [each for each in packets if isinstance(each, PurgeRequest)]
+    assert 4 * 60 / 0.45 <= len(asked) <= 4 * 60 / 0.4
+    assert 2 * len(asked) - len(packets) <= 4  # of those asked last
+    assert before == (sorted(map(repr, hub.cache.bindings())), dict(world.switch.members))
+    assert list(hub.server.answered()) == []
+
+
+def test_a_hub_that_refuses_is_left(world: TwoHubs) -> None:
+    """A hub that permits a site no more tells it so, and is left at once; who is still permitted
+    stays."""
+    plan = node_of(world.first).plan
+    only = replace(EVERYBODY, nbma=(world.two.machine.address, 32))
+    hub = replace(plan.hubs[0], admission=AdmissionPlan(permits=(only,)))
+    node_of(world.first).apply(replace(plan, hubs=(hub,)))
+    world.run(0.1)
+    assert world.carriers() == [world.second, world.first]
+    world.run(3)
+    assert states(world.one) == [State.REFUSED, State.REGISTERED]
+    node_of(world.first).apply(plan)
+    world.run(100)
+    assert world.carriers() == [world.first] * 2
+
+
+def test_a_hub_that_stops_in_order_is_left_at_once(world: TwoHubs) -> None:
+    """It says so: nobody waits for a keepalive."""
+    node_of(world.first).stopService()
+    world.run(0.1)
+    assert world.carriers() == [world.second] * 2
+
+
+def test_a_spoke_with_one_hub_stays() -> None:
+    """Where there is no other, flooding stays where it is, whatever keepalives say."""
+    world = TwoHubs(hubs=HUBS[:1])
+    world.network.isolate(world.first.address)
+    world.run(10)
+    assert states(world.one) == [State.DOWN]
+    assert world.carriers() == [world.first] * 2
+    world.network.heal()
+    world.run(2)
+    assert states(world.one) == [State.REGISTERED]
+    assert events(world.one) == []
+
+
+def test_both_hubs_are_silent(world: TwoHubs) -> None:
+    """A site that is cut off moves nothing to and fro; whoever answers first has it."""
+    for hub in (world.first, world.second):
+        world.network.isolate(hub.address)
+    world.run(60)
+    assert events(world.one) in (["hub-lost"], [])
+    world.network.heal()
+    world.network.isolate(world.first.address)
+    world.run(2)
+    assert world.carriers() == [world.second] * 2
+
+
+def test_without_keepalives_registrations_tell() -> None:
+    """By default nobody is asked for a sign of life."""
+    world = TwoHubs(keepalive=None)
+    world.network.transmissions.clear()
+    world.network.isolate(world.first.address)
+    world.run(100)
+    assert not world.network.transmissions
+    assert world.carriers() == [world.first] * 2
+
+
+def test_switched_on_by_a_reload() -> None:
+    """And off again, without touching a registration."""
+    world = TwoHubs(keepalive=None)
+    node = node_of(world.one.machine)
+    before = role_of(world.one).registrations
+    speaker = replace(world.speaker, keepalive=KEEPALIVE)
+    plan = node.plan
+    node.apply(replace(plan, speakers=(speaker,)))
+    world.run(2)
+    assert role_of(world.one).registrations == before
+    world.network.isolate(world.first.address)
+    world.run(1)
+    assert world.carriers() == [world.second, world.first]
+    node.apply(plan)
+    world.run(1)
+    world.network.transmissions.clear()
+    world.run(5)
+    asked = [decode_payload(each.payload())[1] for each in world.network.transmissions]
+    assert not any(isinstance(each, PurgeRequest) for each in asked)
+
+
+def test_a_spoke_that_starts_anew_stays_where_it_was(world: TwoHubs) -> None:
+    """Killed while its preferred hub is gone, a spoke floods to the other one on, and never to
+    nobody."""
+    world.lose_power(world.first)
+    world.run(2)
+    assert world.carriers() == [world.second] * 2
+    world.kill(world.one.machine)
+    world.start_site(world.one)
+    assert world.carriers() == [world.second] * 2
+    world.run(0.2)
+    assert states(world.one) == [State.REGISTERING, State.REGISTERED]
+    world.run(30)
+    assert world.carriers() == [world.second] * 2
+
+
+def test_questions_go_to_the_hub_that_carries(world: TwoHubs) -> None:
+    """Its switch has seen where stations are, the other's has not."""
+    world.network.isolate(world.first.address)
+    world.run(1)
+    world.network.heal()
+    world.run(3)
+    assert world.carriers() == [world.second] * 2
+    way = role_of(world.one).way_to_server(B)
+    assert way is not None and way.peer == world.second.address
+    assert states(world.one) == [State.REGISTERED] * 2
+
+
+def test_a_site_with_a_silent_hub_stops_cleanly(world: TwoHubs) -> None:
+    """In any state of the keepalives, no timer is left."""
+    world.network.isolate(world.first.address)
+    world.run(1)
+    node = node_of(world.one.machine)
+    assert node._keepalives["nhrp"].status(world.first.address) is Status.SILENT
+    node.stopService()
+    world.run(3)
+    assert world.one.machine.clock.getDelayedCalls() == []
