@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench soak fuzz interop page-test bpf deb deb-check docs venv clean
+.PHONY: help demo demo-down test lint bench soak chaos fuzz interop page-test bpf deb deb-check docs venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint          ruff, mypy --strict, and the eBPF object against its source"
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
 	@echo "make soak          virtual days of faults, and whether memory stays flat (ARGS='--days 2 --seed 1')"
+	@echo "make chaos         real daemons under faults by chance, and what is promised (ARGS='--seed 7 --minutes 5')"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make interop       FRR's nhrpd and ours together, in a user-mode-linux guest with GRE devices"
 	@echo "make page-test     the status page in a browser (Debian package chromium; PICTURE=1 for docs)"
@@ -60,6 +61,10 @@ interop:
 soak:
 	@tools/setup.sh test
 	@$(PYTHON) -m tests.soak $(ARGS)
+
+chaos:
+	@tools/setup.sh demo
+	@$(PYTHON) -m lab.chaos $(ARGS)
 
 bpf:
 	@tools/setup.sh test

@@ -86,14 +86,23 @@ class Daemon:
     :param directory: where its files go.
     :param name: their base name.
     :param config: the text of its configuration; ``admin`` and ``state-dir`` are added here.
+    :param disk: where its log and its state go, if not into the directory.
     """
 
-    def __init__(self, namespace: Namespace, directory: Path, name: str, config: str) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        directory: Path,
+        name: str,
+        config: str,
+        *,
+        disk: Path | None = None,
+    ) -> None:
         self.name = name
         self.namespace = namespace
         self.config_path = directory / f"{name}.conf"
-        self.log_path = directory / f"{name}.log"
-        self.state_path = directory / f"{name}.state"
+        self.log_path = (disk or directory) / f"{name}.log"
+        self.state_path = (disk or directory) / f"{name}.state"
         self.socket_path = directory / f"{name}.sock"
         self.ctl = Control(self.socket_path)
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,6 +153,15 @@ class Daemon:
                 start_new_session=True,
             )
         eventually(f"admin socket of {self.name}", self._answers, timeout=timeout)
+
+    def reload(self, config: str, *, timeout: float = 10) -> None:
+        """Have it read another configuration, by the signal, and wait until it says so."""
+        before = self.log.count("reloaded")
+        self.configure(config)
+        self.signal(signal.SIGHUP)
+        eventually(
+            f"reload of {self.name}", lambda: self.log.count("reloaded") > before, timeout=timeout
+        )
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -7,20 +7,18 @@ stay. The last line begins with ``demo: ok``, or the exit status is 1 and the la
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lab.daemons import ROOT, Daemon
 from lab.fdbwatch import FDBWatch
+from lab.interrupt import interruptible
 from lab.netns import namespaces
 from lab.topology import VM, Lab
 from lab.traffic import Ping, PingReport
@@ -280,20 +278,6 @@ def _words(event: Any) -> str:
     return f"shortcut: straight to {event.destination}"
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make a polite end by a signal an exception, so that everything is removed."""
-
-    def end(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def _show_logs(demo: Demo) -> None:
     for daemon in demo.daemons:
         tail = daemon.log.splitlines()[-15:]
@@ -304,7 +288,7 @@ def _show_logs(demo: Demo) -> None:
 def run(*, keep: bool) -> int:
     """Tell the story; returns the exit status."""
     try:
-        with _interruptible(), Lab(PREFIX) as lab:
+        with interruptible(), Lab(PREFIX) as lab:
             demo = Demo(lab, Story())
             try:
                 figures = demo.tell(keep=keep)

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lab.netns import CommandFailed, Namespace, namespaces
+from lab.netns import CommandFailed, Namespace, namespaces, run
 from lab.wait import eventually
 
-__all__ = ["VM", "Lab", "Machine"]
+__all__ = ["VM", "Lab", "Machine", "unpin"]
 
 #: An underlay that leaves the virtual machines a full 1500: VXLAN takes 50 octets over IPv4 and 70
 #: over IPv6.
@@ -119,12 +119,20 @@ class VM:
         self.namespace.ip("link", "del", "eth0")
         self.machine = None
 
+    def migrate(self, machine: Machine, bridge: str) -> None:
+        """Plug its network card into a bridge of another machine, as a live migration does."""
+        assert self.machine is not None, f"{self.name} is not plugged in"
+        port = self.name
+        self.machine.namespace.ip("link", "set", port, "netns", machine.namespace.name)
+        machine.namespace.ip("link", "set", port, "master", bridge, "up")
+        self.machine = machine
+
     def forget_neighbours(self) -> None:
         """Empty its neighbour tables: the next packet to anybody begins with a question."""
         self.namespace.ip("neigh", "flush", "dev", "eth0")
 
 
-def _unpin(namespace: Namespace) -> None:
+def unpin(namespace: Namespace) -> None:
     """Remove what a killed hub keeps for its successor: its switch, pinned on the bpffs."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
@@ -206,11 +214,13 @@ class Lab:
         found = []
         for namespace in namespaces(prefix):
             namespace.end_processes()
-            _unpin(namespace)
+            unpin(namespace)
             namespace.remove()
             found.append(namespace.name)
         directory = cls(prefix).directory
         if directory.exists():
+            for disk in directory.glob("*.disk"):
+                run("umount", "--lazy", str(disk), check=False)
             shutil.rmtree(directory)
             found.append(str(directory))
         return found
@@ -219,6 +229,21 @@ class Lab:
         """Put a machine on the underlay, with the addresses 10.0.0.N and fd00:10::N."""
         machine = self.machines[name] = Machine(self, name, number)
         return machine
+
+    def add_disk(self, name: str, size: int) -> Path:
+        """Make a file system of a few octets, which can be filled up."""
+        disk = self.directory / f"{name}.disk"
+        disk.mkdir()
+        run(
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size={size},mode=700",
+            f"{self.prefix}-{name}",
+            str(disk),
+        )
+        return disk
 
     def add_vm(
         self, name: str, mac: str, address: str | None = None, address6: str | None = None

@@ -26,6 +26,7 @@ __all__ = [
     "ethernet",
     "gratuitous_arp",
     "mac_octets",
+    "packet_socket",
     "ping",
     "send_frame",
     "write_pcap",
@@ -68,7 +69,8 @@ def gratuitous_arp(mac: str, address: str) -> bytes:
     return ethernet(BROADCAST, mac, ETH_P_ARP, payload)
 
 
-def _packet_socket(namespace: Namespace, device: str, ethertype: int) -> socket.socket:
+def packet_socket(namespace: Namespace, device: str, ethertype: int) -> socket.socket:
+    """A packet socket on a device; with EtherType 0 it only sends."""
     with namespace.entered():
         # Bound before it listens to anything: protocol 0 hears nothing.
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
@@ -83,7 +85,7 @@ def _packet_socket(namespace: Namespace, device: str, ethertype: int) -> socket.
 
 def send_frame(namespace: Namespace, frame: bytes, device: str = "eth0") -> None:
     """Send one frame out of a device."""
-    with _packet_socket(namespace, device, 0) as sock:
+    with packet_socket(namespace, device, 0) as sock:
         sock.send(frame)
 
 
@@ -103,24 +105,28 @@ class Capture:
         ethertype: int = ETH_P_ALL,
         outgoing: bool = False,
     ) -> None:
-        self._sock = _packet_socket(namespace, device, 0)
+        self.socket = packet_socket(namespace, device, 0)
         if not outgoing:
-            self._sock.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        self._sock.bind((device, ethertype))
-        self._sock.setblocking(False)
+            self.socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        self.socket.bind((device, ethertype))
+        self.socket.setblocking(False)
+
+    def fileno(self) -> int:
+        """For whoever waits for frames."""
+        return self.socket.fileno()
 
     def frames(self) -> list[bytes]:
         """The frames that came since the last call."""
         found = []
         while True:
             try:
-                found.append(self._sock.recv(65535))
+                found.append(self.socket.recv(65535))
             except BlockingIOError:
                 return found
 
     def close(self) -> None:
         """Hear no more."""
-        self._sock.close()
+        self.socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -190,7 +196,7 @@ class Flow:
         self._header = ETHERNET.pack(mac_octets(destination), mac_octets(source), ETH_P_FLOW)
         self._padding = bytes(size - len(self._header) - FLOW.size)
         self._captures = [Capture(receiver, ethertype=ETH_P_FLOW) for receiver in receivers]
-        self._sock = _packet_socket(sender, "eth0", 0)
+        self._sock = packet_socket(sender, "eth0", 0)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._send, name=f"flow {self._identity}")
         self._error: OSError | None = None

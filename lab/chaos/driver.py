@@ -1,0 +1,266 @@
+"""Rounds of faults, and what is measured and must hold after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from lab.chaos.faults import Fault
+from lab.chaos.growth import Sample, grown, sample
+from lab.chaos.mesh import RATE, Mesh, Stream
+from lab.chaos.stage import Stage, Station
+from lab.wait import Timeout, eventually
+
+__all__ = ["RECOVERY", "BrokenPromise", "Chaos", "Kind", "Round"]
+
+#: Seconds after a fault within which everything must be as before.
+RECOVERY = 5.0
+#: Seconds that are waited all the same, to say how long it took.
+PATIENCE = 90.0
+#: Seconds without loss after which a round is over.
+CALM = 0.5
+#: How often another fault comes before the first is over.
+AGAIN = 0.3
+#: What the kernel, for one frame that it is flooding while its path changes, may deliver twice.
+DOUBLED = 1
+#: Signs of a fault in a log.
+SIGNS = ("Traceback (most recent call last)", "Unhandled", "[critical]")
+
+
+class BrokenPromise(AssertionError):
+    """Something is not as it should be."""
+
+
+@dataclass
+class Kind:
+    """What was measured of all faults of a kind; those that came together are one kind."""
+
+    recoveries: list[float] = field(default_factory=list)
+    lost: int = 0
+    """Frames that paths lost which the fault may disturb."""
+    elsewhere: int = 0
+    """Frames that all other paths lost."""
+    doubled: int = 0
+
+    def p99(self) -> float:
+        """The recovery that 99 % are no longer than."""
+        ordered = sorted(self.recoveries)
+        return ordered[int(0.99 * (len(ordered) - 1) + 0.5)]
+
+
+@dataclass
+class Round:
+    """A fault, or several at once."""
+
+    faults: list[Fault]
+    began: float
+    healed: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """What it is counted as."""
+        return self.faults[0].kind if len(self.faults) == 1 else "several at once"
+
+    @property
+    def text(self) -> str:
+        """What happened where."""
+        return " + ".join(
+            f"{fault.kind} ({fault.where}, {fault.seconds:g} s)" for fault in self.faults
+        )
+
+    def disturbs(self, stream: Stream, receiver: Station) -> bool:
+        """Whether a stream may lose frames on its account."""
+        return any(
+            fault.disturbs(stream.sender, receiver, to_all=stream.to_all) for fault in self.faults
+        )
+
+
+class Chaos:
+    """The driver.
+
+    :param stage: the network, built.
+    :param mesh: its streams, running.
+    :param kinds: of the faults.
+    :param seed: decides which faults come, where, and for how long.
+    :param keep_going: whether to go on after a broken promise.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        mesh: Mesh,
+        kinds: Sequence[type[Fault]],
+        *,
+        seed: int,
+        keep_going: bool = False,
+    ) -> None:
+        self.stage = stage
+        self.mesh = mesh
+        self.table: dict[str, Kind] = {}
+        self.broken: list[str] = []
+        self.before: dict[str, Sample] = {}
+        self.after: dict[str, Sample] = {}
+        self.faults = 0
+        self.frames = 0
+        self._kinds = list(kinds)
+        self._deck: list[type[Fault]] = []
+        self._chance = Random(seed)
+        self._keep_going = keep_going
+        self._begin = time.monotonic()
+        self._looked: dict[str, int] = {}
+        self._quiet = self._begin
+
+    def run(self, seconds: float) -> None:
+        """Let faults befall the network for a time.
+
+        :raises BrokenPromise: something did not hold.
+        """
+        self._begin = time.monotonic()
+        self._await_calm(self._begin, 60)
+        self._quiet = time.monotonic()
+        # Each kind once is the warm-up, if there is time for that.
+        warm_up = min(len(self._kinds), max(1, round(seconds / 12)))
+        rounds = 0
+        while time.monotonic() < self._begin + seconds:
+            self._round()
+            rounds += 1
+            if rounds == warm_up:
+                self.before = sample(self.stage)
+        self.after = sample(self.stage)
+        self._hold("nothing grows", grown(self.stage, self.before, self.after))
+        self._check_daemons()
+
+    # --- a round ---------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        faults = [self._draw()]
+        while len(faults) < 3 and self._chance.random() < AGAIN:
+            another = self._draw()
+            if not any(another.targets & each.targets for each in faults):
+                faults.append(another)
+        self._check_quiet()
+        event = Round(faults, time.monotonic())
+        self._befall(faults)
+        event.healed = time.monotonic()
+        self.faults += len(faults)
+        took = self._await_calm(event.healed, PATIENCE)
+        self._account(event, took)
+
+    def _draw(self) -> Fault:
+        """The next fault: each kind comes once before any comes again."""
+        if not self._deck:
+            self._deck = self._kinds.copy()
+            self._chance.shuffle(self._deck)
+        return self._deck.pop()(self.stage, self._chance)
+
+    def _befall(self, faults: list[Fault]) -> None:
+        """Let all begin, and end each when its time is over."""
+        ends: dict[Fault, float] = {}
+        for fault in faults:
+            fault.begin()
+            ends[fault] = time.monotonic() + fault.seconds
+        for fault in sorted(faults, key=ends.__getitem__):
+            time.sleep(max(0.0, ends[fault] - time.monotonic()))
+            fault.end()
+
+    def _await_calm(self, healed: float, patience: float) -> float:
+        """Wait until no frame is lost and no shortcut is stale; seconds from ``healed`` on."""
+        stale: list[str] = []
+        fresh = healed
+
+        def calm() -> bool:
+            nonlocal stale, fresh
+            now = time.monotonic()
+            if now < healed + CALM or self.mesh.lost(now - CALM - 0.3, now):
+                return False
+            stale = self.stage.stale()
+            if stale:
+                fresh = now
+            return not stale
+
+        try:
+            eventually("calm", calm, timeout=patience, interval=0.1)
+        except Timeout:
+            lost = self.mesh.lost(time.monotonic() - 2, time.monotonic())
+            paths = ", ".join(sorted(f"{stream} at {where}" for stream, where in lost))
+            raise BrokenPromise(
+                f"not recovered after {patience:g} s: frames are lost on {len(lost)} paths "
+                f"({paths}); stale: {stale}"
+            ) from None
+        lost_last = [max(times) for times in self.mesh.lost(healed, time.monotonic()).values()]
+        # The frame after the last that was lost is the first that came.
+        arrived = max(lost_last) + 1 / RATE if lost_last else healed
+        return max(arrived, fresh) - healed
+
+    def _account(self, event: Round, took: float) -> None:
+        end = time.monotonic()
+        lost = elsewhere = 0
+        for (stream, receiver), times in self.mesh.lost(event.began, end).items():
+            if event.disturbs(stream, receiver):
+                lost += len(times)
+            else:
+                elsewhere += len(times)
+        doubled = sum(extra for _, _, extra in self.mesh.doubled(event.began, end))
+        self.frames += self.mesh.sent(self._quiet, end)
+        kind = self.table.setdefault(event.kind, Kind())
+        kind.recoveries.append(took)
+        kind.lost += lost
+        kind.elsewhere += elsewhere
+        kind.doubled += doubled
+        print(
+            f"[{event.began - self._begin:6.1f} s] {event.text}: recovered in {took:.2f} s; "
+            f"lost {lost}, elsewhere {elsewhere}; doubled {doubled}",
+            flush=True,
+        )
+        self._quiet = end
+        problems = []
+        if took > RECOVERY:
+            problems.append(f"{took:.1f} s after {event.text}")
+        self._hold(f"all is as before within {RECOVERY:g} s", problems)
+        if elsewhere and all(fault.control_only for fault in event.faults):
+            problems = [f"{elsewhere} lost during {event.text}"]
+            self._hold("no frame is lost by what befalls daemons alone", problems)
+        self._hold("no frame crosses VPNs, and none comes back", self.mesh.crossed)
+        self.mesh.crossed.clear()
+        self._check_daemons()
+
+    # --- what holds at any time ------------------------------------------------------------------
+
+    def _check_quiet(self) -> None:
+        """What came and what did not since the last round was over."""
+        time.sleep(0.5)
+        now = time.monotonic()
+        self.frames += self.mesh.sent(self._quiet, now)
+        lost = [
+            f"{stream} at {receiver}: {len(times)}"
+            for (stream, receiver), times in self.mesh.lost(self._quiet, now).items()
+        ]
+        self._hold("no frame is lost in quiet times", lost)
+        doubled = [
+            f"{stream} at {receiver}: {extra}"
+            for stream, receiver, extra in self.mesh.doubled(self._quiet, now)
+            if extra > DOUBLED
+        ]
+        self._hold("no frame comes twice in quiet times, or one of a path", doubled)
+
+    def _check_daemons(self) -> None:
+        """All run, and say nothing that hints at a mistake of ours."""
+        dead = [f"{node} has ended" for node in self.stage.nodes if not node.daemon.running]
+        self._hold("daemons live", dead)
+        for node in self.stage.nodes:
+            log, looked = node.daemon.log, self._looked.get(node.name, 0)
+            self._looked[node.name] = len(log)
+            new = log[looked:]
+            signs = [f"{node}:\n{new[-3000:]}" for sign in SIGNS if sign in new]
+            self._hold("logs have no traceback", signs[:1])
+
+    def _hold(self, promise: str, problems: Sequence[str]) -> None:
+        if not problems:
+            return
+        text = f"{promise}: {'; '.join(problems)}"
+        self.broken.append(text)
+        if not self._keep_going:
+            raise BrokenPromise(text)
+        print(f"           BROKEN: {text}", flush=True)
