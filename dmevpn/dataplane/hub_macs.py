@@ -30,6 +30,10 @@ __all__ = ["EDITS_PER_RUN", "MACS_PER_TURN", "SWEEP_DELAY", "MACTable"]
 
 #: Edits in one run of the program: its input is a frame, at most a page with its headroom.
 EDITS_PER_RUN = 96
+#: Octets of the shortest input: an edit and an empty one, which does nothing. The kernel reads an
+#: Ethernet header in an input, and where the number of a member looks like the EtherType of IPv4 or
+#: IPv6, it refuses what is too short for that (seen on 6.18.44).
+_LEAST_FRAME = 2 * EDIT.size
 #: MACs read and judged in one reactor turn: some two milliseconds.
 MACS_PER_TURN = 4096
 #: Seconds from the departure of a member to the sweep for its MACs, so that one sweep serves many.
@@ -164,7 +168,8 @@ class MACTable:
         done: list[bool] = []
         for start in range(0, len(edits), EDITS_PER_RUN):
             frame = b"".join(EDIT.pack(*edit, 0) for edit in edits[start : start + EDITS_PER_RUN])
-            done += [bool(fields[5]) for fields in EDIT.iter_unpack(self._editor.run(frame))]
+            result = self._editor.run(frame.ljust(_LEAST_FRAME, b"\0"))
+            done += [bool(fields[5]) for fields in EDIT.iter_unpack(result[: len(frame)])]
         self.changed()
         return done
 

@@ -737,6 +737,17 @@ class TestMACs:
         world.reactor.advance(1)
         assert world.dataplane.mac_count(1) == 0
 
+    def test_a_number_that_looks_like_a_protocol(self, world: KernelWorld) -> None:
+        """MACs of a member whose number is an EtherType in the editor's input are removed, too."""
+        members = [VTEP(ipv4(2), number) for number in range(1, 10)]
+        for count, vtep in enumerate(members, start=1):
+            world.join(1, vtep)
+            world.learn(vtep, mac(count))
+        for left, vtep in enumerate(members, start=1):
+            world.dataplane.remove_member(1, vtep)
+            world.settle()
+            assert world.dataplane.mac_count(1) == len(members) - left
+
     def test_a_sweep_that_fails(self, world: KernelWorld) -> None:
         """A refusal of the kernel ends one sweep, not all of them."""
         world.join(1, A, B)
