@@ -18,6 +18,8 @@ __all__ = ["HOLDING_TIME", "Hub", "Node", "Site", "Stage", "Station"]
 #: Seconds that registrations last: long enough to outlive every single fault, and short enough
 #: that registrations and answers are renewed while faults are there.
 HOLDING_TIME = 60
+#: Milliseconds between two keepalives of a site to its hubs: one that is silent is left within 1 s.
+KEEPALIVE = 450
 #: Octets of each machine's disk, where its log and its state are.
 DISK = 4 << 20
 
@@ -86,7 +88,7 @@ class Site(Node):
 
     def config(self) -> str:
         """See :meth:`Node.config`."""
-        lines = [f"interface nhrp holding-time {self.holding_time}"]
+        lines = [f"interface nhrp holding-time {self.holding_time} keepalive {KEEPALIVE}"]
         for vpn in self.vpns:
             lines += [f"interface vx{vpn}", "    controller nhrp", f"    vpn-id {vpn}"]
             lines += [f"    default-vni {self.vnis[vpn]} {hub} register" for hub in self.hubs]
