@@ -90,6 +90,12 @@ class MemorySite:
         if self.driver is not None:
             self.driver.row_removed(mac)
 
+    def edit_row(self, mac: bytes, row: Row) -> None:
+        """Somebody replaces an entry."""
+        self.rows[mac] = row
+        if self.driver is not None:
+            self.driver.row_edited(mac)
+
     def set_up(self, up: bool) -> None:
         """The devices go down or come up."""
         if up != self.up:
@@ -296,6 +302,12 @@ class MemorySpokeDataplane:
         if self._wanted.get(mac) is not None:
             self.withdraw(mac)
             self._tell_local(mac)
+
+    def row_edited(self, mac: bytes) -> None:
+        """An entry of ours stays ours, whoever replaces it and by what."""
+        if mac in self._wanted:
+            self.site.rows[mac] = self.site.rows[mac]._replace(ours=True)
+            self.row_removed(mac)
 
     def row_removed(self, mac: bytes) -> None:
         """Repair, if it should be there."""

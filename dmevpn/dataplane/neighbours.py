@@ -32,6 +32,7 @@ __all__ = [
     "bridge_move",
     "change_filter",
     "dump_request",
+    "edit_filter",
     "flood_append",
     "parse_entries",
     "parse_miss",
@@ -337,3 +338,20 @@ def change_filter(ifindexes: Iterable[int]) -> list[Instruction]:
         program += [Instruction(_JUMP_EQUAL, 0, 1, _wire(ifindex, 4)), DROP]
     program.append(ACCEPT)
     return program
+
+
+def edit_filter(ifindexes: Iterable[int]) -> list[Instruction]:
+    """Keep what is written about our devices, in their own tables and in a bridge's."""
+    ours = sorted(set(ifindexes))
+    program = [
+        Instruction(_LOAD_HALF, 0, 0, 4),
+        Instruction(_JUMP_EQUAL, 1, 0, _wire(RTM_NEWNEIGH, 2)),
+        DROP,
+        Instruction(_LOAD_OCTET, 0, 0, 16),
+        Instruction(_JUMP_EQUAL, 1, 0, socket.AF_BRIDGE),
+        DROP,
+        Instruction(_LOAD_WORD, 0, 0, 20),
+    ]
+    for ifindex in ours:
+        program += [Instruction(_JUMP_EQUAL, 0, 1, _wire(ifindex, 4)), ACCEPT]
+    return [*program, DROP]

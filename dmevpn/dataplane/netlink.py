@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -53,6 +54,7 @@ _NLMSGERR_ATTR_MSG = 1
 
 _SOL_NETLINK = 270
 _ADD_MEMBERSHIP = 1
+_DROP_MEMBERSHIP = 2
 _CAP_ACK = 10
 _EXT_ACK = 11
 _GET_STRICT_CHK = 12
@@ -310,17 +312,32 @@ class NetlinkReader:
         self._received = received
         self._drained = drained
         self._overrun = overrun
+        self._groups = tuple(groups)
         self._sock = _open()
         try:
             _set_buffer(self._sock, buffer)
             attach(self._sock, program)
             self._sock.bind((0, 0))
-            for group in groups:
-                self._sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            self._set_membership(_ADD_MEMBERSHIP)
         except OSError:
             self._sock.close()
             raise
         reactor.addReader(self)
+
+    def _set_membership(self, option: int) -> None:
+        for group in self._groups:
+            self._sock.setsockopt(_SOL_NETLINK, option, group)
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Hear nothing meanwhile: what we do ourselves, of which the kernel tells everybody while
+        it does it. Costs 2 µs."""
+        self._set_membership(_DROP_MEMBERSHIP)
+        try:
+            yield
+        finally:
+            if self._sock.fileno() >= 0:
+                self._set_membership(_ADD_MEMBERSHIP)
 
     def set_filter(self, program: Sequence[Instruction]) -> None:
         """Keep something else from now on; what is queued stays."""

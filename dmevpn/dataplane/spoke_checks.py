@@ -15,7 +15,8 @@ from dmevpn.dataplane.neighbours import Entry, dump_request, parse_entries
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.provision import shortcut_plane
 from dmevpn.dataplane.spoke_devices import SpokeDevices
-from dmevpn.dataplane.spoke_table import EntryTable, Reading
+from dmevpn.dataplane.spoke_reading import Reading
+from dmevpn.dataplane.spoke_table import EntryTable
 from dmevpn.dataplane.underlay import OVERHEAD_IPV4, OVERHEAD_IPV6
 from dmevpn.errors import StartError
 from dmevpn.interfaces import Finding, Placement

@@ -24,14 +24,17 @@ from dmevpn.dataplane.neighbours import (
     RTM_GETNEIGH,
     RTNLGRP_NEIGH,
     change_filter,
+    edit_filter,
     parse_entries,
     parse_miss,
 )
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
 from dmevpn.dataplane.spoke_checks import examine, local_macs, placements
 from dmevpn.dataplane.spoke_devices import DeviceState, SpokeDevices, hub_address
+from dmevpn.dataplane.spoke_drift import LOOK_DELAY, Drift
 from dmevpn.dataplane.spoke_layout import Layout
-from dmevpn.dataplane.spoke_table import EntryTable, Reading
+from dmevpn.dataplane.spoke_reading import Reading
+from dmevpn.dataplane.spoke_table import EntryTable
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import (
     FDBEntry,
@@ -49,8 +52,8 @@ __all__ = ["VXLANFDB"]
 
 #: Datagrams of a dump read in one turn of the reactor: some 400 entries, 2 to 4 ms.
 READ_STEP = 1
-#: Seconds between readings that notifications ask for, so that a storm of them costs one.
-READ_PAUSE = 1.0
+#: Seconds between readings that notifications ask for, so that a storm of them costs two a second.
+READ_PAUSE = 0.5
 #: Seconds until devices of ours that somebody changed or removed are put right, so that a change of
 #: several steps costs one repair, and between attempts.
 RESTORE_DELAY = 0.25
@@ -68,9 +71,13 @@ class _Run:
         self.devices = devices
         self.requests = requests
         self.table: EntryTable
+        self.drift: Drift
         self.dumps: NetlinkRequests
         self.misses: NetlinkReader
         self.changes: NetlinkReader
+        """What others do, and what happens to links."""
+        self.edits: NetlinkReader
+        """What others write into the tables of our devices."""
         self.closers: list[Callable[[], None]] = []
         self.adopted: list[tuple[bytes, VTEP | None]] = []
         self.up = True
@@ -163,6 +170,7 @@ class VXLANFDB:
                 self._counter,
                 self._schedule_flush,
             )
+            run.drift = Drift(run.table)
             self._open_sockets(run, state.layout)
             reading = run.table.begin_reading(run.dumps)
             while not reading.advance(READ_STEP):
@@ -225,6 +233,16 @@ class VXLANFDB:
             buffer=CHANGE_BUFFER,
         )
         run.closers.append(run.changes.close)
+        run.edits = NetlinkReader(
+            self._reactor,
+            groups=[RTNLGRP_NEIGH],
+            program=edit_filter(layout.devices),
+            received=self._edit_received,
+            drained=lambda: None,
+            overrun=self._changes_lost,
+            buffer=CHANGE_BUFFER,
+        )
+        run.closers.append(run.edits.close)
 
     def _close(self, run: _Run) -> None:
         """Close all but the socket that is still needed to remove what is ours."""
@@ -387,7 +405,8 @@ class VXLANFDB:
         if not run.attached:
             return  # The reading that follows ends with a flush.
         try:
-            more = run.table.flush()
+            with run.edits.deaf():
+                more = run.table.flush()
             if more is not None:
                 self._later("flush" if more <= 0 else "drain", more, self._flush)
         except DataplaneError as error:
@@ -434,18 +453,21 @@ class VXLANFDB:
         # The dump of a device that is gone is empty, and no error.
         run.attached = run.present
         run.latest = run.reading
-        repairs = run.table.apply(run.reading)
-        if repairs:
-            self.log.info(
-                "{ifname}: {count} entries differ from what they should be",
-                ifname=self.interface,
-                count=repairs,
-            )
-            self._listener.entries_repaired(repairs)
+        run.drift.clear()
+        self._note_repairs(run.table.apply(run.reading))
         self._schedule_flush()
         table = run.table
         ages = {mac: age for mac, age in table.ages.items() if table.wanted.get(mac) is not None}
         self._end_reading(run, ages)
+
+    def _note_repairs(self, count: int) -> None:
+        if count:
+            self.log.info(
+                "{ifname}: {count} entries differ from what they should be",
+                ifname=self.interface,
+                count=count,
+            )
+            self._listener.entries_repaired(count)
 
     def _end_reading(self, run: _Run, ages: dict[bytes, float]) -> None:
         run.reading = None
@@ -478,8 +500,8 @@ class VXLANFDB:
             self._later("links", 0, self._check_links)
         for entry in parse_entries(data):
             if entry.type == RTM_DELNEIGH:
-                if run.table.removed(entry):
-                    self._read_soon()
+                run.drift.notice(entry)
+                self._look_soon(run)
             elif layout.bridge and entry.master == layout.bridge and run.table.moved(entry):
                 self.log.info(
                     "{ifname}: {mac} is at this site now",
@@ -487,6 +509,31 @@ class VXLANFDB:
                     mac=format_address(entry.mac),
                 )
                 self._listener.mac_local(entry.mac)
+
+    def _edit_received(self, data: bytes) -> None:
+        run = self._running
+        for entry in parse_entries(data):
+            run.drift.notice(entry)
+        self._look_soon(run)
+
+    def _look_soon(self, run: _Run) -> None:
+        if run.drift.overflown:
+            self._read_soon()
+        elif run.drift:
+            self._later("look", LOOK_DELAY, self._look)
+
+    def _look(self) -> None:
+        """See what somebody has done to single entries."""
+        run = self._running
+        if run.drift.overflown or not run.attached:
+            return  # The reading that follows sees it.
+        try:
+            self._note_repairs(run.drift.look())
+        except DataplaneError as error:
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            self._read_soon()
+            return
+        self._look_soon(run)
 
     def _changes_lost(self) -> None:
         self._counter("fdb_changes_lost").inc()
@@ -546,6 +593,7 @@ class VXLANFDB:
         run.table.attach(layout)
         run.misses.set_filter(neighbour_messages(RTM_GETNEIGH, [layout.device]))
         run.changes.set_filter(change_filter(layout.devices))
+        run.edits.set_filter(edit_filter(layout.devices))
         # A dump that has begun must be read to its end before the next.
         run.reading_is_stale = run.reading is not None
         self._begin_reading()

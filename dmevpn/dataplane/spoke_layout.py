@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dmevpn.addresses import VTEP
 from dmevpn.dataplane.neighbours import (
+    Entry,
     bridge_add,
     bridge_delete,
     bridge_move,
@@ -28,7 +29,11 @@ from dmevpn.dataplane.neighbours import (
 )
 from dmevpn.dataplane.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message
 
-__all__ = ["NOTHING", "Action", "Layout", "State", "Step"]
+__all__ = ["ALTERED", "NOTHING", "Action", "Layout", "State", "Step"]
+
+#: In place of the VNI of a :class:`State`: the entry differs in what states do not hold, such as
+#: its UDP port, and is to be written again.
+ALTERED: Final = -1
 
 
 class Action(Enum):
@@ -98,6 +103,16 @@ class Layout:
             return State(self.hold, None, 0)
         port = self.device if self.bridge else 0
         return State(vtep.nbma, None if vtep.vni == self.vni else vtep.vni, port)
+
+    def found(self, entry: Entry | None, port: int) -> State:
+        """What stands for a MAC.
+
+        :param entry: of the device, with our mark; None: there is none.
+        :param port: the plane that the bridge has the MAC behind.
+        """
+        if entry is None:
+            return State(b"", None, port)
+        return State(entry.nbma, entry.vni if entry.port == self.port else ALTERED, port)
 
     def vtep(self, state: State) -> VTEP | None:
         """The VTEP that an entry leads to; None for a hold."""

@@ -15,12 +15,11 @@ from itertools import islice, takewhile
 
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import VTEP, format_address, is_station_mac
+from dmevpn.addresses import VTEP, format_address
 from dmevpn.dataplane.neighbours import (
     Entry,
     bridge_delete,
     bridge_get,
-    dump_request,
     flood_append,
     parse_entries,
     self_delete,
@@ -28,92 +27,24 @@ from dmevpn.dataplane.neighbours import (
 )
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.spoke_layout import NOTHING, Action, Layout, State, Step
+from dmevpn.dataplane.spoke_reading import Reading
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import FDBEntry, ISpokeListener
 from dmevpn.log import Logger
 from dmevpn.metrics import Counter
 
-__all__ = ["MAX_HOLDS", "EntryTable", "Reading"]
+__all__ = ["MAX_HOLDS", "EntryTable"]
 
 #: Hold entries per VPN. A site that sends to random MACs makes one for each; beyond this the
 #: oldest goes. It is above the number of questions that a VPN may have open, and the kernel
 #: finds an entry among so many as fast as among few.
 MAX_HOLDS = 4096
-#: Entries made by hand that a reading keeps: enough to tell an operator what he has done.
-MAX_FOREIGN = 20
 #: MACs written in one turn of the reactor, about 20 ms of work; the rest follows in the next.
 FLUSH_MACS = 500
 #: Seconds between the bridge's turn from a shortcut to the hub and the end of the shortcut's entry.
 #: A frame that the bridge has sent on looks for it a microsecond later, or as much later as a
 #: hypervisor keeps the processor from us.
 DRAIN_TIME = 0.02
-
-
-class Reading:
-    """The kernel's entries of a spoke's devices, read step by step.
-
-    :ivar own: holds and shortcuts with our mark, by MAC.
-    :ivar bridged: the plane that the bridge has a MAC behind, by index.
-    :ivar flood: destinations of the flood entry; True if it is for us to change them.
-    :ivar foreign: some of the entries for stations that were made by hand.
-    :ivar defaults: destinations of an all-zeros entry on the device that should report misses.
-    """
-
-    def __init__(self, requests: NetlinkRequests, layout: Layout) -> None:
-        self.own: dict[bytes, Entry] = {}
-        self.bridged: dict[bytes, int] = {}
-        self.flood: dict[bytes, bool] = {}
-        self.defaults: list[bytes] = []
-        self.foreign: list[Entry] = []
-        self._layout = layout
-        self._datagrams = self._dump(requests)
-
-    def _dump(self, requests: NetlinkRequests) -> Iterator[bytes]:
-        for device in sorted(self._layout.devices):
-            yield from requests.dump(dump_request(device))
-
-    def advance(self, datagrams: int) -> bool:
-        """Read some more; True at the end.
-
-        :raises DataplaneError: if the kernel refuses, as when the device is gone.
-        """
-        for _ in range(datagrams):
-            data = next(self._datagrams, None)
-            if data is None:
-                return True
-            for entry in parse_entries(data):
-                self._take(entry)
-        return False
-
-    def _take(self, entry: Entry) -> None:
-        layout = self._layout
-        if entry.master is not None:
-            # The port's own address is a permanent entry; ours are static.
-            if entry.static and entry.ifindex in layout.devices and layout.bridge:
-                self.bridged[entry.mac] = entry.ifindex
-        elif entry.lasting and not entry.ours and is_station_mac(entry.mac):
-            if len(self.foreign) < MAX_FOREIGN:
-                self.foreign.append(entry)
-        elif entry.mac == layout.flood_mac and entry.ifindex == layout.flood_device:
-            # All of a plane of ours is ours; on a device made by hand, what has our mark.
-            self.flood[entry.nbma] = bool(layout.bridge) or entry.ours
-        elif entry.ifindex == layout.device:
-            if not any(entry.mac):
-                self.defaults.append(entry.nbma)
-            elif entry.ours and is_station_mac(entry.mac):
-                self.own[entry.mac] = entry
-
-    def state(self, mac: bytes, believed: State) -> State:
-        """What stands for a MAC, as far as it is ours.
-
-        The shortcut plane is ours alone, whereas an operator may have put a MAC behind the hub
-        plane: that entry is ours only if we remember it.
-        """
-        entry = self.own.get(mac)
-        port = self.bridged.get(mac, 0)
-        if port == self._layout.flood_device and believed.port != port:
-            port = 0
-        return State(b"", None, port) if entry is None else State(entry.nbma, entry.vni, port)
 
 
 class EntryTable:
@@ -259,9 +190,37 @@ class EntryTable:
 
     def apply(self, reading: Reading) -> int:
         """Correct the belief and have the differences repaired; how many there were."""
+        was_right = not self._flood_differs()
         repairs = self._believe_reading(reading)
+        if was_right and self._flood_differs():
+            repairs += 1
         self._repaired_counter.inc(repairs)
         return repairs
+
+    def correct(self, mac: bytes, state: State) -> bool:
+        """Take what stands for a MAC for this; whether it differs from what should."""
+        if state in (self.believed(mac), self._target(mac)):
+            self._believe(mac, state)
+            return False
+        self._believe(mac, state)
+        self._repaired_counter.inc()
+        self._changed(mac)
+        return True
+
+    def take_back(self, mac: bytes) -> None:
+        """Remove an entry of ours that somebody has replaced by one without our mark.
+
+        The kernel does not let the mark be put on it again.
+        """
+        self._requests.batch([self_delete(self.layout.device, mac)])
+
+    def is_draining(self, mac: bytes) -> bool:
+        """Whether an entry stays for frames that are on their way, though it should go."""
+        return mac in self._draining
+
+    def floods_to(self, nbma: bytes) -> bool:
+        """Whether frames without an entry should go to an address, if we have been told where."""
+        return self._flood is None or nbma in self._flood
 
     def attach(self, layout: Layout) -> None:
         """The devices are others than before: everything is to be found out anew."""
@@ -298,14 +257,6 @@ class EntryTable:
             self._believed.pop(mac, None)
         else:
             self._believed[mac] = state
-
-    def removed(self, entry: Entry) -> bool:
-        """Whether a notification says that something which should stand was removed."""
-        if entry.mac == self.layout.flood_mac and entry.master is None:
-            return bool(self._flood and entry.nbma in self._flood)
-        if entry.ifindex != self.layout.device or entry.mac not in self.wanted:
-            return False
-        return entry.master is None or bool(self._target(entry.mac).port)
 
     def moved(self, entry: Entry) -> bool:
         """Whether a notification says that the bridge has moved a MAC of ours to another port.

@@ -112,6 +112,10 @@ class SpokeDataplaneContract:
         """Somebody removes an entry of the table."""
         raise NotImplementedError
 
+    def edit_entry(self, mac: bytes, vtep: VTEP, marked: bool) -> None:
+        """Somebody replaces an entry of the table, with our mark or without it."""
+        raise NotImplementedError
+
     def set_link(self, up: bool) -> None:
         """Somebody sets the data interface up or down."""
         raise NotImplementedError
@@ -368,6 +372,23 @@ class SpokeDataplaneContract:
         self.until("repair", lambda: self.shown(station(1)) == self.near_family[0])
         self.until("repair", lambda: self.shown(station(2)) == "hold")
         assert self.total(metrics, "fdb_repairs") == recorder.repaired == 2
+        dataplane.stop()
+
+    @pytest.mark.parametrize("marked", [True, False], ids=["marked", "unmarked"])
+    def test_edited_in_place(self, metrics: Metrics, marked: bool) -> None:
+        """An entry of ours that somebody replaces is put right and counted, once."""
+        dataplane, recorder = self.run(metrics)
+        right, wrong = self.near_family
+        dataplane.install(station(1), right)
+        dataplane.hold(station(2))
+        self.until("shortcut", lambda: self.shown(station(1)) == right)
+        self.edit_entry(station(1), wrong, marked)
+        self.until("repair", lambda: recorder.repaired and self.shown(station(1)) == right)
+        self.edit_entry(station(2), wrong, marked)
+        self.until("repair", lambda: self.shown(station(2)) == "hold")
+        self.settle()
+        assert self.total(metrics, "fdb_repairs") == recorder.repaired == 2
+        assert recorder.failed == recorder.local == []
         dataplane.stop()
 
     def test_idle_times(self, metrics: Metrics) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from twisted.logger import LogLevel
 
-from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.addresses import VTEP, format_address, parse_ip
 from dmevpn.dataplane import spoke_fdb
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.metrics import Metrics
@@ -44,6 +45,16 @@ class Spoke:
         if device not in self.site.namespace.devices():
             return False
         return self.site.entry(device, station(1)) == FAR
+
+    def flood(self) -> set[bytes]:
+        """Where frames without an entry go."""
+        return self.site.destinations("vx1", "00:00:00:00:00:00")
+
+    def written(self) -> object:
+        """All that stands of ours."""
+        mac = format_address(station(1))
+        rows = self.site.namespace.fdb("vx1-s") + self.site.namespace.fdb("vx1")
+        return self.flood(), sorted(str(row) for row in rows if row["mac"] == mac)
 
     def total(self, name: str) -> float:
         """The value of a counter."""
@@ -230,4 +241,79 @@ def test_groups_pass_a_bridge_that_snoops(namespace: Site) -> None:
         namespace.send("vm0", group, station(7), 20)
         spoke.within_a_second("frames by the hub", lambda: sent() >= before + 20)
         assert shown(namespace, "vx1")["linkinfo"]["info_slave_data"]["multicast_router"] == 2
+        spoke.dataplane.stop()
+
+
+SHORTCUT = format_address(station(1))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"fdb replace {SHORTCUT} dev vx1-s dst 10.0.0.66 vni 101 self static extern_learn",
+        f"fdb replace {SHORTCUT} dev vx1-s dst 10.0.0.66 vni 101 self static",
+        f"fdb replace {SHORTCUT} dev vx1-s dst 10.0.0.2 vni 777 port 4789 self static extern_learn",
+        f"fdb replace {SHORTCUT} dev vx1-s dst 10.0.0.2 vni 101 port 9 self static extern_learn",
+        f"fdb replace {SHORTCUT} dev vx1-s dst 10.0.0.2 vni 101 port 4789 self static",
+        f"fdb del {SHORTCUT} dev vx1-s self",
+        f"fdb del {SHORTCUT} dev vx1-s master",
+        f"fdb replace {SHORTCUT} dev vx1-s master dynamic",
+        f"fdb replace {SHORTCUT} dev vx1-s master permanent",
+        f"fdb replace {SHORTCUT} dev vx1 master static",
+        f"fdb replace {SHORTCUT} dev vx1 master dynamic",
+        "fdb append 00:00:00:00:00:00 dev vx1 dst 10.0.0.66 self",
+        "fdb del 00:00:00:00:00:00 dev vx1 dst 10.0.0.254 self",
+        "fdb flush dev vx1-s",
+    ],
+)
+def test_table_agrees_within_a_second(spoke: Spoke, command: str) -> None:
+    """Whatever somebody does to what we wrote, the kernel has again what we believe, and that was
+    counted and reported, within a second, though the tables were read just before."""
+    spoke.dataplane.set_flood([HUB4])
+    spoke.within_a_second("flood", lambda: spoke.flood() == {HUB4})
+    before = spoke.written()
+    spoke.reactor.result(spoke.dataplane.idle_times())
+    spoke.site.namespace.bridge(*command.split())
+    start = time.monotonic()
+    spoke.within_a_second("repair", lambda: spoke.recorder.repaired)
+    spoke.within_a_second("agreement", lambda: spoke.written() == before)
+    took = time.monotonic() - start
+    print(f"\nbridge {command}: put right after {1000 * took:.0f} ms")
+    assert took < 1.0
+    spoke.reactor.settle(0.2)
+    assert spoke.total("dmevpn_fdb_repairs_total") == spoke.recorder.repaired == 1
+    assert spoke.recorder.failed == spoke.recorder.local == []
+
+
+def test_operators_entry_in_place_of_ours(spoke: Spoke) -> None:
+    """Who removes ours first and then makes his own keeps it, and we say that we gave way."""
+    spoke.reactor.settle(0.1)
+    spoke.site.namespace.bridge("fdb", "del", SHORTCUT, "dev", "vx1-s", "self")
+    spoke.site.namespace.bridge(
+        *("fdb", "add", SHORTCUT, "dev", "vx1-s", "dst", "10.0.0.66", "self", "static")
+    )
+    spoke.within_a_second("refusal", lambda: spoke.recorder.failed)
+    spoke.reactor.settle(0.3)
+    found = spoke.site.entry("vx1-s", station(1))
+    assert found is not None
+    assert found.nbma == parse_ip("10.0.0.66")
+
+
+def test_notifications_lost(namespace: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the kernel had no room for its notifications, the tables agree again within a second."""
+    monkeypatch.setattr("dmevpn.dataplane.spoke_fdb.CHANGE_BUFFER", 1 << 14)
+    many = 1000
+    with namespace.cleared():
+        spoke = Spoke(namespace)
+        for number in range(many):
+            spoke.dataplane.install(station(number), FAR)
+        last = station(many - 1)
+        spoke.reactor.until("last", lambda: namespace.bridge_port(last) == "vx1-s")
+        spoke.reactor.result(spoke.dataplane.idle_times())
+        start = time.monotonic()
+        namespace.namespace.bridge("fdb", "flush", "dev", "vx1-s", "self")
+        spoke.within_a_second("repair", lambda: spoke.recorder.repaired >= many)
+        spoke.within_a_second("last", lambda: namespace.entry("vx1-s", last) == FAR)
+        print(f"\n{many} entries flushed: written again after {time.monotonic() - start:.2f} s")
+        assert spoke.total("dmevpn_fdb_changes_lost_total") >= 1
         spoke.dataplane.stop()

@@ -62,6 +62,9 @@ class TestContract(HomecomingContract):
     def remove_entry(self, mac: bytes) -> None:
         self.site.remove_row(mac)
 
+    def edit_entry(self, mac: bytes, vtep: VTEP, marked: bool) -> None:
+        self.site.edit_row(mac, Row(vtep, marked))
+
     def set_link(self, up: bool) -> None:
         self.site.set_up(up)
 

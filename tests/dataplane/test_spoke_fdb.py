@@ -118,6 +118,13 @@ class KernelContract(SpokeDataplaneContract):
         self.untouched = False
         self.site.namespace.bridge("fdb", "del", format_address(mac), "dev", self.device, "self")
 
+    def edit_entry(self, mac: bytes, vtep: VTEP, marked: bool) -> None:
+        text, dst = format_address(mac), format_address(vtep.nbma)
+        self.site.namespace.bridge(
+            *("fdb", "replace", text, "dev", self.device, "dst", dst, "vni", str(vtep.vni)),
+            *("self", "static", *(["extern_learn"] if marked else [])),
+        )
+
     def set_link(self, up: bool) -> None:
         self.site.namespace.ip("link", "set", "vx1", "up" if up else "down")
 
