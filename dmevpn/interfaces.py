@@ -546,6 +546,13 @@ class IHubListener(Interface):
     def events_lost() -> None:
         """Events may be missing: compare with entries()."""
 
+    def entries_repaired(count: int) -> None:
+        """Somebody changed members of the switch behind our back; they are put right now."""
+
+    def devices_repaired(faults: str) -> None:
+        """Somebody changed the device, or took the switch off it, in the way that ``faults`` says;
+        it is put right."""
+
 
 # --- layer 3 data plane -----------------------------------------------------------------------
 
@@ -742,6 +749,8 @@ class HubListener:
     def limit_reached(self, vpn: int) -> None: ...
     def sender_refused(self, vtep: VTEP) -> None: ...
     def events_lost(self) -> None: ...
+    def entries_repaired(self, count: int) -> None: ...
+    def devices_repaired(self, faults: str) -> None: ...
 
 
 class PeerEntry(NamedTuple):

@@ -40,6 +40,8 @@ METRICS = {
     "dmevpn_member_dropped_packets_total": "Frames of a member that were dropped.",
     "dmevpn_switch_drops_total": "Frames and events that the switch dropped, by reason.",
     "dmevpn_switch_full_total": "Members or VPNs that the switch had no room for.",
+    "dmevpn_switch_repairs_total": "Entries of the switch's tables that somebody else changed and"
+    " that were put right.",
     "dmevpn_switch_errors_total": "Changes of the switch's tables that the kernel refused.",
     "dmevpn_switch_events_lost_total": "Times that events of the switch were lost; its table was"
     " compared then.",

@@ -20,6 +20,7 @@ from dmevpn.addresses import VTEP, format_address
 from dmevpn.dataplane.ebpf import layout, libbpf
 from dmevpn.dataplane.ebpf.pins import BPFFS, PinDirectory
 from dmevpn.dataplane.ebpf.ringbuf import RingBuffer
+from dmevpn.dataplane.hub_audit import Audit
 from dmevpn.dataplane.hub_device import Attachment, find_device
 from dmevpn.dataplane.hub_macs import MACTable
 from dmevpn.dataplane.hub_members import MemberTable
@@ -60,8 +61,10 @@ FLOOD_BURST = 20_000
 #: Where switches are pinned.
 PIN_ROOT = f"{BPFFS}/dmevpn"
 
-#: Seconds between two looks at what nobody tells us: lost events.
-_POLL_INTERVAL = 1.0
+#: Seconds between two looks at what nobody tells us: lost events, and maps that others change.
+_POLL_INTERVAL = 0.8
+#: Seconds between two pieces of such a look, so that at most a tenth of the time goes into it.
+_AUDIT_PAUSE = 0.01
 _OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
 _PROGRAM, _EDITOR = "hub_switch", "edit_macs"
 _PROGRAM_PIN = "program_"
@@ -121,10 +124,13 @@ class EBPFSwitch:
         self._adopted: list[tuple[int, VTEP, bytes, Registration]] = []
         self._running = False
         self._lost = 0
+        self._audit: Iterator[int] | None = None
         self._poll: Any = None
         self._collect: Any = None
+        self._auditing: Any = None
         self._full = metrics.counter("switch_full", interface=interface)
         self._failed = metrics.counter("switch_errors", interface=interface)
+        self._repairs = metrics.counter("switch_repairs", interface=interface)
 
     # --- start and stop -------------------------------------------------------------------
 
@@ -144,7 +150,13 @@ class EBPFSwitch:
             link = find_device(self.interface)
             self._load()
             self._watch = HubDeviceWatch(
-                self._reactor, self._metrics, link, self._device, self._attached, self._move
+                self._reactor,
+                self._metrics,
+                link,
+                self._device,
+                self._attached,
+                self._move,
+                lambda faults: self._listener.devices_repaired(faults),
             )
             self._attach(link.ifindex)
         except BaseException as error:
@@ -202,6 +214,7 @@ class EBPFSwitch:
             aged=self._mac_aged,
         )
         self._members.adopt()
+        self._auditor = Audit(self._maps, self._members)
         self._adopted = [
             (member.vpn, member.vtep, member.local, self._members.registration(member))
             for member in self._members.by_number.values()
@@ -293,10 +306,10 @@ class EBPFSwitch:
             self._listener = HubListener()
             assert self._ring is not None
             self._readers.removeReader(self._ring)
-            for call in (self._poll, self._collect):
+            for call in (self._poll, self._collect, self._auditing):
                 if call is not None:
                     call.cancel()
-            self._poll = self._collect = None
+            self._poll = self._collect = self._auditing = self._audit = None
             self._macs.stop()
             try:
                 self._attachment.remove({self._programs[_PROGRAM].id})
@@ -461,6 +474,31 @@ class EBPFSwitch:
         if lost != self._lost:
             self._lost = lost
             self._listener.events_lost()
+        if self._audit is None:
+            self._audit = self._auditor.run()
+            self._audit_on()
+
+    def _audit_on(self) -> None:
+        """Compare a piece of the maps with what should be in them, and the next in another turn."""
+        self._auditing = None
+        assert self._audit is not None
+        try:
+            repaired = next(self._audit, None)
+        except DataplaneError as error:
+            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+            repaired = None
+        if repaired is None:
+            self._audit = None
+            return
+        self._auditing = self._time.callLater(_AUDIT_PAUSE, self._audit_on)
+        if repaired:
+            self._repairs.inc(repaired)
+            self.log.warn(
+                "{ifname}: somebody changed {count} entries of the switch: put right",
+                ifname=self.interface,
+                count=repaired,
+            )
+            self._listener.entries_repaired(repaired)
 
     def __repr__(self) -> str:
         return f"<EBPFSwitch {self.interface} {format_address(self.station_mac)}>"

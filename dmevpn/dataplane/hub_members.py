@@ -116,6 +116,8 @@ class MemberTable:
         self._leavers: deque[tuple[float, int]] = deque()
         self._next = 1
         self._reserved = 1
+        self.version = 0
+        """Another number after each change of what should be in the maps."""
 
     def __len__(self) -> int:
         return len(self.by_number)
@@ -143,6 +145,7 @@ class MemberTable:
             chain.append(member)
             self._dismiss(member)
             member = member.older
+        self.version += 1
         self._vpns.delete(NUMBER.pack(vpn))  # from now on no flood comes by
         for member in chain:
             self._retire(member)
@@ -167,6 +170,7 @@ class MemberTable:
         :raises ValueError: if the VPN is unknown, the VTEP has no VNI, or another VPN has it.
         :raises DataplaneError: E2BIG if the switch is full, and nothing has changed.
         """
+        self.version += 1
         member = self._by_vtep.get(vtep)
         if member is not None and member.vpn == vpn:
             hub = member.hub
@@ -194,6 +198,7 @@ class MemberTable:
         member = self.find(vpn, vtep)
         if member is None:
             return False
+        self.version += 1
         self._dismiss(member)
         older, newer = member.older, member.newer
         if older is not None:
@@ -232,6 +237,31 @@ class MemberTable:
         if member.apart != layout.ALL_HUBS:
             apart = frozenset([hub for hub, bit in self._bits.items() if bit & member.apart])
         return Registration(member.station, member.unique, expires, member.hub != 0, apart)
+
+    # --- what should be in the maps ---------------------------------------------------------
+
+    def vpn_rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of each VPN."""
+        for vpn in list(self._heads):
+            if vpn in self._heads:
+                yield NUMBER.pack(vpn), self._head(self._heads[vpn])
+
+    def member_rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Those of each member."""
+        for number, member in list(self.by_number.items()):
+            if number in self.by_number:
+                yield NUMBER.pack(number), member.pack()
+
+    def sender_rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Those by which each member is admitted."""
+        for number, member in list(self.by_number.items()):
+            if number in self.by_number:
+                yield layout.pack_vtep(member.vtep), layout.SENDER.pack(*self._sender(member))
+
+    def admits(self, key: bytes) -> bool:
+        """Whether a key of ``senders`` is that of a member."""
+        address, vni = layout.VTEP_KEY.unpack(key)
+        return VTEP(layout.unpack_address(address), vni) in self._by_vtep
 
     # --- start ----------------------------------------------------------------------------
 
@@ -402,10 +432,13 @@ class MemberTable:
         del self._by_vtep[member.vtep]
         self._leavers.append((self._clock_seconds() + GRACE, member.number))
 
-    def _write_head(self, vpn: int, head: Member | None) -> None:
+    def _head(self, head: Member | None) -> bytes:
+        """``struct vpn``."""
         number = NOBODY if head is None else head.number
-        value = layout.VPN.pack(number, self._mac_limit, self._ageing_ns)
-        self._vpns.update(NUMBER.pack(vpn), value)
+        return layout.VPN.pack(number, self._mac_limit, self._ageing_ns)
+
+    def _write_head(self, vpn: int, head: Member | None) -> None:
+        self._vpns.update(NUMBER.pack(vpn), self._head(head))
 
     @staticmethod
     def _add(table: Map, number: int, value: bytes) -> None:

@@ -71,6 +71,7 @@ class HubDeviceWatch:
     :param device: ours, to be put right; None: the operator's, whose changes are only said.
     :param attached: whether the switch is at its place on the device; raises DmevpnError.
     :param attach: puts the switch on a device that has none; raises DmevpnError.
+    :param repaired: called with what was wrong when it is right again by our doing.
     """
 
     log = Logger()
@@ -83,6 +84,7 @@ class HubDeviceWatch:
         device: ProvisionedDevice | None,
         attached: Callable[[], bool],
         attach: Callable[[Link], None],
+        repaired: Callable[[str], None],
     ) -> None:
         """:raises OSError: if there is no socket to be had."""
         self._clock = reactor
@@ -90,9 +92,10 @@ class HubDeviceWatch:
         self._device = device
         self._attached = attached
         self._attach = attach
+        self._repaired = repaired
         self._fault = ""
         self._refusal = ""
-        self._repairing = False
+        self._repairing = ""
         self._calls: dict[str, Any] = {}
         self._faults = metrics.counter("device_faults", interface=link.name)
         self._repairs = metrics.counter("device_repairs", interface=link.name)
@@ -148,9 +151,10 @@ class HubDeviceWatch:
         if not fault.text:
             if self._repairing:
                 self._repairs.inc()
+                self._repaired(self._repairing)
             if new:
                 self.log.info("{ifname}: as it should be again", ifname=self._name)
-            self._repairing, self._refusal = False, ""
+            self._repairing = self._refusal = ""
         elif fault.mend is not None:
             delay = RESTORE_DELAY if new else RESTORE_RETRY
             self._later("restore", delay, partial(self._restore, fault.mend))
@@ -184,7 +188,7 @@ class HubDeviceWatch:
     def _restore(self, mend: Callable[[], None]) -> None:
         try:
             mend()
-            self._repairing = True
+            self._repairing = self._fault
             self._later("look", 0, self._look)
         except DmevpnError as error:
             if self._refusal != str(error):

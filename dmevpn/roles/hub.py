@@ -324,6 +324,14 @@ class HubRole:
                 vtep=str(vtep),
             )
 
+    def entries_repaired(self, count: int) -> None:
+        """Somebody changed what the switch knows of members; the driver has put it right."""
+        self._note("repaired", why=f"{count} entries differed from what they should be")
+
+    def devices_repaired(self, faults: str) -> None:
+        """Somebody changed the device; the driver has put it right."""
+        self._note("device-mended", why=faults)
+
     def events_lost(self) -> None:
         """The table is the truth: compare what we have answered with it."""
         self._lost.inc()

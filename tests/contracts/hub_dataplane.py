@@ -90,6 +90,12 @@ class Recorder(HubListener):
     def events_lost(self) -> None:
         self.events.append(("lost",))
 
+    def entries_repaired(self, count: int) -> None:
+        self.events.append(("repaired", count))
+
+    def devices_repaired(self, faults: str) -> None:
+        self.events.append(("mended", faults))
+
     def take(self) -> list[tuple[Any, ...]]:
         """The events since the last time."""
         events, self.events = self.events, []

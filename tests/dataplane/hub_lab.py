@@ -153,10 +153,11 @@ class KernelWorld(SwitchWorld):
     """An EBPFSwitch on the device of a laboratory."""
 
     dataplane: EBPFSwitch
+    reactor_type: type[MemoryReactorClock] = MemoryReactorClock
 
     def __init__(self, lab: HubLab, **options: Any) -> None:
         self.lab = lab
-        self.reactor = MemoryReactorClock()
+        self.reactor = self.reactor_type()
         self.metrics = Metrics()
         self.listener = Recorder(ignored=[CONTROL])
         self._options: dict[str, Any] = {"pin_root": PIN_ROOT, **options}
