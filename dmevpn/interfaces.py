@@ -19,6 +19,7 @@ __all__ = [
     "FDBEntry",
     "Finding",
     "GREDevice",
+    "HeldMAC",
     "HubListener",
     "IAuthenticator",
     "ICacheListener",
@@ -48,6 +49,8 @@ __all__ = [
     "PlaneCounters",
     "Registration",
     "SpokeListener",
+    "Sticky",
+    "VPNRules",
 ]
 
 
@@ -440,6 +443,10 @@ class MemberCounters(NamedTuple):
     """Received frames that were broadcast, multicast or of unknown destination."""
     dropped: int
     """Received frames that were dropped for any reason."""
+    limited: int
+    """Of these, those that were beyond its budget of floods."""
+    macs: int
+    """MACs that are at it."""
 
 
 class LearnedMAC(NamedTuple):
@@ -450,6 +457,50 @@ class LearnedMAC(NamedTuple):
     idle: float
     """Seconds since a frame of it was last seen by the switch."""
     static: bool
+
+
+class HeldMAC(NamedTuple):
+    """A MAC that flipped between two members, and is held at one of them (RFC 7432 §15.1)."""
+
+    vpn: int
+    mac: bytes
+    vtep: VTEP
+    other: VTEP | None
+    """Where it sent from as well; None if that has left."""
+    seconds: float
+    """For how much longer."""
+
+
+class Sticky(NamedTuple):
+    """MACs that do not move from the member that has them."""
+
+    mac: bytes
+    prefix_length: int
+    """Bits of it that count; 0 is all MACs. The longest prefix holds."""
+    nbma: bytes = b""
+    """The underlay address that they belong to; empty: of the member that is the first to have
+    each."""
+
+
+class VPNRules(NamedTuple):
+    """What the switch lets the members of a VPN do."""
+
+    mac_limit: int = 16384
+    """MACs of the VPN: as many as a large site's switches hold, and a sixty-fourth of what all
+    VPNs together may have, so that a few VPNs cannot take it all."""
+    site_limit: int = 8192
+    """Those at one member: half of them, so that no site alone can take it all."""
+    flood_rate: int = 10_000
+    """Frames a second that one member may have flooded; 0: no limit. Each costs about 2 µs of CPU
+    per other member; ordinary sites flood a few dozen a second."""
+    flood_burst: int = 20_000
+    """As many may come at once: ARP of a site that comes back, or a burst to a MAC just
+    forgotten."""
+    moves: int = 5
+    """Moves of a MAC that are followed; one more, and it is held. 0: any number."""
+    moves_seconds: int = 180
+    """Seconds in which they count. Both are the defaults of RFC 7432 §15.1."""
+    sticky: tuple[Sticky, ...] = ()
 
 
 class IHubDataplane(Interface):
@@ -469,8 +520,11 @@ class IHubDataplane(Interface):
         :raises StartError: without device, privilege, libbpf, bpffs or a new enough kernel.
         """
 
-    def add_vpn(vpn: int) -> None:
-        """Make room for a VPN; nothing changes for one that is there already."""
+    def add_vpn(vpn: int, rules: VPNRules) -> None:
+        """Make room for a VPN; again for other rules.
+
+        :raises DataplaneError: if there is none.
+        """
 
     def remove_vpn(vpn: int) -> None:
         """Forget a VPN with its members and MACs."""
@@ -503,7 +557,13 @@ class IHubDataplane(Interface):
         """How many MACs the table of a VPN holds; cheap at any size."""
 
     def forget(vpn: int, mac: bytes) -> None:
-        """Remove one MAC."""
+        """Remove one MAC; if it was held, it is no more."""
+
+    def held() -> Iterator[HeldMAC]:
+        """The MACs that are held now."""
+
+    def probe(vpn: int, vtep: VTEP) -> None:
+        """Send a loop probe into a member's site; loop_seen tells if it comes back."""
 
     def age(max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:
         """Remove MACs idle for longer than max_idle seconds, each reported by mac_aged.
@@ -537,8 +597,31 @@ class IHubListener(Interface):
     def mac_aged(vpn: int, mac: bytes) -> None:
         """A MAC was removed for silence."""
 
-    def limit_reached(vpn: int) -> None:
-        """A MAC was not learned because the VPN's table is full (rate-limited)."""
+    def mac_held(vpn: int, mac: bytes, vtep: VTEP, other: VTEP | None, seconds: float) -> None:
+        """A MAC that moved too often stays at a member for so many seconds.
+
+        :param vtep: where it is held, which need not be where it was last.
+        :param other: where else it sends from.
+        """
+
+    def move_refused(vpn: int, mac: bytes, owner: VTEP | None, vtep: VTEP) -> None:
+        """A frame of a sticky MAC came from another member than its own (rate-limited).
+
+        :param owner: the member that it is at; None if none has it now.
+        """
+
+    def flood_limited(vpn: int, vtep: VTEP) -> None:
+        """A member had more to flood than its budget (rate-limited)."""
+
+    def loop_seen(vpn: int, origin: VTEP | None, vtep: VTEP) -> None:
+        """A probe that was sent to one member came back from another, or the same one: the two
+        sites are connected behind our back (rate-limited)."""
+
+    def limit_reached(vpn: int, vtep: VTEP | None) -> None:
+        """A MAC was not learned because the VPN's table is full (rate-limited).
+
+        :param vtep: the member whose share of it is full; None: all of it is.
+        """
 
     def sender_refused(vtep: VTEP) -> None:
         """A frame came from an address and VNI that no member has (rate-limited)."""
@@ -746,7 +829,13 @@ class HubListener:
     def mac_learned(self, vpn: int, mac: bytes, vtep: VTEP) -> None: ...
     def mac_moved(self, vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None: ...
     def mac_aged(self, vpn: int, mac: bytes) -> None: ...
-    def limit_reached(self, vpn: int) -> None: ...
+    def mac_held(
+        self, vpn: int, mac: bytes, vtep: VTEP, other: VTEP | None, seconds: float
+    ) -> None: ...
+    def move_refused(self, vpn: int, mac: bytes, owner: VTEP | None, vtep: VTEP) -> None: ...
+    def flood_limited(self, vpn: int, vtep: VTEP) -> None: ...
+    def loop_seen(self, vpn: int, origin: VTEP | None, vtep: VTEP) -> None: ...
+    def limit_reached(self, vpn: int, vtep: VTEP | None) -> None: ...
     def sender_refused(self, vtep: VTEP) -> None: ...
     def events_lost(self) -> None: ...
     def entries_repaired(self, count: int) -> None: ...

@@ -29,6 +29,8 @@ STATIONS: Final = {
     "learned": "the switch of a hub has seen a MAC for the first time",
     "aged": "it has not seen it for a while, and has forgotten it",
     "moved": "an address lives at another VTEP than before",
+    "held": "a MAC moves too often: it stays where the entry says until the hold ends by itself",
+    "move-refused": "a sticky MAC sent frames from another site than its own; they were dropped",
     "home": "a MAC that was at another site is at this one",
     "expired": "a binding has run out",
     "purged": "a binding was taken back by who had given it, or by an operator",
@@ -49,7 +51,8 @@ EVENTS: Final = {
     "device-down": "a data interface is down or gone",
     "repaired": "somebody changed forwarding entries of ours, which were put right",
     "device-mended": "somebody changed devices of ours, which were put right",
-    "table-full": "the switch has no room for more MACs of a VPN",
+    "table-full": "the switch has no room for more MACs of a VPN, or of one site of it",
+    "flood-limited": "a site had more frames for all others than its budget; they were dropped",
     "events-lost": "the kernel was faster than we; the tables were compared",
     "clock-stepped": "somebody has set the wall clock",
 }

@@ -48,7 +48,12 @@ METRICS = {
     "dmevpn_macs_learned_total": "MAC addresses that the switch has learned.",
     "dmevpn_macs_moved_total": "MAC addresses that came to send from another member.",
     "dmevpn_macs_aged_total": "MAC addresses that were forgotten because they were silent.",
-    "dmevpn_mac_limit_reached_total": "Reports that a VPN's MAC table is full.",
+    "dmevpn_macs_held_total": "MAC addresses that moved too often and were held at a member.",
+    "dmevpn_mac_moves_refused_total": "Reports of frames of a sticky MAC address from another site"
+    " than its own.",
+    "dmevpn_floods_limited_total": "Reports that a member flooded more than its budget.",
+    "dmevpn_mac_limit_reached_total": "Reports that the MAC table of a VPN, or a member's share of"
+    " it, is full.",
     "dmevpn_senders_refused_total": "Reports of frames from somebody who is no member.",
     "dmevpn_amnesia_full_total": "MAC addresses that could not be purged at all members after a"
     " restart.",

@@ -8,6 +8,7 @@ us: a daemon that was killed finds its members again and takes over between two 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,35 +30,26 @@ from dmevpn.dataplane.links import Link
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import (
     Finding,
+    HeldMAC,
     HubListener,
     IHubDataplane,
     IHubListener,
     LearnedMAC,
     MemberCounters,
     Registration,
+    VPNRules,
 )
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 
 __all__ = [
     "AGEING_TIME",
-    "FLOOD_BURST",
-    "FLOOD_RATE",
-    "MAC_LIMIT",
     "PIN_ROOT",
     "EBPFSwitch",
 ]
 
-#: MACs that one VPN may have: as many as a large site's switches hold, and a sixty-fourth of
-#: what all VPNs together may have, so that a few VPNs cannot take it all.
-MAC_LIMIT = 16384
 #: Seconds of silence after which a MAC counts as unknown, as on a Linux bridge.
 AGEING_TIME = 300.0
-#: Frames a second that one member may have flooded. Each costs about 2 µs of CPU per other
-#: member; ordinary sites flood a few dozen a second.
-FLOOD_RATE = 10_000
-#: As many may come at once: ARP of a site that comes back, or a burst to a MAC just forgotten.
-FLOOD_BURST = 20_000
 #: Where switches are pinned.
 PIN_ROOT = f"{BPFFS}/dmevpn"
 
@@ -66,7 +58,7 @@ _POLL_INTERVAL = 0.8
 #: Seconds between two pieces of such a look, so that at most a tenth of the time goes into it.
 _AUDIT_PAUSE = 0.01
 _OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
-_PROGRAM, _EDITOR = "hub_switch", "edit_macs"
+_PROGRAM, _EDITOR, _PROBER = "hub_switch", "edit_macs", "send_probe"
 _PROGRAM_PIN = "program_"
 
 
@@ -81,10 +73,7 @@ class EBPFSwitch:
     :param pin_root: directory on a bpffs; made when needed.
     :param provision: makes the device before the switch starts; what it returns is removed after
         the switch has stopped. Without it the device is the operator's.
-    :param mac_limit: MACs that one VPN may have.
     :param ageing: seconds of silence after which a MAC counts as unknown.
-    :param flood_rate: frames a second that one member may have flooded; 0: no limit.
-    :param flood_burst: as many may come at once.
     """
 
     log = Logger()
@@ -97,10 +86,7 @@ class EBPFSwitch:
         *,
         pin_root: str = PIN_ROOT,
         provision: Callable[[], ProvisionedDevice] | None = None,
-        mac_limit: int = MAC_LIMIT,
         ageing: float = AGEING_TIME,
-        flood_rate: int = FLOOD_RATE,
-        flood_burst: int = FLOOD_BURST,
     ) -> None:
         self.interface = interface
         self.station_mac = b""
@@ -113,10 +99,9 @@ class EBPFSwitch:
         self._pins = PinDirectory(pin_root, interface)
         self._provision = provision
         self._device: ProvisionedDevice | None = None
-        self._mac_limit = mac_limit
         self._ageing = ageing
-        self._flood_rate = flood_rate
-        self._flood_burst = flood_burst
+        #: By which the program knows probes of this daemon again; nobody else knows it.
+        self._secret = os.urandom(8)
         self._listener: IHubListener = HubListener()
         self._maps: dict[str, libbpf.Map] = {}
         self._programs: dict[str, libbpf.Program] = {}
@@ -200,10 +185,7 @@ class EBPFSwitch:
         self._members = MemberTable(
             self._maps,
             self._time.seconds,
-            mac_limit=self._mac_limit,
             ageing=self._ageing,
-            flood_rate=self._flood_rate,
-            flood_burst=self._flood_burst,
         )
         self._macs = MACTable(
             self._time,
@@ -254,6 +236,7 @@ class EBPFSwitch:
             )
             # Pinned before it is attached: whatever is found attached later is known as ours.
             libbpf.pin(program.fd, self._pins.at(name))
+            self._maps["probing"].update(zero, layout.PROBING.pack(self._secret, ifindex))
             self._attachment.attach(program)
         except BaseException:
             self._pins.unpin(name)
@@ -291,6 +274,7 @@ class EBPFSwitch:
         self._maps["keepsakes"].update(
             zero, layout.KEEPSAKE.pack(next_member, self._attachment.made_clsact)
         )
+        self._maps["probing"].update(zero, layout.PROBING.pack(self._secret, link.ifindex))
         self.mtu = link.mtu
 
     def examine(self) -> list[Finding]:
@@ -344,12 +328,12 @@ class EBPFSwitch:
 
     # --- VPNs and members -----------------------------------------------------------------
 
-    def add_vpn(self, vpn: int) -> None:
-        """Make room for a VPN.
+    def add_vpn(self, vpn: int, rules: VPNRules) -> None:
+        """Make room for a VPN, or give it other rules.
 
-        :raises DataplaneError: beyond MAX_VPNS of the program.
+        :raises DataplaneError: beyond MAX_VPNS of the program, or MAX_STICKY lines.
         """
-        self._members.add_vpn(vpn)
+        self._members.add_vpn(vpn, rules)
 
     def remove_vpn(self, vpn: int) -> None:
         """Forget a VPN with its members and MACs."""
@@ -424,6 +408,28 @@ class EBPFSwitch:
         """Remove one MAC."""
         self._macs.forget(vpn, mac)
 
+    def held(self) -> Iterator[HeldMAC]:
+        """The MACs that are held now."""
+        return self._macs.held()
+
+    def probe(self, vpn: int, vtep: VTEP) -> None:
+        """Send a loop probe into a member's site.
+
+        Losing one is no fault: there will be another.
+        """
+        member = self._members.find(vpn, vtep)
+        if member is None:
+            return
+        probe = layout.PROBE.pack(layout.PROBE_MAGIC, member.number, self._secret)
+        # The device would not take a frame back that came from its own MAC.
+        source = bytes([*self.station_mac[:5], self.station_mac[5] ^ 1])
+        header = b"\xff" * 6 + source + layout.PROBE_TYPE.to_bytes(2, "big")
+        try:
+            self._programs[_PROBER].run((header + probe).ljust(60, b"\0"))
+        except DataplaneError as error:
+            self._failed.inc()
+            self.log.debug("{ifname}: no probe: {reason}", ifname=self.interface, reason=str(error))
+
     def age(self, max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:
         """Remove silent MACs, over the next turns of the reactor."""
         self._macs.age(max_idle, keep)
@@ -449,24 +455,34 @@ class EBPFSwitch:
     # --- events -----------------------------------------------------------------------------
 
     def _event(self, record: bytes) -> None:
-        type_, vpn, number, previous, mac, address, vni = layout.EVENT.unpack(record)
+        type_, vpn, number, previous, mac, holds, address, vni = layout.EVENT.unpack(record)
         self._macs.changed()
         if type_ == layout.Event.REFUSED:
             self._listener.sender_refused(VTEP(layout.unpack_address(address), vni))
             return
         if vpn not in self._members:
             return  # removed since
-        if type_ == layout.Event.LIMIT:
-            self._listener.limit_reached(vpn)
-            return
         member = self._members.by_number.get(number)
         if member is None:
             return  # it has left since
-        if type_ == layout.Event.MOVED:
-            old = self._members.by_number.get(previous)
-            self._listener.mac_moved(vpn, mac, None if old is None else old.vtep, member.vtep)
-        else:
-            self._listener.mac_learned(vpn, mac, member.vtep)
+        other = self._members.by_number.get(previous)
+        elsewhere = None if other is None else other.vtep
+        match type_:
+            case layout.Event.LEARNED:
+                self._listener.mac_learned(vpn, mac, member.vtep)
+            case layout.Event.MOVED:
+                self._listener.mac_moved(vpn, mac, elsewhere, member.vtep)
+            case layout.Event.LIMIT:
+                self._listener.limit_reached(vpn, elsewhere)
+            case layout.Event.HELD:
+                seconds = layout.HOLD * 2**holds
+                self._listener.mac_held(vpn, mac, member.vtep, elsewhere, seconds)
+            case layout.Event.STICKY:
+                self._listener.move_refused(vpn, mac, elsewhere, member.vtep)
+            case layout.Event.LOOP:
+                self._listener.loop_seen(vpn, elsewhere, member.vtep)
+            case layout.Event.FLOOD:
+                self._listener.flood_limited(vpn, member.vtep)
 
     def _poll_now(self) -> None:
         self._poll = self._time.callLater(_POLL_INTERVAL, self._poll_now)

@@ -23,7 +23,7 @@ from dmevpn.dataplane.ebpf.layout import EDIT, NOBODY, NUMBER, Edit
 from dmevpn.dataplane.ebpf.libbpf import Map, Program
 from dmevpn.dataplane.hub_members import Member
 from dmevpn.errors import DataplaneError
-from dmevpn.interfaces import LearnedMAC
+from dmevpn.interfaces import HeldMAC, LearnedMAC
 from dmevpn.log import Logger
 
 __all__ = ["EDITS_PER_RUN", "MACS_PER_TURN", "SWEEP_DELAY", "MACTable"]
@@ -72,6 +72,7 @@ class MACTable:
         self._reactor = reactor
         self._macs = maps["macs"]
         self._usage = maps["usage"]
+        self._held = maps["held"]
         self._vpns = maps["vpns"]
         self._editor = editor
         self._members = members
@@ -91,7 +92,7 @@ class MACTable:
         """Where the switch sends frames for a MAC; None if it floods them. One system call."""
         if len(mac) != 6 or not self._macs.find(layout.MAC_KEY.pack(vpn, mac)):
             return None
-        seen, number = layout.MAC_ENTRY.unpack_from(self._macs.value)
+        seen, number, *_ = layout.MAC_ENTRY.unpack_from(self._macs.value)
         member = self._members.get(number)
         if member is None or time.monotonic_ns() - seen > self._ageing_ns:
             return None
@@ -113,7 +114,7 @@ class MACTable:
         now = time.monotonic_ns()
         tables: defaultdict[int, bytearray] = defaultdict(bytearray)
         for piece in self._pieces():
-            for (index, mac), (seen, number) in piece:
+            for (index, mac), (seen, number, *_) in piece:
                 if vpn is None or index == vpn:
                     tables[index] += _NOTE.pack(mac, seen, number)
             yield None
@@ -134,7 +135,7 @@ class MACTable:
         if self._snapshot is None or now > self._snapshot_until:
             snapshot: dict[int, list[tuple[bytes, int, int]]] = {}
             for piece in self._pieces():
-                for (vpn, mac), (seen, number) in piece:
+                for (vpn, mac), (seen, number, *_) in piece:
                     group = snapshot.get(vpn)
                     if group is None:
                         group = snapshot[vpn] = []
@@ -144,8 +145,25 @@ class MACTable:
             self._snapshot_until = now + took + max(_SNAPSHOT_NS, 4 * took)
         return self._snapshot
 
-    def _pieces(self) -> Iterator[Iterable[tuple[tuple[int, bytes], tuple[int, int]]]]:
-        """The table in pieces, each of VPN and MAC with last seen and member."""
+    def held(self) -> Iterator[HeldMAC]:
+        """The MACs that are held now."""
+        now = time.monotonic_ns()
+        for _, keys, values in self._held.batches():
+            for (vpn, mac), (until, number, other) in zip(
+                layout.MAC_KEY.iter_unpack(keys), layout.HELD.iter_unpack(values), strict=True
+            ):
+                member, elsewhere = self._members.get(number), self._members.get(other)
+                if until > now and member is not None and self.lookup(vpn, mac) == member.vtep:
+                    yield HeldMAC(
+                        vpn,
+                        mac,
+                        member.vtep,
+                        None if elsewhere is None else elsewhere.vtep,
+                        (until - now) / 1e9,
+                    )
+
+    def _pieces(self) -> Iterator[Iterable[tuple[tuple[int, bytes], tuple[int, ...]]]]:
+        """The table in pieces, each of VPN and MAC with last seen, member, and more."""
         for _, keys, values in self._macs.batches(MACS_PER_TURN):
             yield zip(
                 layout.MAC_KEY.iter_unpack(keys),
@@ -162,6 +180,7 @@ class MACTable:
     def forget(self, vpn: int, mac: bytes) -> None:
         """Remove one MAC wherever it is."""
         self._edit([(vpn, mac, NOBODY, 0, Edit.REMOVE)])
+        self._held.delete(layout.MAC_KEY.pack(vpn, mac))
 
     def _edit(self, edits: Sequence[tuple[int, bytes, int, int, int]]) -> list[bool]:
         """Run edits: VPN, MAC, only at this member, only if not seen later, what to do."""
@@ -247,17 +266,19 @@ class MACTable:
             self._judge(piece, oldest, keep)
             yield
         self._forget_usage()
+        yield
+        self._forget_holds()
 
     def _judge(
         self,
-        piece: Iterable[tuple[tuple[int, bytes], tuple[int, int]]],
+        piece: Iterable[tuple[tuple[int, bytes], tuple[int, ...]]],
         oldest: int,
         keep: set[tuple[int, bytes]],
     ) -> None:
         members = self._members
         edits: list[tuple[int, bytes, int, int, int]] = []
         silent: list[bool] = []
-        for (vpn, mac), (seen, number) in piece:
+        for (vpn, mac), (seen, number, *_) in piece:
             if number not in members:
                 edits.append((vpn, mac, number, 0, Edit.REMOVE))
                 silent.append(False)
@@ -269,6 +290,20 @@ class MACTable:
         for edit, done, aged in zip(edits, self._edit(edits), silent, strict=True):
             if done and aged:
                 self._aged(edit[0], edit[1])
+
+    def _forget_holds(self) -> None:
+        """Drop the holds that are over."""
+        now = time.monotonic_ns()
+        over = [
+            layout.MAC_KEY.pack(*key)
+            for _, keys, values in self._held.batches()
+            for key, (until, *_) in zip(
+                layout.MAC_KEY.iter_unpack(keys), layout.HELD.iter_unpack(values), strict=True
+            )
+            if until <= now
+        ]
+        for packed in over:
+            self._held.delete(packed)
 
     def _forget_usage(self) -> None:
         """Drop the counts of VPNs that are gone with their last MAC."""

@@ -21,8 +21,9 @@ from dmevpn.addresses import VTEP
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.layout import NOBODY, NUMBER
 from dmevpn.dataplane.ebpf.libbpf import NO_EXIST, Map
+from dmevpn.dataplane.hub_rules import RuleTable
 from dmevpn.errors import DataplaneError
-from dmevpn.interfaces import MemberCounters, Registration
+from dmevpn.interfaces import MemberCounters, Registration, VPNRules
 
 __all__ = ["GRACE", "Member", "MemberTable"]
 
@@ -80,10 +81,7 @@ class MemberTable:
     :param maps: the maps of the switch by name.
     :param clock_seconds: the clock of :attr:`Registration.expires`. The maps hold the kernel's
         CLOCK_MONOTONIC, which is the same for the next daemon.
-    :param mac_limit: MACs that one VPN may have.
     :param ageing: seconds of silence after which a MAC counts as unknown.
-    :param flood_rate: frames a second that one member may have flooded; 0: no limit.
-    :param flood_burst: as many may come at once.
     """
 
     def __init__(
@@ -91,10 +89,7 @@ class MemberTable:
         maps: dict[str, Map],
         clock_seconds: Callable[[], float],
         *,
-        mac_limit: int,
         ageing: float,
-        flood_rate: int,
-        flood_burst: int,
     ) -> None:
         self._senders = maps["senders"]
         self._members = maps["members"]
@@ -104,10 +99,7 @@ class MemberTable:
         self._keepsakes = maps["keepsakes"]
         self._hubs = maps["hubs"]
         self._clock_seconds = clock_seconds
-        self._mac_limit = mac_limit
-        self._ageing_ns = int(ageing * 1e9)
-        self._flood_gap = 1_000_000_000 // flood_rate if flood_rate else 0
-        self._flood_burst = self._flood_gap * flood_burst
+        self._rules = RuleTable(maps["sticky"], ageing)
         self.by_number: dict[int, Member] = {}
         """Every member by the number that MAC entries and events name it by."""
         self._by_vtep: dict[VTEP, Member] = {}
@@ -124,12 +116,16 @@ class MemberTable:
 
     # --- VPNs -----------------------------------------------------------------------------
 
-    def add_vpn(self, vpn: int) -> None:
-        """Make room for a VPN.
+    def add_vpn(self, vpn: int, rules: VPNRules) -> None:
+        """Make room for a VPN, or give it other rules.
 
         :raises DataplaneError: E2BIG beyond MAX_VPNS.
         """
+        changed = self._rules.set(vpn, rules)
         if vpn in self._heads:
+            if changed:
+                self.version += 1
+                self._write_head(vpn, self._heads[vpn])
             return
         self._add(self._usage, vpn, layout.USAGE.pack(0))
         self._write_head(vpn, None)
@@ -147,6 +143,7 @@ class MemberTable:
             member = member.older
         self.version += 1
         self._vpns.delete(NUMBER.pack(vpn))  # from now on no flood comes by
+        self._rules.forget(vpn)
         for member in chain:
             self._retire(member)
 
@@ -225,7 +222,8 @@ class MemberTable:
         member = self.find(vpn, vtep)
         if member is None or not self._states.find(NUMBER.pack(member.number)):
             return None
-        return MemberCounters(*layout.STATE.unpack(self._states.value)[3:])
+        counters = layout.STATE.unpack(self._states.value)[layout.STATE_COUNTERS :]
+        return MemberCounters(*counters)
 
     def registration(self, member: Member) -> Registration:
         """A member's registration, on the daemon's clock."""
@@ -244,7 +242,7 @@ class MemberTable:
         """Key and value of each VPN."""
         for vpn in list(self._heads):
             if vpn in self._heads:
-                yield NUMBER.pack(vpn), self._head(self._heads[vpn])
+                yield NUMBER.pack(vpn), self._head(vpn, self._heads[vpn])
 
     def member_rows(self) -> Iterator[tuple[bytes, bytes]]:
         """Those of each member."""
@@ -272,11 +270,14 @@ class MemberTable:
         """
         self._next, _ = layout.KEEPSAKE.unpack(self._keepsakes.lookup(_ZERO) or bytes(8))
         self._next = self._reserved = self._next or 1
-        heads = {
-            number: layout.VPN.unpack_from(values, index * layout.VPN.size)[0]
-            for count, keys, values in self._vpns.batches()
-            for index, (number,) in enumerate(NUMBER.iter_unpack(keys))
-        }
+        heads: dict[int, int] = {}
+        for _, keys, values in self._vpns.batches():
+            for (number,), (head, *rules) in zip(
+                NUMBER.iter_unpack(keys), layout.VPN.iter_unpack(values), strict=True
+            ):
+                heads[number] = head
+                self._rules.adopt(number, rules)
+        self._rules.adopt_sticky()
         self._bits = {
             layout.unpack_address(address): bit
             for _, keys, values in self._hubs.batches()
@@ -333,7 +334,7 @@ class MemberTable:
         return head
 
     def _adopt_admissions(self) -> None:
-        """Make the admitted VTEPs those of the members, with the limits of this run."""
+        """Make the admitted VTEPs those of the members."""
         strangers: list[bytes] = []
         right: set[int] = set()
         for _, keys, values in self._senders.batches():
@@ -415,8 +416,9 @@ class MemberTable:
         self._heads[member.vpn] = member
         self.by_number[member.number] = self._by_vtep[member.vtep] = member
 
-    def _sender(self, member: Member) -> tuple[int, int, int, int, int]:
-        return member.number, member.vpn, self._flood_gap, self._flood_burst, member.hub
+    @staticmethod
+    def _sender(member: Member) -> tuple[int, int, int]:
+        return member.number, member.vpn, member.hub
 
     def _admit(self, member: Member) -> None:
         value = layout.SENDER.pack(*self._sender(member))
@@ -432,13 +434,13 @@ class MemberTable:
         del self._by_vtep[member.vtep]
         self._leavers.append((self._clock_seconds() + GRACE, member.number))
 
-    def _head(self, head: Member | None) -> bytes:
+    def _head(self, vpn: int, head: Member | None) -> bytes:
         """``struct vpn``."""
         number = NOBODY if head is None else head.number
-        return layout.VPN.pack(number, self._mac_limit, self._ageing_ns)
+        return layout.VPN.pack(number, *self._rules.fields(vpn))
 
     def _write_head(self, vpn: int, head: Member | None) -> None:
-        self._vpns.update(NUMBER.pack(vpn), self._head(head))
+        self._vpns.update(NUMBER.pack(vpn), self._head(vpn, head))
 
     @staticmethod
     def _add(table: Map, number: int, value: bytes) -> None:

@@ -6,174 +6,44 @@ ages on a clock, and outlives the daemon. :class:`MemoryHubDataplane` is the dae
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from dmevpn.addresses import VTEP, is_station_mac
+from dmevpn.addresses import VTEP
+from dmevpn.dataplane.memory_switch import Member, MemorySwitch
 from dmevpn.errors import StartError
 from dmevpn.interfaces import (
     Finding,
+    HeldMAC,
     HubListener,
     IHubDataplane,
     IHubListener,
     LearnedMAC,
     MemberCounters,
     Registration,
+    VPNRules,
 )
 
 __all__ = ["MemoryHubDataplane", "MemorySwitch"]
 
-#: Events that wait for the daemon; the kernel's ring buffer has room for about as many.
-MAX_EVENTS = 16384
 #: MACs that are listed in one piece.
 MACS_PER_PIECE = 1000
 
-_LINK_LOCAL = b"\x01\x80\xc2\x00\x00"
-
-Event = tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class _Member:
-    vpn: int
-    local: bytes
-    registration: Registration
-    rx_packets: int = 0
-    rx_bytes: int = 0
-    tx_packets: int = 0
-    tx_bytes: int = 0
-    flooded: int = 0
-    dropped: int = 0
-
-
-@dataclass(slots=True)
-class _MAC:
-    vtep: VTEP
-    seen: float
-
-
-@dataclass(slots=True)
-class MemorySwitch:
-    """Members, MACs and forwarding of one hub device.
-
-    :param clock: what MACs age by.
-    :param transmit: called with our underlay address, a member, and a frame for it.
-    """
-
-    clock: IReactorTime
-    transmit: Callable[[bytes, VTEP, bytes], None]
-    mac_limit: int = 16384
-    ageing: float = 300.0
-    vpns: dict[int, dict[bytes, _MAC]] = field(default_factory=dict)
-    members: dict[VTEP, _Member] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
-    attached: bool = False
-    on_event: Callable[[], None] | None = None
-    """Called when the first event waits."""
-    events: deque[Event] = field(default_factory=deque)
-
-    def receive(self, sender: VTEP, frame: bytes) -> None:
-        """A frame came out of the tunnel of a sender."""
-        if not self.attached:
-            return
-        member = self.members.get(sender)
-        if member is None:
-            self._count("unregistered")
-            self._emit(("sender_refused", sender))
-            return
-        member.rx_packets += 1
-        member.rx_bytes += len(frame)
-        destination, source = frame[:6], frame[6:12]
-        if not is_station_mac(source):
-            self._drop(member, "bad_source")
-            return
-        if destination[:5] == _LINK_LOCAL and destination[5] < 0x10:
-            self._drop(member, "link_local")
-            return
-        from_hub = member.registration.hub
-        left_hub = self._learn(member.vpn, source, sender) and not from_hub
-        receiver = None if left_hub else self.find(member.vpn, destination)
-        if receiver == sender:
-            self._drop(member, "reflected")
-        elif receiver is not None and from_hub and self.members[receiver].registration.hub:
-            self._drop(member, "split_horizon")
-        elif receiver is not None:
-            self._send(receiver, frame)
-        else:
-            member.flooded += 1
-            for vtep, other in list(self.members.items()):
-                if vtep == sender or other.vpn != member.vpn:
-                    continue
-                _, _, _, hub, apart = other.registration
-                if not from_hub or not (hub or apart is None or sender.nbma in apart):
-                    self._send(vtep, frame)
-
-    def find(self, vpn: int, mac: bytes) -> VTEP | None:
-        """The member that a MAC was last seen at, unless it has been silent for too long."""
-        entry = self.vpns.get(vpn, {}).get(mac)
-        if entry is None or self.clock.seconds() - entry.seen > self.ageing:
-            return None
-        return entry.vtep
-
-    def _learn(self, vpn: int, mac: bytes, sender: VTEP) -> bool:
-        """Learn a MAC; whether it was behind a hub until now."""
-        macs = self.vpns[vpn]
-        now = self.clock.seconds()
-        entry = macs.get(mac)
-        if entry is None:
-            if len(macs) >= self.mac_limit:
-                self._count("not_learned")
-                self._emit(("limit_reached", vpn))
-                return False
-            macs[mac] = _MAC(sender, now)
-            self._emit(("mac_learned", vpn, mac, sender))
-            return False
-        silent = now - entry.seen > self.ageing
-        previous, entry.vtep, entry.seen = entry.vtep, sender, now
-        if previous != sender:
-            self._emit(("mac_moved", vpn, mac, previous, sender))
-            return self.members[previous].registration.hub
-        if silent:
-            self._emit(("mac_learned", vpn, mac, sender))
-        return False
-
-    def _send(self, vtep: VTEP, frame: bytes) -> None:
-        member = self.members[vtep]
-        member.tx_packets += 1
-        member.tx_bytes += len(frame)
-        self.transmit(member.local, vtep, frame)
-
-    def _drop(self, member: _Member, reason: str) -> None:
-        member.dropped += 1
-        self._count(reason)
-
-    def _count(self, reason: str) -> None:
-        self.counters[reason] = self.counters.get(reason, 0) + 1
-
-    def _emit(self, event: Event) -> None:
-        if len(self.events) >= MAX_EVENTS:
-            self._count("events_lost")
-            return
-        self.events.append(event)
-        if len(self.events) == 1 and self.on_event is not None:
-            self.on_event()
-
-    def lose_events(self) -> None:
-        """Lose what waits, as a ring buffer does that nobody has read in time."""
-        lost = len(self.events)
-        self.counters["events_lost"] = self.counters.get("events_lost", 0) + lost
-        self.events.clear()
-        if self.on_event is not None:
-            self.on_event()
-
-
-#: Events whose last argument need not be a member any more.
+#: Events that name a second place before the last argument or as it, which may be gone.
+_SECOND_PLACE = {
+    "mac_moved": 2,
+    "mac_held": 3,
+    "move_refused": 2,
+    "loop_seen": 1,
+    "limit_reached": 1,
+}
+#: Where the member is that an event is about; the last argument, where nothing is said.
+_FIRST_PLACE = {"mac_held": 2}
+#: Events that are not about a member.
 _OF_NO_MEMBER = ("sender_refused", "limit_reached")
 
 
@@ -228,6 +98,7 @@ class MemoryHubDataplane:
         switch = self._switch
         switch.attached = False
         switch.vpns.clear()
+        switch.rules.clear()
         switch.members.clear()
         switch.events.clear()
         return succeed(None)
@@ -249,18 +120,21 @@ class MemoryHubDataplane:
         waiting = list(self._switch.events)
         self._switch.events.clear()
         for name, *arguments in waiting:
-            if name == "mac_moved" and arguments[2] not in self._switch.members:
-                arguments[2] = None
-            if arguments[-1] in self._switch.members or name in _OF_NO_MEMBER:
+            second = _SECOND_PLACE.get(name)
+            if second is not None and arguments[second] not in self._switch.members:
+                arguments[second] = None
+            first = arguments[_FIRST_PLACE.get(name, -1)]
+            if first in self._switch.members or name in _OF_NO_MEMBER:
                 getattr(self._listener, name)(*arguments)
         lost = self._switch.counters.get("events_lost", 0)
         if lost != self._lost:
             self._lost = lost
             self._listener.events_lost()
 
-    def add_vpn(self, vpn: int) -> None:
-        """Make room for a VPN."""
+    def add_vpn(self, vpn: int, rules: VPNRules) -> None:
+        """Make room for a VPN, or give it other rules."""
         self._switch.vpns.setdefault(vpn, {})
+        self._switch.rules[vpn] = rules
 
     def remove_vpn(self, vpn: int) -> None:
         """Forget a VPN with its members and MACs."""
@@ -276,7 +150,7 @@ class MemoryHubDataplane:
             raise ValueError(f"VPN {vpn} was not added")
         member = self._switch.members.get(vtep)
         if member is None:
-            self._switch.members[vtep] = _Member(vpn, local, registration)
+            self._switch.members[vtep] = Member(vpn, local, registration)
         elif member.vpn != vpn:
             raise ValueError(f"{vtep} is a member of VPN {member.vpn}")
         else:
@@ -322,6 +196,16 @@ class MemoryHubDataplane:
         """Remove one MAC."""
         self._switch.vpns.get(vpn, {}).pop(mac, None)
 
+    def held(self) -> Iterator[HeldMAC]:
+        """The MACs that are held now."""
+        return self._switch.held()
+
+    def probe(self, vpn: int, vtep: VTEP) -> None:
+        """Send a loop probe into a member's site."""
+        member = self._switch.members.get(vtep)
+        if member is not None and member.vpn == vpn:
+            self._switch.probe(vtep)
+
     def age(self, max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:
         """Remove silent MACs."""
         now = self._clock.seconds()
@@ -354,4 +238,6 @@ class MemoryHubDataplane:
             member.tx_bytes,
             member.flooded,
             member.dropped,
+            member.limited,
+            sum(entry.vtep == vtep for entry in self._switch.vpns[vpn].values()),
         )

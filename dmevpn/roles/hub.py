@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, format_address
 from dmevpn.config.model import HubPlan, SpeakerPlan
-from dmevpn.interfaces import IHubDataplane, IHubListener
+from dmevpn.interfaces import IHubDataplane, IHubListener, VPNRules
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
@@ -89,6 +89,9 @@ class HubRole:
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
         self._aged = metrics.counter("macs_aged", interface=plan.interface)
         self._limited = metrics.counter("mac_limit_reached", interface=plan.interface)
+        self._held = metrics.counter("macs_held", interface=plan.interface)
+        self._stuck = metrics.counter("mac_moves_refused", interface=plan.interface)
+        self._flooding = metrics.counter("floods_limited", interface=plan.interface)
         self._refused = metrics.counter("senders_refused", interface=plan.interface)
         self._lost = metrics.counter("switch_events_lost", interface=plan.interface)
 
@@ -201,6 +204,7 @@ class HubRole:
             metrics=self._metrics,
             watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
             routes=self._routes(index),
+            rules=VPNRules(),
             on_refused=partial(self._registration_refused, index),
         )
 
@@ -307,11 +311,60 @@ class HubRole:
         self._aged.inc()
         self._note("aged", vpn, mac)
 
-    def limit_reached(self, vpn: int) -> None:
-        """The VPN's table is full: more MACs are flooded, not learned."""
+    def mac_held(
+        self, vpn: int, mac: bytes, vtep: VTEP, other: VTEP | None, seconds: float
+    ) -> None:
+        """It stays where it is held: whoever was told another place must hear of it, once."""
+        self._held.inc()
+        why = f"for {seconds:.0f} s" + ("" if other is None else f"; it sends from {other}, too")
+        self._note("held", vpn, mac, vtep, why)
+        hub_vpn = self.vpns.get(vpn)
+        if hub_vpn is not None:
+            hub_vpn.moved(mac)
+        if self._complaints.due(b"held" + mac):
+            self.log.warn(
+                "vpn {vpn}: {mac} is held at {vtep} {why}",
+                vpn=vpn,
+                mac=format_address(mac),
+                vtep=str(vtep),
+                why=why,
+            )
+
+    def move_refused(self, vpn: int, mac: bytes, owner: VTEP | None, vtep: VTEP) -> None:
+        """A sticky MAC sends from another site than its own."""
+        self._stuck.inc()
+        if self._complaints.due(b"sticky" + mac):
+            why = "" if owner is None else f"it belongs to {owner}"
+            self._note("move-refused", vpn, mac, vtep, why)
+            self.log.warn(
+                "vpn {vpn}: frames of sticky {mac} from {vtep} are dropped{why}",
+                vpn=vpn,
+                mac=format_address(mac),
+                vtep=str(vtep),
+                why=why and f": {why}",
+            )
+
+    def flood_limited(self, vpn: int, vtep: VTEP) -> None:
+        """A member has more to flood than it may: a storm, or a loop."""
+        self._flooding.inc()
+        if self._complaints.due(b"flood" + str(vtep).encode()):
+            self._note("flood-limited", vpn, vtep=vtep)
+            self.log.warn(
+                "vpn {vpn}: {vtep} floods more than its budget: the rest is dropped",
+                vpn=vpn,
+                vtep=str(vtep),
+            )
+
+    def limit_reached(self, vpn: int, vtep: VTEP | None) -> None:
+        """A table is full: more MACs are flooded, not learned."""
         self._limited.inc()
-        self._note("table-full", vpn)
-        self.log.warn("vpn {vpn}: the table of learned MACs is full", vpn=vpn)
+        if self._complaints.due(f"full {vpn} {vtep}".encode()):
+            self._note("table-full", vpn, vtep=vtep)
+            whose = "the VPN's table" if vtep is None else f"the share of {vtep}"
+            self.log.warn("vpn {vpn}: {whose} of learned MACs is full", vpn=vpn, whose=whose)
+
+    def loop_seen(self, vpn: int, origin: VTEP | None, vtep: VTEP) -> None:
+        """Two sites are connected behind our back."""
 
     def sender_refused(self, vtep: VTEP) -> None:
         """Somebody who is not registered sends us frames."""

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import SpeakerPlan
-from dmevpn.interfaces import ICacheListener, IHubDataplane, LearnedMAC, Registration
+from dmevpn.interfaces import ICacheListener, IHubDataplane, LearnedMAC, Registration, VPNRules
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
@@ -64,6 +64,7 @@ class HubVPN:
         metrics: Metrics,
         watcher: CacheWatcher,
         routes: PrefixTable[bytes],
+        rules: VPNRules,
         on_refused: Callable[[bytes, bytes, int], None],
     ) -> None:
         self.vpn_id = vpn_id
@@ -112,7 +113,7 @@ class HubVPN:
         )
         self.cache.subscribe(self)
         self.cache.subscribe(watcher)
-        dataplane.add_vpn(vpn_id.index)
+        dataplane.add_vpn(vpn_id.index, rules)
         speaker.attach(vpn_id, self.server)
         speaker.attach(vpn_id, self._transit)
 

@@ -10,7 +10,7 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from dmevpn.addresses import VTEP
-from dmevpn.interfaces import HubListener, IHubDataplane, Registration
+from dmevpn.interfaces import HubListener, IHubDataplane, Registration, Sticky, VPNRules
 
 __all__ = [
     "BROADCAST",
@@ -81,8 +81,22 @@ class Recorder(HubListener):
     def mac_aged(self, vpn: int, mac: bytes) -> None:
         self._record("aged", vpn, mac)
 
-    def limit_reached(self, vpn: int) -> None:
-        self._record("limit", vpn)
+    def limit_reached(self, vpn: int, vtep: VTEP | None) -> None:
+        self._record("limit", vpn, vtep)
+
+    def mac_held(
+        self, vpn: int, mac: bytes, vtep: VTEP, other: VTEP | None, seconds: float
+    ) -> None:
+        self._record("held", vpn, mac, vtep, other, seconds)
+
+    def move_refused(self, vpn: int, mac: bytes, owner: VTEP | None, vtep: VTEP) -> None:
+        self._record("stuck", vpn, mac, owner, vtep)
+
+    def flood_limited(self, vpn: int, vtep: VTEP) -> None:
+        self._record("flooding", vpn, vtep)
+
+    def loop_seen(self, vpn: int, origin: VTEP | None, vtep: VTEP) -> None:
+        self._record("loop", vpn, origin, vtep)
 
     def sender_refused(self, vtep: VTEP) -> None:
         self.events.append(("refused", vtep))
@@ -107,6 +121,8 @@ class SwitchWorld:
 
     dataplane: Any
     listener: Recorder
+    rules = VPNRules(mac_limit=64)
+    """Of every VPN that a site joins."""
 
     def send(self, vtep: VTEP, frame: bytes) -> None:
         """Have a site send a frame."""
@@ -131,6 +147,12 @@ class SwitchWorld:
         """Lose events that no daemon has read."""
         raise NotImplementedError
 
+    def probe(self, vpn: int, vtep: VTEP) -> Delivery:
+        """Have the switch send a loop probe to a member; what arrives there."""
+        self.dataplane.probe(vpn, vtep)
+        (delivery,) = self.deliveries()
+        return delivery
+
     def kill(self) -> None:
         """End the daemon without warning; the switch goes on."""
         raise NotImplementedError
@@ -151,7 +173,7 @@ class SwitchWorld:
 
     def join(self, vpn: int, *vteps: VTEP) -> None:
         """Register sites for an hour."""
-        self.dataplane.add_vpn(vpn)
+        self.dataplane.add_vpn(vpn, self.rules)
         for vtep in vteps:
             local = HUB_IPV4 if len(vtep.nbma) == 4 else HUB_IPV6
             registration = Registration(mac(0xFFFF), False, self.seconds() + 3600)
@@ -161,7 +183,7 @@ class SwitchWorld:
         self, vtep: VTEP, *, hub: bool = False, apart: frozenset[bytes] | None = frozenset()
     ) -> None:
         """Register a hub, or a site that is a member of other hubs, too, in VPN 1."""
-        self.dataplane.add_vpn(1)
+        self.dataplane.add_vpn(1, self.rules)
         expires = self.seconds() + 3600
         registration = Registration(mac(0xFFFF), False, expires, hub, None if hub else apart)
         self.dataplane.add_member(1, vtep, b"", registration)
@@ -189,7 +211,7 @@ HUB_2, HUB_3 = VTEP(ipv4(11), 1), VTEP(ipv6(12), 1)
 
 
 class HubDataplaneContract:
-    """Subclasses provide the fixture ``world`` for ``mac_limit`` 64 and ``ageing`` 300 s."""
+    """Subclasses provide the fixture ``world`` for ``ageing`` 300 s."""
 
     @pytest.fixture
     def world(self) -> SwitchWorld:
@@ -365,7 +387,7 @@ class HubDataplaneContract:
         world.deliveries()
         events = world.listener.take()
         assert [e[0] for e in events].count("learned") == 64
-        assert ("limit", 1) in events
+        assert ("limit", 1, None) in events
         assert world.dataplane.mac_count(1) == len(list(world.dataplane.entries(1))) == 64
         assert sum(each is not None for each in world.dataplane.tables(1)) == 64
         assert world.dataplane.counters()["not_learned"] == 36
@@ -376,6 +398,283 @@ class HubDataplaneContract:
         world.learn(A, mac(99))
         assert world.dataplane.lookup(1, mac(99)) == A
         assert world.dataplane.mac_count(1) == 64
+
+    def test_share_of_a_site(self, world: SwitchWorld) -> None:
+        """One site cannot use up the table of its VPN."""
+        world.rules = VPNRules(mac_limit=20, site_limit=15)
+        world.join(1, A, B)
+        for number in range(30):
+            world.send(A, frame(BROADCAST, mac(number)))
+        world.deliveries()
+        assert ("limit", 1, A) in world.listener.take()
+        assert world.dataplane.mac_count(1) == 15
+        assert world.dataplane.member_counters(1, A).macs == 15
+        for number in range(50, 60):
+            world.send(B, frame(BROADCAST, mac(number)))
+        world.deliveries()
+        assert ("limit", 1, None) in world.listener.take()
+        assert world.dataplane.mac_count(1) == 20
+        assert world.dataplane.member_counters(1, B).macs == 5
+        world.learn(B, mac(3))
+        assert world.dataplane.member_counters(1, A).macs == 14
+        assert world.dataplane.member_counters(1, B).macs == 6
+        world.dataplane.forget(1, mac(4))
+        assert world.dataplane.member_counters(1, A).macs == 13
+        world.learn(A, mac(40))
+        assert world.dataplane.member_counters(1, A).macs == 14
+
+    def test_hubs_have_no_share(self, world: SwitchWorld) -> None:
+        """Behind another hub are many sites."""
+        world.rules = VPNRules(mac_limit=20, site_limit=5)
+        world.join_as(HUB_2, hub=True)
+        world.learn(HUB_2, *(mac(number) for number in range(30)))
+        assert world.dataplane.mac_count(1) == 20
+
+    def test_other_rules(self, world: SwitchWorld) -> None:
+        """Rules are changed while the switch runs, and nobody loses anything."""
+        world.rules = VPNRules(mac_limit=1)
+        world.join(1, A, B)
+        world.learn(A, mac(1), mac(2))
+        assert world.dataplane.mac_count(1) == 1
+        world.dataplane.add_vpn(1, VPNRules(mac_limit=2))
+        world.learn(A, mac(2), mac(3))
+        assert world.dataplane.mac_count(1) == 2
+        assert world.sent(B, frame(mac(1), mac(9))) == [A]
+
+    def test_flood_budget(self, world: SwitchWorld) -> None:
+        """A storm at one site does not become one at all the others."""
+        world.rules = VPNRules(flood_rate=1, flood_burst=10)
+        world.join(1, A, B)
+        world.learn(B, mac(2))
+        for _ in range(50):
+            world.send(A, frame(BROADCAST, mac(1)))
+        assert 11 <= len(world.deliveries()) <= 13
+        assert ("flooding", 1, A) in world.listener.take()
+        dropped = world.dataplane.counters()["flood_rate"]
+        assert 37 <= dropped <= 39
+        counters = world.dataplane.member_counters(1, A)
+        assert counters.dropped == counters.limited == dropped
+        # Others, and known unicast, are not affected.
+        assert world.sent(B, frame(BROADCAST, mac(2))) == [A]
+        assert world.sent(A, frame(mac(2), mac(1))) == [B]
+
+    # --- duplicates ---------------------------------------------------------------------
+
+    def flip(self, world: SwitchWorld, source: bytes, *places: VTEP) -> None:
+        """Have a MAC speak at places in turn."""
+        for place in places:
+            world.send(place, frame(BROADCAST, source))
+        world.deliveries()
+
+    def test_a_mac_that_flips_is_held(self, world: SwitchWorld) -> None:
+        """Five moves are followed, the sixth is not: it stays where it had settled, frames from
+        elsewhere are dropped, and the daemon hears of it once."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        self.flip(world, mac(1), B, A, B, A, B)
+        assert [event[0] for event in world.listener.take()] == ["moved"] * 5
+        self.flip(world, mac(1), A, B, A, B)
+        assert world.listener.take() == [("held", 1, mac(1), A, B, 10.0)]
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.sent(B, frame(BROADCAST, mac(1))) == []
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B, C]
+        assert world.sent(C, frame(mac(1), mac(3))) == [A]
+        assert world.dataplane.counters()["duplicate_mac"] == 3
+        assert world.dataplane.member_counters(1, B).dropped == 3
+        (held,) = world.dataplane.held()
+        assert held._replace(seconds=0) == (1, mac(1), A, B, 0)
+        assert 0 < held.seconds <= 10
+
+    def test_a_mac_is_held_where_it_has_moved_to(self, world: SwitchWorld) -> None:
+        """A station that moves too often, but stays a while each time, is held at its last
+        place."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        for place in (B, A, B, A, B):
+            world.pass_time(20)
+            self.flip(world, mac(1), place)
+        world.pass_time(20)
+        world.listener.take()
+        self.flip(world, mac(1), A)
+        assert world.listener.take() == [("held", 1, mac(1), B, A, 10.0)]
+        assert world.dataplane.lookup(1, mac(1)) == B
+
+    def test_a_hold_ends(self, world: SwitchWorld) -> None:
+        """It is free again by itself; if it goes on flipping, it is held for twice as long, and
+        after a time of peace as long as the first time."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        for seconds in (10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 640.0):
+            self.flip(world, mac(1), *[B, A] * 3)
+            assert world.listener.take()[-1] == ("held", 1, mac(1), A, B, seconds)
+            while seconds > 1:
+                world.pass_time(min(seconds - 1, 200))
+                seconds -= min(seconds - 1, 200)
+                assert world.sent(B, frame(BROADCAST, mac(1))) == []
+                self.flip(world, mac(1), A)
+            world.pass_time(1.5)
+            assert list(world.dataplane.held()) == []
+            world.listener.take()
+        self.flip(world, mac(1), B)
+        assert world.listener.take() == [("moved", 1, mac(1), A, B)]
+        world.pass_time(1000)
+        self.flip(world, mac(1), *[A, B] * 3)
+        assert world.listener.take()[-1][0] != "held"
+        world.pass_time(2)
+        self.flip(world, mac(1), A, B)
+        assert world.listener.take()[-1][-1] == 10.0
+
+    def test_slow_moves_are_followed(self, world: SwitchWorld) -> None:
+        """A station that moves every now and then is never held."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        for place in [B, A] * 8:
+            world.pass_time(40)
+            self.flip(world, mac(1), place)
+            assert world.listener.take()[-1][0] == "moved"
+
+    def test_any_number_of_moves(self, world: SwitchWorld) -> None:
+        """Without the rule, every move is followed."""
+        world.rules = VPNRules(moves=0)
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        self.flip(world, mac(1), *[B, A] * 10)
+        assert [event[0] for event in world.listener.take()] == ["moved"] * 20
+
+    def test_a_held_mac_whose_site_leaves(self, world: SwitchWorld) -> None:
+        """Nobody is shut out for the sake of a site that is gone, or of a silent one."""
+        world.join(1, A, B, C)
+        for source in (mac(1), mac(2)):
+            world.learn(A, source)
+            world.pass_time(2)
+            self.flip(world, source, *[B, A] * 3)
+        assert len(list(world.dataplane.held())) == 2
+        world.dataplane.forget(1, mac(2))
+        assert len(list(world.dataplane.held())) == 1
+        assert world.sent(B, frame(BROADCAST, mac(2))) == [A, C]
+        world.dataplane.remove_member(1, A)
+        assert list(world.dataplane.held()) == []
+        assert world.sent(B, frame(BROADCAST, mac(1))) == [C]
+        assert world.sent(C, frame(mac(1), mac(3))) == [B]
+
+    def test_a_hold_outlives_the_daemon(self, world: SwitchWorld) -> None:
+        """The switch holds by itself, and the next daemon knows what it holds."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        world.kill()
+        for place in [B, A] * 4:
+            world.send(place, frame(BROADCAST, mac(1)))
+        world.restart()
+        world.deliveries()
+        assert ("held", 1, mac(1), A, B, 10.0) in world.listener.take()
+        (held,) = world.dataplane.held()
+        assert (held.mac, held.vtep, held.other) == (mac(1), A, B)
+        assert world.sent(B, frame(BROADCAST, mac(1))) == []
+
+    def test_floods_in_the_name_of_a_held_mac(self, world: SwitchWorld) -> None:
+        """What a loop feeds back to the hub dies out: it is a hundred frames a second at most."""
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        self.flip(world, mac(1), *[B, A] * 3)
+        for _ in range(500):
+            world.send(A, frame(BROADCAST, mac(1)))
+        assert 200 <= len(world.deliveries()) < 400
+        assert 300 < world.dataplane.counters()["held_flood"] <= 400
+        assert world.sent(A, frame(BROADCAST, mac(9))) == [B, C]
+        assert world.sent(C, frame(mac(1), mac(3))) == [A]
+
+    # --- sticky MACs --------------------------------------------------------------------
+
+    def test_sticky_macs_do_not_move(self, world: SwitchWorld) -> None:
+        """A MAC is of the site that was the first to have it, as long as that has it."""
+        world.rules = VPNRules(sticky=(Sticky(bytes(6), 0),))
+        world.join(1, A, B, C)
+        world.learn(A, mac(1))
+        assert world.sent(B, frame(BROADCAST, mac(1))) == []
+        assert world.listener.take() == [("stuck", 1, mac(1), A, B)]
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.dataplane.counters()["sticky_mac"] == 1
+        assert world.dataplane.member_counters(1, B).dropped == 1
+        world.pass_time(301)
+        assert world.sent(B, frame(BROADCAST, mac(1))) == [A, C]
+        assert world.dataplane.lookup(1, mac(1)) == B
+        world.dataplane.remove_member(1, B)
+        assert world.sent(C, frame(BROADCAST, mac(1))) == [A]
+
+    def test_macs_that_belong_to_a_site(self, world: SwitchWorld) -> None:
+        """A MAC that is given to a site is never learnt elsewhere; the longest prefix decides."""
+        world.rules = VPNRules(
+            sticky=(
+                Sticky(mac(0), 24, A.nbma),
+                Sticky(mac(7), 48, D.nbma),
+                Sticky(mac(8), 48),
+            )
+        )
+        world.join(1, A, B, D)
+        world.join(2, C)
+        assert world.sent(B, frame(BROADCAST, mac(1))) == []
+        assert world.listener.take() == [("stuck", 1, mac(1), None, B)]
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B, D]
+        assert world.sent(D, frame(BROADCAST, mac(1))) == []
+        assert world.sent(A, frame(BROADCAST, mac(7))) == []
+        assert world.sent(D, frame(BROADCAST, mac(7))) == [A, B]
+        assert world.sent(B, frame(BROADCAST, mac(8))) == [A, D]
+        assert world.sent(A, frame(BROADCAST, mac(8))) == []
+        assert world.sent(B, frame(BROADCAST, b"\x02\xbb\0\0\0\1")) == [A, D]
+        world.rules = VPNRules(sticky=(Sticky(mac(7), 48, D.nbma),))
+        world.join(1)
+        assert world.sent(B, frame(BROADCAST, mac(1))) == [A, D]
+        assert world.sent(B, frame(BROADCAST, mac(7))) == []
+        world.kill()
+        world.restart()
+        world.deliveries()
+        assert world.sent(B, frame(BROADCAST, mac(7))) == []
+        world.rules = VPNRules()
+        world.join(1, A, B, D)
+        assert world.sent(B, frame(BROADCAST, mac(7))) == [A, D]
+
+    def test_sticky_macs_and_hubs(self, world: SwitchWorld) -> None:
+        """What another hub lets pass is its own affair, as long as no site here has the MAC."""
+        world.rules = VPNRules(sticky=(Sticky(mac(0), 24, A.nbma),))
+        world.join(1, A, B)
+        world.join_as(HUB_2, hub=True)
+        assert world.sent(HUB_2, frame(BROADCAST, mac(1))) == [A, B]
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B, HUB_2]
+        assert world.sent(HUB_2, frame(BROADCAST, mac(1))) == []
+        assert world.dataplane.lookup(1, mac(1)) == A
+
+    # --- loops --------------------------------------------------------------------------
+
+    def test_a_probe_that_comes_back(self, world: SwitchWorld) -> None:
+        """Sites that are connected behind the hub's back are both named; nobody else gets it."""
+        world.join(1, A, B, C, D)
+        for site, other in ((A, B), (D, A), (C, C)):
+            probe = world.probe(1, site)
+            assert probe.vtep == site
+            assert probe.frame[:6] == BROADCAST
+            assert len(probe.frame) >= 60
+            assert world.sent(other, probe.frame) == []
+            assert world.listener.take() == [("loop", 1, site, other)]
+        assert world.dataplane.counters()["loop_probe"] == 3
+        assert world.dataplane.mac_count(1) == 0
+
+    def test_probes_of_others(self, world: SwitchWorld) -> None:
+        """Only our own probes are proof; those of other hubs are frames like any other."""
+        world.join(1, A, B)
+        probe = world.probe(1, A)
+        world.dataplane.remove_member(1, A)
+        assert world.sent(B, probe.frame) == []
+        assert world.listener.take() == [("loop", 1, None, B)]
+        world.join(1, A)
+        altered = probe.frame[:14] + bytes(46)
+        assert world.sent(B, altered) == [A]
+        world.dataplane.probe(1, C)
+        world.dataplane.probe(2, A)
+        assert world.deliveries() == []
 
     def test_forgetting(self, world: SwitchWorld) -> None:
         """What an operator flushes is learnt anew."""
@@ -548,7 +847,7 @@ class HubDataplaneContract:
         world.send(B, frame(mac(1), mac(9)))
         world.deliveries()
         counters = world.dataplane.member_counters(1, A)
-        assert counters._replace(rx_bytes=0, tx_bytes=0) == (3, 0, 1, 0, 3, 0)
+        assert counters._replace(rx_bytes=0, tx_bytes=0) == (3, 0, 1, 0, 3, 0, 0, 3)
         assert counters.rx_bytes == 3 * 60
         assert counters.tx_bytes == 60
         assert world.dataplane.member_counters(1, C) is None
@@ -669,7 +968,7 @@ class HubDataplaneContract:
         assert adopted[1, D][1].expires == float("inf")
         assert world.dataplane.lookup(1, mac(1)) == A
         assert world.sent(A, frame(mac(2), mac(1))) == [B]
-        world.dataplane.add_vpn(1)
+        world.dataplane.add_vpn(1, world.rules)
         world.dataplane.remove_member(1, B)
         world.join(1, VTEP(ipv4(8), 8))
         assert world.sent(A, frame(BROADCAST, mac(1))) == [VTEP(ipv4(8), 8), D]

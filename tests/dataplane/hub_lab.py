@@ -23,7 +23,7 @@ from dmevpn.addresses import VTEP, format_address
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.hub_macs import SWEEP_DELAY
-from dmevpn.interfaces import Registration
+from dmevpn.interfaces import Registration, VPNRules
 from dmevpn.metrics import Metrics
 from lab.netns import Namespace
 from lab.wait import eventually
@@ -214,18 +214,37 @@ class KernelWorld(SwitchWorld):
                 key = keys[index * size : (index + 1) * size]
                 if layout.MAC_KEY.unpack(key)[0] == CONTROL:
                     continue
-                seen, number = layout.MAC_ENTRY.unpack_from(values, index * layout.MAC_ENTRY.size)
-                entry = layout.MAC_ENTRY.pack(seen - int(seconds * 1e9), number)
-                table.update(key, entry)
+                seen, number, home, mark, arrived, moves, holds = layout.MAC_ENTRY.unpack_from(
+                    values, index * layout.MAC_ENTRY.size
+                )
+                past = int(seconds * 1e9)
+                arrived = (arrived - (past >> 20)) & 0xFFFFFFFF
+                entry = (seen - past, number, home, mark - past, arrived, moves, holds)
+                table.update(key, layout.MAC_ENTRY.pack(*entry))
+        held = self.dataplane._maps["held"]
+        for _, keys, values in list(held.batches()):
+            for key_fields, (until, *rest) in zip(
+                layout.MAC_KEY.iter_unpack(keys), layout.HELD.iter_unpack(values), strict=True
+            ):
+                shifted = layout.HELD.pack(until - int(seconds * 1e9), *rest)
+                held.update(layout.MAC_KEY.pack(*key_fields), shifted)
         self.dataplane._macs.changed()
 
     def lose_events(self) -> None:
         # A ring buffer of a mebibyte holds 18,724 events; a member may report 16,384 at once.
+        self.dataplane.add_vpn(1, VPNRules(moves=0))
         for _ in range(10_000):
             for vtep in (VTEP(ipv4(1), 100), VTEP(ipv4(2), 101)):
                 self.lab.send(vtep, frame(BROADCAST, mac(1)))
         self.deliveries()
         self.reactor.advance(1)
+
+    def probe(self, vpn: int, vtep: VTEP) -> Delivery:
+        # The daemon's own namespace.
+        with self.lab.hub.entered():
+            self.dataplane.probe(vpn, vtep)
+        (delivery,) = self.deliveries()
+        return delivery
 
     def kill(self) -> None:
         """Let go of every descriptor, as the kernel does for a process that dies."""

@@ -116,7 +116,7 @@ EDITS: dict[str, Edit] = {
     ),
     "counters removed": lambda world, maps: maps["states"].delete(_number(world, A)),
     "VPN emptied": lambda world, maps: maps["vpns"].update(
-        NUMBER.pack(1), layout.VPN.pack(layout.NOBODY, 1, 1)
+        NUMBER.pack(1), layout.VPN.pack(layout.NOBODY, 0, 1, 1, 1, 0, 0, 0, 0)
     ),
     "VPN removed": lambda world, maps: maps["vpns"].delete(NUMBER.pack(1)),
 }

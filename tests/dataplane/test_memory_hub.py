@@ -6,7 +6,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from dmevpn.addresses import VTEP
-from dmevpn.dataplane.memory_hub import MAX_EVENTS, MemoryHubDataplane, MemorySwitch
+from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
+from dmevpn.dataplane.memory_switch import MAX_EVENTS
 from dmevpn.errors import StartError
 from dmevpn.interfaces import Registration
 from tests.contracts.hub_dataplane import (
@@ -28,7 +29,7 @@ class MemoryWorld(SwitchWorld):
         self.clock = Clock()
         self._delivered: list[Delivery] = []
         self.switch = MemorySwitch(
-            self.clock, lambda *delivery: self._delivered.append(Delivery(*delivery)), mac_limit=64
+            self.clock, lambda *delivery: self._delivered.append(Delivery(*delivery))
         )
         self.listener = Recorder()
         self.restart()

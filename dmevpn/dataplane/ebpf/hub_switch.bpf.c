@@ -15,6 +15,10 @@
  * a ring buffer. Nothing here waits for it, and ageing needs no daemon: an entry that has been
  * silent for the ageing time counts as unknown.
  *
+ * A MAC that flips between members (RFC 7432 §15.1) is held where it was settled: frames with it
+ * from elsewhere are dropped, what its site floods in its name is limited, and the hold ends by
+ * itself. So each broadcast that a loop between two sites brings back ends here.
+ *
  * The layouts below are mirrored in layout.py; a change of any of them needs a new LAYOUT there.
  * Only stable helpers and structures are used, so that one object serves every kernel from 6.1.
  *
@@ -49,6 +53,22 @@
 #define ALARM_GAP (SECOND / 10)
 #define ALARM_BURST SECOND
 
+/* A MAC has settled where it stays for that long. */
+#define SETTLED SECOND
+/* How long a MAC is held that flips; every further hold takes twice as long, up to 640 s. */
+#define HOLD (10 * SECOND)
+#define MAX_HOLDS 6
+/* Frames that one member may have flooded in the name of MACs that are held. */
+#define HELD_GAP (SECOND / 100)
+#define HELD_BURST SECOND
+/* Held MACs that user space finds in a list; more are held all the same. */
+#define MAX_HELD 16384
+/* Lines of `sticky`, by VPN. */
+#define MAX_STICKY 65536
+/* Local experimental EtherType 2 (IEEE 802), and the first octets behind it: "dmlp". */
+#define PROBE_TYPE 0x88b6
+#define PROBE_MAGIC 0x706c6d64
+
 #define NOBODY 0 /* no member has this number */
 
 /* Words, and the first octets of a word as a key of a map, are put together for that order. */
@@ -64,9 +84,7 @@ struct vtep {
 struct sender {
 	__u32 member;
 	__u32 vpn;
-	__u64 flood_gap;   /* ns between two flooded frames; 0: no limit */
-	__u64 flood_burst; /* ns of them that may be due at once */
-	__u64 hub;         /* its bit if it is a hub, 0 if it is a site */
+	__u64 hub; /* its bit if it is a hub, 0 if it is a site */
 };
 
 enum member_flags {
@@ -102,6 +120,7 @@ struct member {
 struct member_state {
 	/* Theoretical arrival times of its rate limits. */
 	__u64 flood;
+	__u64 held; /* of floods in the name of MACs that are held */
 	__u64 report;
 	__u64 alarm;
 
@@ -111,12 +130,24 @@ struct member_state {
 	__u64 tx_bytes;
 	__u64 flooded;
 	__u64 dropped;
+	__u64 limited; /* dropped as they were over its budget of floods */
+	__u64 macs;    /* MACs that are at it */
+};
+
+enum vpn_flags {
+	VPN_STICKY = 1, /* `sticky` has something to say about its MACs */
 };
 
 struct vpn {
 	__u32 head; /* first member of the chain */
+	__u32 flags;
 	__u32 mac_limit;
-	__u64 ageing; /* ns */
+	__u32 site_limit;     /* MACs that one member may have */
+	__u64 ageing;         /* ns */
+	__u64 flood_gap;      /* ns between two flooded frames of a member; 0: no limit */
+	__u64 flood_burst;    /* ns of them that may be due at once */
+	__u64 moves;          /* of a MAC that are followed; 0: any number */
+	__u64 moves_window;   /* ns in which they count */
 };
 
 /* How many MACs a VPN has; apart from `vpn`, which user space replaces. */
@@ -130,17 +161,61 @@ struct mac_key {
 	__u8 padding[2];
 };
 
+/* Of thirty-two octets: with what a hash table adds, one more would cost thirty-two. */
 struct mac_entry {
 	__u64 seen; /* CLOCK_MONOTONIC, ns */
 	__u32 member;
-	__u32 padding;
+	__u32 home;    /* the last member that it had settled at before it came here */
+	__u64 mark;    /* ns: when `moves` began to count; the end of the hold, if it is held */
+	__u32 arrived; /* when it came to `member`, in units of 2^20 ns */
+	__u16 moves;   /* since `mark`; HELD */
+	__u16 holds;   /* in a row, but for the first */
+};
+
+#define HELD 0xffff
+
+/* What is held, for user space to list; the entry of the MAC is what counts. */
+struct held {
+	__u64 until; /* CLOCK_MONOTONIC, ns */
+	__u32 member;
+	__u32 other; /* where it sent from as well */
+};
+
+/* The longest prefix holds, of 32 bits of VPN and those of the MAC. */
+struct sticky_key {
+	__u32 prefix_length;
+	__u32 vpn;
+	__u8 mac[6];
+	__u8 padding[2];
+};
+
+/* Where such a MAC belongs: at an address, all zeros: wherever it is known. */
+struct sticky {
+	__be32 address[4];
+};
+
+/* How a daemon knows loop probes of its own again, and the device that they leave by. */
+struct probing {
+	__u64 secret;
+	__u64 ifindex;
+};
+
+/* What follows the EtherType of a loop probe. */
+struct probe {
+	__u32 magic;
+	__u32 member; /* whom it was sent to */
+	__u64 secret;
 };
 
 enum event_type {
 	EVENT_LEARNED = 1,
 	EVENT_MOVED = 2,
-	EVENT_LIMIT = 3,
+	EVENT_LIMIT = 3, /* `previous` is the member if it is at its own limit */
 	EVENT_REFUSED = 4,
+	EVENT_HELD = 5,   /* at `member`; `previous` is where it sent from as well */
+	EVENT_STICKY = 6, /* `previous` is where it belongs, if that is a member */
+	EVENT_LOOP = 7,   /* a probe to `previous` came back from `member` */
+	EVENT_FLOOD = 8,  /* over its budget */
 };
 
 struct event {
@@ -148,7 +223,7 @@ struct event {
 	__u32 vpn;
 	__u32 member;
 	__u32 previous; /* EVENT_MOVED: the member it was at */
-	__u8 mac[8]; /* six, and two of padding */
+	__u8 mac[8]; /* six, and for EVENT_HELD how often in a row */
 	struct vtep vtep; /* EVENT_REFUSED: whose frame it was */
 };
 
@@ -164,6 +239,10 @@ enum counter {
 	EVENTS_LOST,
 	NOT_LEARNED,
 	DROP_SPLIT_HORIZON,
+	DROP_DUPLICATE,
+	DROP_STICKY,
+	DROP_HELD_FLOOD,
+	DROP_PROBE,
 	COUNTERS,
 };
 
@@ -240,6 +319,32 @@ struct {
 } hubs SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mac_key);
+	__type(value, struct held);
+	__uint(max_entries, MAX_HELD);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} held SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct sticky_key);
+	__type(value, struct sticky);
+	__uint(max_entries, MAX_STICKY);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} sticky SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct probing);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} probing SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -276,6 +381,9 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } keepsakes SEC(".maps");
 
+/* Hides from the compiler that 32 bits of a number are enough, should it spill it. */
+#define WHOLE(number) asm volatile("" : "+r"(number))
+
 /* Two halves, in the order of memory. */
 #define WORD(low, high) ((__u64)(low) | (__u64)(high) << 32)
 
@@ -292,6 +400,16 @@ union mac_key_words {
 
 union mac_entry_words {
 	struct mac_entry entry;
+	__u64 words[4];
+};
+
+union held_words {
+	struct held held;
+	__u64 words[2];
+};
+
+union sticky_key_words {
+	struct sticky_key key;
 	__u64 words[2];
 };
 
@@ -381,7 +499,7 @@ static __always_inline int conforms(__u64 *arrival, __u64 now, __u64 cost, __u64
 	return 1;
 }
 
-static __always_inline void emit(__u32 type, __u32 vpn, __u32 member, __u64 previous, __u64 mac,
+static __always_inline void emit(__u32 type, __u32 vpn, __u64 member, __u64 previous, __u64 mac,
 				 const struct vtep *vtep)
 {
 	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
@@ -399,15 +517,23 @@ static __always_inline void emit(__u32 type, __u32 vpn, __u32 member, __u64 prev
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline void report(__u32 type, const struct sender *sender, __u64 previous,
-				   __u64 mac, const struct vtep *vtep, __u64 now)
+/* News of a MAC, which a frame of `sender` has caused, and which is about a member. */
+static __always_inline void report_at(__u32 type, const struct sender *sender, __u64 member,
+				      __u64 previous, __u64 mac, const struct vtep *vtep,
+				      __u64 now)
 {
 	struct member_state *state = bpf_map_lookup_elem(&states, &sender->member);
 
 	if (state && conforms(&state->report, now, REPORT_GAP, REPORT_BURST))
-		emit(type, sender->vpn, sender->member, previous, mac, vtep);
+		emit(type, sender->vpn, member, previous, mac, vtep);
 	else
 		count(EVENTS_LOST);
+}
+
+static __always_inline void report(__u32 type, const struct sender *sender, __u64 previous,
+				   __u64 mac, const struct vtep *vtep, __u64 now)
+{
+	report_at(type, sender, sender->member, previous, mac, vtep, now);
 }
 
 static __always_inline void refuse(const struct vtep *vtep, __u64 mac, __u64 now)
@@ -474,38 +600,6 @@ static __always_inline void count_sent(struct __sk_buff *skb, __u64 member)
 	}
 }
 
-static __always_inline void learn_new(const struct mac_key *key, __u64 mac,
-				      const struct sender *sender, const struct vpn *vpn,
-				      const struct vtep *vtep, __u64 now)
-{
-	union mac_entry_words entry = {.words = {now, WORD(sender->member, 0)}};
-	struct vpn_usage *used = bpf_map_lookup_elem(&usage, &key->vpn);
-	struct member_state *state;
-	int error; /* not long: before 6.4 the inlined call leaves the upper half undefined */
-
-	if (!used)
-		return;
-	/* Look before the atomic addition, or a flood of new MACs would fight for the word. */
-	if (used->macs < vpn->mac_limit) {
-		if (__sync_fetch_and_add(&used->macs, 1) < vpn->mac_limit) {
-			error = bpf_map_update_elem(&macs, key, &entry, BPF_NOEXIST);
-			if (!error) {
-				report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
-				return;
-			}
-		} else {
-			error = 0;
-		}
-		__sync_fetch_and_add(&used->macs, -1);
-		if (error == -17 /* EEXIST: another CPU was faster */)
-			return;
-	}
-	count(NOT_LEARNED);
-	state = bpf_map_lookup_elem(&states, &sender->member);
-	if (state && conforms(&state->alarm, now, ALARM_GAP, ALARM_BURST))
-		emit(EVENT_LIMIT, sender->vpn, sender->member, NOBODY, mac, vtep);
-}
-
 /* A member that has not left. */
 static __always_inline struct member *present(__u64 number)
 {
@@ -520,45 +614,239 @@ static __always_inline int fresh(const struct mac_entry *entry, const struct vpn
 	return (__s64)(now - entry->seen) <= (__s64)vpn->ageing;
 }
 
+static __always_inline int is_held(const struct mac_entry *entry, __u64 now)
+{
+	return entry->moves == HELD && (__s64)(entry->mark - now) > 0;
+}
+
+/* Units of a bit more than a millisecond, that 32 bits have room for 52 days of. */
+static __always_inline __u64 coarse(__u64 time)
+{
+	return time >> 20 & 0xffffffff;
+}
+
+static __always_inline int has_settled(const struct mac_entry *entry, __u64 now)
+{
+	return (__u32)(coarse(now) - entry->arrived) >= coarse(SETTLED);
+}
+
+/* News of a frame that was not as it should be. */
+static __always_inline void alarm(__u32 type, const struct sender *sender, __u64 previous,
+				  __u64 mac, const struct vtep *vtep, __u64 now)
+{
+	struct member_state *state = bpf_map_lookup_elem(&states, &sender->member);
+
+	if (state && conforms(&state->alarm, now, ALARM_GAP, ALARM_BURST))
+		emit(type, sender->vpn, sender->member, previous, mac, vtep);
+}
+
+static __always_inline void count_mac(__u64 member, __u64 amount)
+{
+	struct member_state *state = element(&states, member);
+
+	if (state)
+		add(&state->macs, amount);
+}
+
 /*
- * Whether a hub should see the frame, wherever else it goes: its source was behind that hub until
- * now, and what the hub has told about it is no longer true.
+ * What becomes of a frame by its source: DROP_*, or one of these. Numbers have 64 bits, as all that
+ * the compiler may spill.
  */
+#define PASS COUNTERS
+#define PASS_HELD (COUNTERS + 1) /* its floods are limited */
+/*
+ * A hub should see the frame, wherever else it goes: its source was behind that hub until now, and
+ * what the hub has told about it is no longer true.
+ */
+#define PASS_TO_HUBS (COUNTERS + 2)
+
+/* What `sticky` says about a MAC; NULL if nothing. */
+static __always_inline struct sticky *sticky_line(const struct mac_key *key, __u64 mac,
+						  const struct vpn *vpn)
+{
+	union sticky_key_words sought;
+
+	if (!(vpn->flags & VPN_STICKY))
+		return NULL;
+	sought.words[0] = WORD(80, key->vpn);
+	sought.words[1] = mac;
+	return bpf_map_lookup_elem(&sticky, &sought.key);
+}
+
+/* Whether a line leaves a MAC to the site at an address; without an address to any that has it. */
+static __always_inline int belongs(const struct sticky *line, const struct vtep *vtep)
+{
+	const __be32 *of = line->address, *from = vtep->address;
+
+	return of[0] == from[0] && of[1] == from[1] && of[2] == from[2] && of[3] == from[3];
+}
+
+static __always_inline int is_of_nobody(const struct sticky *line)
+{
+	return !(line->address[0] | line->address[1] | line->address[2] | line->address[3]);
+}
+
+static __always_inline __u64 learn_new(const struct mac_key *key, __u64 mac,
+				       const struct sender *sender, const struct vpn *vpn,
+				       const struct vtep *vtep, __u64 now)
+{
+	union mac_entry_words entry = {
+		.words = {now, WORD(sender->member, sender->member), 0, WORD(coarse(now), 0)}
+	};
+	struct vpn_usage *used = bpf_map_lookup_elem(&usage, &key->vpn);
+	struct member_state *state = bpf_map_lookup_elem(&states, &sender->member);
+	struct sticky *line = sticky_line(key, mac, vpn);
+	__u64 full = NOBODY; /* the member, if it has its share */
+	int error; /* not long: before 6.4 the inlined call leaves the upper half undefined */
+
+	/* What another hub lets pass is for that hub to decide, unless a site here has the MAC. */
+	if (line && !is_of_nobody(line) && !belongs(line, vtep) && !sender->hub) {
+		alarm(EVENT_STICKY, sender, NOBODY, mac, vtep, now);
+		return DROP_STICKY;
+	}
+	if (!used || !state)
+		return PASS;
+	WHOLE(full);
+	/* Look before the atomic addition, or a flood of new MACs would fight for the word. */
+	if (state->macs >= vpn->site_limit && !sender->hub) {
+		full = sender->member;
+		WHOLE(full);
+	} else if (used->macs < vpn->mac_limit) {
+		if (__sync_fetch_and_add(&used->macs, 1) < vpn->mac_limit) {
+			error = bpf_map_update_elem(&macs, key, &entry, BPF_NOEXIST);
+			if (!error) {
+				add(&state->macs, 1);
+				report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
+				return PASS;
+			}
+		} else {
+			error = 0;
+		}
+		__sync_fetch_and_add(&used->macs, -1);
+		if (error == -17 /* EEXIST: another CPU was faster */)
+			return PASS;
+	}
+	count(NOT_LEARNED);
+	alarm(EVENT_LIMIT, sender, full, mac, vtep, now);
+	return PASS;
+}
+
+/*
+ * A MAC that flips is held from now on: where it is, if it has settled there, else where it had
+ * last done so. A frame from elsewhere was the cause.
+ */
+static __always_inline void hold(struct mac_entry *entry, const struct mac_key *key, __u64 mac,
+				 const struct sender *sender, const struct vtep *vtep, __u64 now)
+{
+	__u64 holds = entry->holds, at = entry->member, home = entry->home, other;
+	union held_words held_at;
+
+	if (!has_settled(entry, now) && present(home) &&
+	    __sync_val_compare_and_swap(&entry->member, at, home) == at) {
+		count_mac(at, -1);
+		count_mac(home, 1);
+		other = sender->member == home ? at : sender->member;
+		at = home;
+	} else {
+		other = sender->member;
+	}
+	if (holds > MAX_HOLDS)
+		holds = MAX_HOLDS;
+	entry->mark = now + (HOLD << holds);
+	entry->moves = HELD;
+	entry->holds = holds + 1;
+	held_at.words[0] = now + (HOLD << holds);
+	held_at.words[1] = WORD(at, other);
+	bpf_map_update_elem(&held, key, &held_at, BPF_ANY);
+	report_at(EVENT_HELD, sender, at, other, mac | holds << 48, vtep, now);
+}
+
+/* Whether a MAC moves too often: more than so many times in a while. Counts this move. */
+static __always_inline int flips(struct mac_entry *entry, const struct vpn *vpn, __u64 now)
+{
+	__u64 holds = entry->holds;
+
+	if (!vpn->moves)
+		return 0;
+	if (entry->moves == HELD) {
+		/* The hold is over. After as long a time of peace the next one is short again. */
+		if (now - entry->mark > (HOLD << (holds > MAX_HOLDS ? MAX_HOLDS : holds)))
+			entry->holds = 0;
+	} else if (entry->moves && now - entry->mark <= vpn->moves_window) {
+		if (entry->moves >= vpn->moves)
+			return 1;
+		entry->moves += 1;
+		return 0;
+	} else {
+		entry->holds = 0;
+	}
+	entry->mark = now;
+	entry->moves = 1;
+	return 0;
+}
+
+/* A frame of a MAC that was last seen at another member. */
+static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key *key, __u64 mac,
+				  const struct sender *sender, const struct vpn *vpn,
+				  const struct vtep *vtep, __u64 now)
+{
+	struct sticky *line = sticky_line(key, mac, vpn);
+	__u64 previous = entry->member;
+	struct member *there = present(previous);
+	__u64 known = fresh(entry, vpn, now) && there;
+
+	WHOLE(known);
+	if (line && (is_of_nobody(line) || sender->hub ? known : !belongs(line, vtep))) {
+		alarm(EVENT_STICKY, sender, previous, mac, vtep, now);
+		return DROP_STICKY;
+	}
+	if (known) {
+		if (is_held(entry, now))
+			return DROP_DUPLICATE;
+		if (flips(entry, vpn, now)) {
+			hold(entry, key, mac, sender, vtep, now);
+			/* It may have gone back to where this frame came from. */
+			return entry->member == sender->member ? PASS_HELD : DROP_DUPLICATE;
+		}
+	}
+	/* Only the CPU that moves it reports it. */
+	if (__sync_val_compare_and_swap(&entry->member, previous, sender->member) != previous)
+		return PASS;
+	count_mac(previous, -1);
+	count_mac(sender->member, 1);
+	if (!known || has_settled(entry, now))
+		entry->home = known ? previous : sender->member;
+	entry->arrived = coarse(now);
+	if (!known)
+		entry->moves = 0;
+	entry->seen = now;
+	/* With a member its MACs are forgotten; this one was not swept up yet. */
+	if (!there) {
+		report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
+		return PASS;
+	}
+	report(EVENT_MOVED, sender, previous, mac, vtep, now);
+	return !sender->hub && there->flags & MEMBER_HUB ? PASS_TO_HUBS : PASS;
+}
+
 static __always_inline __u64 learn(const struct mac_key *key, __u64 mac,
 				   const struct sender *sender, const struct vpn *vpn,
 				   const struct vtep *vtep, __u64 now)
 {
 	struct mac_entry *entry = bpf_map_lookup_elem(&macs, key);
-	struct member *there;
-	__u64 previous;
 	int returned;
 
-	if (!entry) {
-		learn_new(key, mac, sender, vpn, vtep, now);
-		return 0;
-	}
-	previous = entry->member;
-	if (previous != sender->member) {
-		/* Only the CPU that moves it reports it. */
-		if (__sync_val_compare_and_swap(&entry->member, previous, sender->member) == previous) {
-			entry->seen = now;
-			/* With a member its MACs are forgotten; this one was not swept up yet. */
-			there = present(previous);
-			if (there) {
-				report(EVENT_MOVED, sender, previous, mac, vtep, now);
-				return !sender->hub && there->flags & MEMBER_HUB;
-			}
+	if (!entry)
+		return learn_new(key, mac, sender, vpn, vtep, now);
+	if (entry->member != sender->member)
+		return move(entry, key, mac, sender, vpn, vtep, now);
+	if ((__s64)(now - entry->seen) > (__s64)SEEN_GRANULARITY) {
+		returned = !fresh(entry, vpn, now);
+		entry->seen = now;
+		if (returned)
 			report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
-		}
-		return 0;
 	}
-	if ((__s64)(now - entry->seen) <= (__s64)SEEN_GRANULARITY)
-		return 0;
-	returned = !fresh(entry, vpn, now);
-	entry->seen = now;
-	if (returned)
-		report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
-	return 0;
+	return is_held(entry, now) ? PASS_HELD : PASS;
 }
 
 /* 01:80:c2:00:00:00 to 0f belong to the link (IEEE 802.1Q table 8-1): a bridge keeps them. */
@@ -570,6 +858,23 @@ static __always_inline int is_link_local(__u64 mac)
 static __always_inline int is_group(__u64 mac)
 {
 	return mac & 1;
+}
+
+/*
+ * A broadcast of the probes' type: whether it was one of ours, which end here. They are sent into a
+ * site, and none comes out of one unless sites are connected behind our back.
+ */
+static __always_inline int ends_probe(struct __sk_buff *skb, const struct sender *sender,
+				      __u64 mac, const struct vtep *vtep, __u64 now)
+{
+	struct probing *ours = element(&probing, 0);
+	struct probe probe; /* the helper fills it, or clears it when it fails */
+
+	if (!ours || bpf_skb_load_bytes(skb, sizeof(struct header), &probe, sizeof(probe)) ||
+	    probe.magic != PROBE_MAGIC || probe.secret != ours->secret)
+		return 0;
+	alarm(EVENT_LOOP, sender, probe.member, mac, vtep, now);
+	return 1;
 }
 
 /* A walk along the members of a VPN. The last copy is the frame itself, so one is held back. */
@@ -621,8 +926,8 @@ int hub_switch(struct __sk_buff *skb)
 	__u64 destination;
 	__u64 vpn_number;
 	__u64 key_flags;
+	__u64 verdict;
 	struct vpn *vpn;
-	__u64 to_hubs;
 	__u64 source;
 	__u64 number;
 
@@ -653,10 +958,15 @@ int hub_switch(struct __sk_buff *skb)
 		return drop_from(from, DROP_BAD_SOURCE);
 	if (is_link_local(destination))
 		return drop_from(from, DROP_LINK_LOCAL);
+	if (is_group(destination) && header->protocol == bpf_htons(PROBE_TYPE) &&
+	    ends_probe(skb, sender, source, &vtep.vtep, now))
+		return drop_from(from, DROP_PROBE);
 	fill_mac_key(&key, vpn_number, source);
-	to_hubs = learn(&key.key, source, sender, vpn, &vtep.vtep, now);
+	verdict = learn(&key.key, source, sender, vpn, &vtep.vtep, now);
+	if (verdict < PASS)
+		return drop_from(from, verdict);
 
-	if (!is_group(destination) && !to_hubs) {
+	if (!is_group(destination) && verdict != PASS_TO_HUBS) {
 		fill_mac_key(&key, vpn_number, destination);
 		entry = bpf_map_lookup_elem(&macs, &key.key);
 		if (entry && fresh(entry, vpn, now)) {
@@ -679,9 +989,15 @@ int hub_switch(struct __sk_buff *skb)
 	}
 
 	add(&from->flooded, packets(skb));
-	if (sender->flood_gap &&
-	    !conforms(&from->flood, now, sender->flood_gap * packets(skb), sender->flood_burst))
+	if (verdict == PASS_HELD &&
+	    !conforms(&from->held, now, HELD_GAP * packets(skb), HELD_BURST))
+		return drop_from(from, DROP_HELD_FLOOD);
+	if (vpn->flood_gap &&
+	    !conforms(&from->flood, now, vpn->flood_gap * packets(skb), vpn->flood_burst)) {
+		add(&from->limited, 1);
+		alarm(EVENT_FLOOD, sender, NOBODY, source, &vtep.vtep, now);
 		return drop_from(from, DROP_FLOOD_RATE);
+	}
 
 	struct flood flood = {
 		.skb = skb,
@@ -723,12 +1039,13 @@ struct edits {
 	__u64 now;
 };
 
-static __always_inline int remove_mac(const struct mac_key *key)
+static __always_inline int remove_mac(const struct mac_key *key, __u64 member)
 {
 	struct vpn_usage *used;
 
 	if (bpf_map_delete_elem(&macs, key))
 		return 0;
+	count_mac(member, -1);
 	used = bpf_map_lookup_elem(&usage, &key->vpn);
 	if (used)
 		__sync_fetch_and_add(&used->macs, -1);
@@ -756,7 +1073,7 @@ static long edit_one(__u32 index, struct edits *edits)
 	if (entry && (edit.member == NOBODY || entry->member == edit.member) &&
 	    (!edit.seen || (__s64)(entry->seen - edit.seen) <= 0)) {
 		if (edit.action == EDIT_REMOVE)
-			done = remove_mac(&edit.key);
+			done = remove_mac(&edit.key, entry->member);
 		else if (edit.action == EDIT_REFRESH)
 			done = refresh_mac(entry, edits->now);
 	}
@@ -771,6 +1088,30 @@ int edit_macs(struct __sk_buff *skb)
 	struct edits edits = {.skb = skb, .now = bpf_ktime_get_ns()};
 
 	bpf_loop(skb->len / sizeof(struct edit), edit_one, &edits, 0);
+	return TC_ACT_OK;
+}
+
+/*
+ * Sends a loop probe, for user space: it runs this program by BPF_PROG_TEST_RUN with the probe as
+ * the frame. A socket could not say which member a frame is for.
+ */
+SEC("tc")
+int send_probe(struct __sk_buff *skb)
+{
+	struct probing *ours = element(&probing, 0);
+	union tunnel_words tunnel;
+	struct member *member;
+	struct probe probe;
+	__u64 key_flags;
+
+	if (!ours || bpf_skb_load_bytes(skb, sizeof(struct header), &probe, sizeof(probe)))
+		return TC_ACT_SHOT;
+	member = present(probe.member);
+	if (!member)
+		return TC_ACT_SHOT;
+	key_flags = fill_key(&tunnel, member);
+	if (!bpf_skb_set_tunnel_key(skb, &tunnel.key, sizeof(tunnel.key), key_flags))
+		bpf_clone_redirect(skb, ours->ifindex, 0);
 	return TC_ACT_OK;
 }
 

@@ -18,15 +18,19 @@ __all__ = [
     "EDIT",
     "EVENT",
     "FOREVER",
+    "HELD",
+    "HOLD",
     "HUB",
     "HUB_KEY",
     "KEEPSAKE",
     "LAYOUT",
     "MAC_ENTRY",
     "MAC_KEY",
+    "MAX_HELD",
     "MAX_HUBS",
     "MAX_MACS",
     "MAX_MEMBERS",
+    "MAX_STICKY",
     "MAX_VPNS",
     "MEMBER",
     "MEMBER_HUB",
@@ -34,10 +38,18 @@ __all__ = [
     "MEMBER_LEFT",
     "NOBODY",
     "NUMBER",
+    "PROBE",
+    "PROBE_MAGIC",
+    "PROBE_TYPE",
+    "PROBING",
     "SENDER",
     "STATE",
+    "STATE_COUNTERS",
+    "STICKY",
+    "STICKY_KEY",
     "USAGE",
     "VPN",
+    "VPN_STICKY",
     "Edit",
     "Event",
     "pack_address",
@@ -57,28 +69,47 @@ MAX_HUBS = 64
 #: MACs of all VPNs of one switch, 80 octets each; every VPN has a limit of its own below it.
 MAX_MACS = 1 << 20
 
+#: Lines of ``sticky`` of all VPNs of one switch.
+MAX_STICKY = 65536
+#: Held MACs that are listed; more are held all the same.
+MAX_HELD = 16384
+#: Seconds that a MAC is held which flips; each further hold takes twice as long, six times.
+HOLD = 10.0
+
 #: The number of no member.
 NOBODY = 0
 MEMBER_IPV6, MEMBER_LEFT, MEMBER_HUB = 1, 2, 4
 #: ``apart`` of who gets no frame of any hub.
 ALL_HUBS = (1 << MAX_HUBS) - 1
+VPN_STICKY = 1
 #: ``expires`` of a registration that does not run out.
 FOREVER = (1 << 64) - 1
 
 NUMBER = Struct("=I")
 """A member's number, a VPN's index, or an index of an array."""
 VTEP_KEY = Struct("=16sI")
-SENDER = Struct("=IIQQQ")
+SENDER = Struct("=IIQ")
 MEMBER = Struct("=16sI16sIIIQ6sBxQ")
 HUB_KEY = Struct("=16s")
 HUB = Struct("=Q")
-STATE = Struct("=9Q")
-VPN = Struct("=IIQ")
+STATE = Struct("=12Q")
+#: Where the counters of a member begin in it.
+STATE_COUNTERS = 4
+VPN = Struct("=IIIIQQQQQ")
 USAGE = Struct("=I")
 MAC_KEY = Struct("=I6s2x")
-MAC_ENTRY = Struct("=qI4x")  # signed, so that "long ago" may lie before the boot
+# Times are signed, so that "long ago" may lie before the boot.
+MAC_ENTRY = Struct("=qIIqIHH")
+HELD = Struct("=qII")
+STICKY_KEY = Struct("=II6s2x")
+STICKY = Struct("=16s")
+PROBING = Struct("=8sQ")
+PROBE = Struct("=II8s")
+PROBE_MAGIC = 0x706C6D64
+#: EtherType of loop probes: Local Experimental 2 of IEEE 802.
+PROBE_TYPE = 0x88B6
 KEEPSAKE = Struct("=II")
-EVENT = Struct("=IIII6s2x16sI")
+EVENT = Struct("=IIII6sH16sI")
 EDIT = Struct("=I6s2xIqII")
 
 
@@ -89,6 +120,10 @@ class Event(IntEnum):
     MOVED = 2
     LIMIT = 3
     REFUSED = 4
+    HELD = 5
+    STICKY = 6
+    LOOP = 7
+    FLOOD = 8
 
 
 class Edit(IntEnum):
@@ -111,6 +146,10 @@ COUNTERS = (
     "events_lost",
     "not_learned",
     "split_horizon",
+    "duplicate_mac",
+    "sticky_mac",
+    "held_flood",
+    "loop_probe",
 )
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
