@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import authentication, codec, hub, listing, spoke
+from benchmarks import authentication, codec, flood, hub, listing, spoke
 from benchmarks.report import Progress, Report, machine_speed
 
 SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
@@ -17,6 +17,7 @@ SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
     "hub-keyed": hub.run_keyed,
     "spoke": spoke.run,
     "listing": listing.run,
+    "flood": flood.run,
 }
 
 UNPRIVILEGED = ("codec", "authentication")

@@ -70,6 +70,15 @@ class _Wire:
     def send(self, data: bytes, path: Path) -> None:
         self.sent.append(data)
 
+    def know(self, peer: bytes) -> None:
+        """Nobody has a budget here."""
+
+    def forget(self, peer: bytes) -> None:
+        """Nobody has a budget here."""
+
+    def set_rate(self, rate: int) -> None:
+        """Nobody has a budget here."""
+
     def stop(self) -> Any:
         return succeed(None)
 

@@ -1,8 +1,9 @@
 """What has changed lately, as a bounded journal in memory. Layer: base; no I/O.
 
 Only changes are noted, never a frame or a request that leaves everything as it was: an entry is one
-tuple and one append. Stations come and go by the thousand, hubs and devices hardly ever, so each
-sort has room of its own and a busy network cannot push out why a hub was lost.
+tuple and one append. Stations and sites come and go by the thousand, hubs and devices hardly ever,
+so each sort has room of its own: neither a busy network nor somebody who makes up sites can push
+out why a hub was lost, or who it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 
 from dmevpn.metrics import Metrics
 
-__all__ = ["EVENTS", "ROOM", "STATIONS", "Event", "Journal"]
+__all__ = ["EVENTS", "ROOM", "SITES", "STATIONS", "Event", "Journal"]
 
 #: Entries kept of each sort, about 250 octets each: days of a quiet network.
 ROOM: Final = 4096
@@ -37,13 +38,18 @@ STATIONS: Final = {
     "withdrawn": "a binding has ended otherwise: the detail says how",
     "not-installed": "the kernel has refused a shortcut",
 }
-#: And those of everything else:
+#: Those that other sites cause, and can cause as often as they like:
+SITES: Final = {
+    "registered": "a station has registered; at a spoke: our hub has our registration",
+    "refused": "a registration, packet or frame was turned away: the detail says why",
+}
+#: And all, with those of everything else:
 EVENTS: Final = {
     **STATIONS,
-    "registered": "a station has registered; at a spoke: our hub has our registration",
+    **SITES,
     "registering": "our hub is asked (again) for our registration",
     "unregistered": "our registration was taken back, as we stop",
-    "refused": "a registration, packet or frame was turned away: the detail says why",
+    "flooded": "packets were dropped since somebody sends more than `request-rate` allows",
     "unreachable": "our hub does not answer",
     "hub-lost": "the hub that carried our flooding is left for another",
     "hub-back": "a preferred hub carries our flooding again",
@@ -83,13 +89,14 @@ class Journal:
     """The latest events.
 
     :param seconds: the clock of the daemon.
-    :param room: entries kept of each of the two sorts; older ones are forgotten, and counted.
+    :param room: entries kept of each of the three sorts; older ones are forgotten, and counted.
     """
 
     def __init__(self, seconds: Callable[[], float], metrics: Metrics, *, room: int = ROOM) -> None:
         self._seconds = seconds
         self._serial = 0
         self._stations: deque[Event] = deque(maxlen=room)
+        self._sites: deque[Event] = deque(maxlen=room)
         self._others: deque[Event] = deque(maxlen=room)
         self._forgotten = metrics.counter("journal_forgotten")
         self._listeners: tuple[Callable[[Event], None], ...] = ()
@@ -110,7 +117,9 @@ class Journal:
         entry = Event(
             self._serial, self._seconds(), event, vpn, protocol, nbma, vni, interface, detail
         )
-        events = self._stations if event in STATIONS else self._others
+        events = (
+            self._stations if event in STATIONS else self._sites if event in SITES else self._others
+        )
         if len(events) == events.maxlen:
             self._forgotten.inc()
         events.append(entry)
@@ -119,7 +128,8 @@ class Journal:
 
     def __iter__(self) -> Iterator[Event]:
         """All that is kept, in order; the journal may grow while the caller goes through."""
-        return merge(tuple(self._stations), tuple(self._others), key=attrgetter("serial"))
+        sorts = self._stations, self._sites, self._others
+        return merge(*map(tuple, sorts), key=attrgetter("serial"))
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call ``listener``, which never raises, with each event from now on; returns how to end

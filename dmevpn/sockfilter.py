@@ -39,6 +39,8 @@ _SO_ATTACH_FILTER = 26
 # linux/filter.h: what a load at this offset reads is about the packet, not in it.
 _ANCILLARY = 0xFFFFF000  # SKF_AD_OFF
 _PACKET_TYPE = 4  # SKF_AD_PKTTYPE
+# The same: a load there reads from the beginning of the network header.
+_NETWORK = 0xFFF00000  # SKF_NET_OFF
 _PACKET_HOST = 0  # linux/if_packet.h
 
 #: BPF_MAXINSNS: longer programs are refused by the kernel.
@@ -81,11 +83,14 @@ def attach(sock: socket.socket, program: Sequence[Instruction]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
-def gre_protocol(protocol: int, *, ipv4_header: bool) -> list[Instruction]:
+def gre_protocol(
+    protocol: int, *, ipv4_header: bool, refused: Iterable[bytes] = ()
+) -> list[Instruction]:
     """A filter for raw protocol-47 sockets that keeps one GRE protocol type (RFC 2784 §2.4).
 
     :param ipv4_header: True for AF_INET sockets, whose packets begin with the IPv4 header of
         variable length; False for AF_INET6 sockets, whose packets begin with the GRE header.
+    :param refused: sources whose packets are dropped, addresses of the socket's family.
     """
     load = (
         [Instruction(_LOAD_X_HEADER, 0, 0, 0), Instruction(_LOAD_HALF_X, 0, 0, 2)]
@@ -93,7 +98,17 @@ def gre_protocol(protocol: int, *, ipv4_header: bool) -> list[Instruction]:
         else [Instruction(_LOAD_HALF, 0, 0, 2)]
     )
     # A load past the end of the packet drops it, so a truncated header never reaches us.
-    return [*load, Instruction(_JUMP_EQUAL, 0, 1, protocol), ACCEPT, DROP]
+    program = [*load, Instruction(_JUMP_EQUAL, 1, 0, protocol), DROP]
+    for source in refused:
+        words = [source[at : at + 4] for at in range(0, len(source), 4)]
+        offset = 12 if ipv4_header else _NETWORK + 8
+        for number, word in enumerate(words):
+            # The first word that differs leads past the rest, and past DROP.
+            rest = 2 * (len(words) - number - 1) + 1
+            program.append(Instruction(_LOAD_WORD, 0, 0, offset + 4 * number))
+            program.append(Instruction(_JUMP_EQUAL, 0, rest, int.from_bytes(word, "big")))
+        program.append(DROP)
+    return [*program, ACCEPT]
 
 
 def received_packets(octets: int) -> list[Instruction]:

@@ -21,6 +21,7 @@ from dmevpn.admin.opennhrp_socket import OpenNHRPService
 from dmevpn.admin.pb import AdminService
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.daemon import Daemon
+from dmevpn.dataplane.ebpf.peer_filter import PeerFilter
 from dmevpn.dataplane.gre_device import control_device
 from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.hub_provision import provision_hub
@@ -44,6 +45,7 @@ from dmevpn.roles.node import Drivers, Node
 from dmevpn.roles.peer_table import PeerTable
 from dmevpn.scripts import ScriptRunner
 from dmevpn.transport.hostname import resolve_host
+from dmevpn.transport.limits import PeerLimits
 from dmevpn.transport.packet import PacketPort
 from dmevpn.transport.rawgre import RawGREPort
 
@@ -111,9 +113,13 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
 
     def transport(speaker: SpeakerPlan, device: IControlDevice | None) -> IDatagramTransport:
         if device is not None:
-            return PacketPort(reactor, metrics, device)
+            limits = PeerLimits(reactor, metrics, speaker.request_rate)
+            return PacketPort(reactor, metrics, device, limits)
+        limits = PeerLimits(reactor, metrics, speaker.request_rate, PeerFilter())
         further_keys = [key for key, _ in speaker.vpn_of_key]
-        return RawGREPort(reactor, metrics, speaker.nbma_address, speaker.gre_key, further_keys)
+        return RawGREPort(
+            reactor, metrics, speaker.nbma_address, speaker.gre_key, further_keys, limits
+        )
 
     def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> VXLANFDB:
         return VXLANFDB(reactor, metrics, spoke, speaker.nbma_address)

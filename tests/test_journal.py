@@ -35,6 +35,13 @@ def test_bound() -> None:
     assert len(kept) == ROOM + 1
     assert (kept[0].event, kept[1].serial) == ("unreachable", 7)
     assert metrics.value("journal_forgotten") == 5
+    # Nor does anybody push it out who makes up sites.
+    for number in range(ROOM + 5):
+        journal.note("registered" if number % 2 else "refused", 1, MAC)
+    kept = list(journal)
+    assert len(kept) == 2 * ROOM + 1
+    assert kept[0].event == "unreachable"
+    assert metrics.value("journal_forgotten") == 10
 
 
 def test_listening() -> None:

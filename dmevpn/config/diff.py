@@ -20,7 +20,9 @@ T = TypeVar("T", bound=Part)
 
 #: Fields of a plan that its part takes over while it runs.
 _LIVE: Final[dict[type, frozenset[str]]] = {
-    SpeakerPlan: frozenset({"authentication", "holding_time", "keepalive", "peers", "vpn_errors"}),
+    SpeakerPlan: frozenset(
+        {"authentication", "holding_time", "keepalive", "peers", "request_rate", "vpn_errors"}
+    ),
     SpokePlan: frozenset({"servers"}),
     HubPlan: frozenset({"admission", "routes", "vpns"}),
     Layer3Plan: frozenset(),

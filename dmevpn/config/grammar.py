@@ -17,6 +17,7 @@ from dmevpn.config import arguments as a
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     DEFAULT_KEEPALIVE_MULTIPLIER,
+    DEFAULT_REQUEST_RATE,
     DEFAULT_VXLAN_PORT,
     MAIN_TABLE,
 )
@@ -402,6 +403,21 @@ _ROWS = (
         " nothing. Default: yes.",
         contexts=_CONTROL,
         arguments=(_YES_NO,),
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="request-rate",
+        help="Packets a second that one peer (underlay address) may send us, two seconds' worth at"
+        " once; five times as many are taken from all together who are neither registered nor named"
+        f" in the file. What is more is dropped. 0: no limit. Default: {DEFAULT_REQUEST_RATE}.",
+        contexts=_CONTROL,
+        arguments=(
+            Argument(
+                name="N",
+                convert=a.number(0, 1_000_000, "a number of packets a second"),
+                example="1000",
+            ),
+        ),
         reload=Reload.AT_ONCE,
     ),
     Keyword(

@@ -13,6 +13,7 @@ from dmevpn.addresses import DEFAULT_OUI, VPNID
 __all__ = [
     "DEFAULT_HOLDING_TIME",
     "DEFAULT_KEEPALIVE_MULTIPLIER",
+    "DEFAULT_REQUEST_RATE",
     "DEFAULT_VXLAN_PORT",
     "MAIN_TABLE",
     "AdmissionPlan",
@@ -41,6 +42,9 @@ DEFAULT_HOLDING_TIME = 7200
 #: Intervals in which a server answers no keepalive until it counts as silent. What is unanswered is
 #: repeated three times in an interval, so even 2 is more than one packet that is lost.
 DEFAULT_KEEPALIVE_MULTIPLIER = 2
+#: Packets a second that one peer may send: a tenth of what a hub can answer, and enough for a site
+#: of 1,000 VPNs (a burst of two seconds' worth) that starts or asks for its neighbours.
+DEFAULT_REQUEST_RATE = 1000
 #: IANA's VXLAN port (RFC 7348 §8), used on devices that we make.
 DEFAULT_VXLAN_PORT = 4789
 #: The kernel's main routing table (RT_TABLE_MAIN in ``linux/rtnetlink.h``).
@@ -166,6 +170,8 @@ class SpeakerPlan:
     """Keep the registrations of one address at several VTEPs beside each other."""
     vpn_errors: bool = True
     """Answer packets of unknown VPNs with an Error Indication instead of silence."""
+    request_rate: int = DEFAULT_REQUEST_RATE
+    """Packets a second that one peer may send; 0: no limit."""
     peers: tuple[PeerPlan, ...] = ()
     """By address; NHSs of spokes say in their own plan what they are."""
     vpn_of_key: tuple[tuple[int, VPNID], ...] = ()

@@ -22,6 +22,7 @@ from dmevpn.config.layer3 import layer3_plans, needs_device, speaks_layer3
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     DEFAULT_KEEPALIVE_MULTIPLIER,
+    DEFAULT_REQUEST_RATE,
     DEFAULT_VXLAN_PORT,
     Config,
     ConfigWarning,
@@ -383,6 +384,7 @@ class _Resolver:
             nat_extension=value(said, "nat-extension", cast("bool | None", None)),
             multi_binding=value(said, "multi-binding", False),
             vpn_errors=value(said, "vpn-errors", True),
+            request_rate=value(said, "request-rate", DEFAULT_REQUEST_RATE),
             peers=peers(self.found, block, implied, oui),
             vpn_of_key=tuple(implied.of_key.items()),
             plain_vpn=implied.plain,

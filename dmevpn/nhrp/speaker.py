@@ -29,6 +29,7 @@ from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
+from dmevpn.nhrp.known import KnownPeers
 from dmevpn.nhrp.link import MAX_PACKET, VPNLink
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode
@@ -85,6 +86,7 @@ class Speaker:
     ) -> None:
         self.interface = interface
         self.peers = peers
+        self.known = KnownPeers(transport)
         self.naming = naming
         self._transport = transport
         self._metrics = metrics
@@ -221,6 +223,22 @@ class Speaker:
                     ifname=self.interface,
                     nbma=str(path),
                 )
+
+    def flooded(self, peer: bytes, dropped: int) -> None:
+        """The transport has dropped packets of a peer that sends too many, or of strangers."""
+        if self._refusals.due(peer + b"flood"):
+            self.log.warn(
+                "{ifname}: {count} packets of {nbma} were dropped in a second: it sends more than"
+                " `request-rate` allows",
+                ifname=self.interface,
+                count=dropped,
+                nbma=format_address(peer) if peer else "strangers",
+            )
+            self._on_refused("flood", Path(peer))
+
+    def set_rate(self, rate: int) -> None:
+        """Take no more packets a second from one peer than this; 0: no limit."""
+        self._transport.set_rate(rate)
 
     def resumed(self) -> None:
         """The transport carries again after an interruption: every station hears of it."""

@@ -29,6 +29,7 @@ __all__ = ["examine", "rows"]
 _STEP_TOLD: Final = 3600.0
 
 _SECRET = "give `cisco-authentication` or the key the same value at both ends, and reload"
+_FLOOD = "find out what sends them, and stop it there; if all is well, raise `request-rate`"
 _NO_ANSWER = "start the hub's daemon; else let GRE (IP protocol 47) pass between us and it"
 
 #: What to do about an answer of a hub, by the words that its refusal is kept in: check and cure.
@@ -66,6 +67,7 @@ def examine(node: Node) -> Deferred[list[Finding]]:
         found += hub.dataplane.examine()
         found += _hub(hub)
     found += _refused(node, history)
+    found += _floods(history)
     return gatherResults(waiting, consumeErrors=True).addCallback(
         lambda parts: [*found, *(finding for part in parts for finding in part)]
     )
@@ -251,6 +253,13 @@ def _refused(node: Node, history: History) -> Iterator[Finding]:
             if check == "allowed":
                 cure = f"correct VPN, VNI and station in the file of {who}, if it belongs here"
             yield Finding(check, who, f"its registration or packet was {detail}, {when}", cure)
+
+
+def _floods(history: History) -> Iterator[Finding]:
+    """Who sends more packets than it may: one line for each."""
+    for nbma, event in {event.nbma: event for event in history.recent("flooded")}.items():
+        problem = f"more packets than `request-rate` allows, {_ago(history.now - event.at)}"
+        yield Finding("allowed", format_address(nbma) if nbma else "strangers", problem, _FLOOD)
 
 
 def _stranger(members: set[VTEP], vtep: VTEP, when: str) -> Finding:

@@ -11,7 +11,6 @@ from dmevpn.interfaces import Finding
 from dmevpn.journal import Event, Journal
 
 __all__ = ["RECENT", "History"]
-
 #: Seconds for which something that is over still counts as found.
 RECENT: Final = 600.0
 #: Seconds in which a MAC that has come to another place so often lives at two places at once.

@@ -103,6 +103,7 @@ class HubRole:
         :raises StartError: if the data plane cannot start.
         """
         self.dataplane.start(self)
+        self._know()
         self._serve_all()
         adopted = 0
         for index, vtep, local, registration in self.dataplane.adopted():
@@ -130,6 +131,7 @@ class HubRole:
         for vpn in self.vpns.values():
             vpn.close(remove=False)
         self.vpns.clear()
+        self._speaker.known.claim(self, ())
         stopped: Deferred[None] = self.dataplane.stop()
         return stopped
 
@@ -152,9 +154,17 @@ class HubRole:
         if plan.admission != self.plan.admission:
             self._expel()
         self.plan = plan
+        self._know()
         for index, vpn in self.vpns.items():
             vpn.set_routes(self._routes(index))
         self._serve_all()
+
+    def _know(self) -> None:
+        """Sites that the file names by their address, and servers, need not register to be more
+        than strangers."""
+        sites = [each.nbma for each in self.plan.admission.permits if each.nbma is not None]
+        peers = [nbma for nbma, bits in sites if bits == 8 * len(nbma)]
+        self._speaker.known.claim(self, [*peers, *(each.nhs for each in self.plan.routes)])
 
     def _expel(self) -> None:
         ended = sum(vpn.expel() for vpn in self.vpns.values())

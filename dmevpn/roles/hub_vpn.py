@@ -141,6 +141,7 @@ class HubVPN:
         self.cache.close()
         for vtep in self.members:
             self._owners.release(self.vpn_id.index, vtep)
+            self._speaker.known.claim((self.vpn_id, vtep), ())
         if remove:
             self._dataplane.remove_vpn(self.vpn_id.index)
 
@@ -223,6 +224,8 @@ class HubVPN:
         if kept is not None and kept.station != binding.protocol and kept.expires > expires:
             return
         self._kept[vtep] = registration
+        if binding.path is not None:
+            self._speaker.known.claim((self.vpn_id, vtep), (binding.path.peer,))
         local = binding.path.local if binding.path is not None else b""
         self._dataplane.add_member(self.vpn_id.index, vtep, local, registration)
 
@@ -239,6 +242,7 @@ class HubVPN:
                     self._join(other, vtep)
             return
         del self.members[vtep], self._kept[vtep]
+        self._speaker.known.claim((self.vpn_id, vtep), ())
         self._owners.release(self.vpn_id.index, vtep)
         behind = self._macs_at(vtep) if self._forgetful() else []
         self._dataplane.remove_member(self.vpn_id.index, vtep)

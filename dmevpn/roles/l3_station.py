@@ -34,6 +34,7 @@ from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.l3_forwarding import Layer3Forwarding
 from dmevpn.roles.l3_ways import Server, Ways
 from dmevpn.roles.peer_gate import PeerGate
+from dmevpn.roles.registered import RegisteredPeers
 from dmevpn.roles.registration_gate import RegistrationGate
 from dmevpn.roles.rows import CacheWatcher, Watchers
 from dmevpn.roles.script_events import InterfaceEvents, StationEvents
@@ -164,6 +165,8 @@ class Layer3Station:
             self.cache.subscribe(self._peer_gate)
             self.server_gate = ServerGate(clock, jitter, script, self._use)
         self.cache.subscribe(CacheWatcher(watchers, index, plan.interface, clock))
+        self._registered = RegisteredPeers(speaker.known)
+        self.cache.subscribe(self._registered)
 
     # --- life ---------------------------------------------------------------------------
 
@@ -194,6 +197,8 @@ class Layer3Station:
         if self._registration_gate is not None:
             self._registration_gate.close()
         self._speaker.peers.claim(self, {})
+        self._speaker.known.claim(self, ())
+        self._registered.close()
         # Whoever was told of us or of the networks behind us is told that they are gone.
         self.cache.remove_if(lambda binding: binding.kind is Kind.LOCAL, "stopped")
         self.server.dismiss()
@@ -257,6 +262,7 @@ class Layer3Station:
             if path not in wanted:
                 client.stop()
         self._speaker.peers.claim(self, self._peers())
+        self._speaker.known.claim(self, [each.path.peer for each in self._ways.servers])
         self._put_static()
         for client in added.values():
             client.start()

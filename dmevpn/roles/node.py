@@ -259,6 +259,7 @@ class Node(Service):
         speaker.vpn_errors = plan.vpn_errors
         speaker.peers.claim(self, _peers(plan))
         self._keepalives[plan.interface].set(*_keepalive(plan))
+        speaker.set_rate(plan.request_rate)
         self._speaker_plans[plan.interface] = plan
         for spoke in self.spokes.values():
             if spoke.plan.controller == plan.interface:
@@ -301,6 +302,9 @@ class Node(Service):
         return speaker
 
     def _packet_refused(self, interface: str, reason: str, path: Path) -> None:
+        if reason == "flood":
+            self.journal.note("flooded", nbma=path.peer, interface=interface)
+            return
         detail = f"a packet: {reason.replace('_', ' ')}"
         self.journal.note("refused", nbma=path.peer, interface=interface, detail=detail)
 
@@ -376,6 +380,14 @@ class Node(Service):
             self._start_spoke(plan)
         else:
             spoke.set_servers(plan.servers)
+            self._know(plan)
+
+    def _know(self, plan: SpokePlan, *, running: bool = True) -> None:
+        """The servers of a spoke are no strangers."""
+        speaker = self.speakers.get(plan.controller)
+        if speaker is not None:
+            servers = [each.address for each in plan.servers if each.address] if running else []
+            speaker.known.claim(plan.interface, servers)
 
     def _start_known(self, plan: SpokePlan) -> None:
         """Start a spoke, every server of which has an address."""
@@ -395,6 +407,7 @@ class Node(Service):
         )
         self._start(spoke)
         self.spokes[plan.interface] = spoke
+        self._know(plan)
 
     def _watch_names(self, plan: SpokePlan) -> None:
         """Start a spoke once the names of its hubs have addresses, and follow these."""
@@ -409,7 +422,9 @@ class Node(Service):
         def changed(addresses: Addresses) -> None:
             spoke = self.spokes.get(plan.interface)
             if spoke is not None:
-                spoke.set_servers(_addressed(plan.servers, addresses, spoke.plan.servers))
+                servers = _addressed(plan.servers, addresses, spoke.plan.servers)
+                spoke.set_servers(servers)
+                self._know(replace(plan, servers=servers))
                 return
             servers = _addressed(plan.servers, addresses, ())
             try:
@@ -440,6 +455,7 @@ class Node(Service):
             if names is not None:
                 names.stop()
             spoke = self.spokes.pop(spoke_plan.interface, None)
+            self._know(spoke_plan, running=False)
             if spoke is not None:
                 roles.append(spoke.stop())
         for layer3_plan in changes.layer3.to_stop:

@@ -10,6 +10,7 @@ from dmevpn.interfaces import IDatagramReceiver
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
+from dmevpn.transport.limits import Flood, PeerLimits
 
 __all__ = ["GREEndpoint"]
 
@@ -19,17 +20,26 @@ class GREEndpoint:
 
     :param key: the GRE key that packets carry and must carry; None: they carry none.
     :param further_keys: keys that packets may carry as well; an answer carries that of its request.
+    :param limits: of peers.
     """
 
     log = Logger()
 
-    def __init__(self, metrics: Metrics, key: int | None, further_keys: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        key: int | None,
+        further_keys: Iterable[int],
+        limits: PeerLimits,
+    ) -> None:
         self._keys = frozenset({key, *further_keys})
         for each in self._keys:
             if each is not None and not 0 <= each <= gre.KEY_MAX:
                 raise ValueError(f"no GRE key: {each}")
         self.metrics = metrics
         self.key = key
+        self.limits = limits
+        limits.on_flood = self._flooded
         self._receiver: IDatagramReceiver | None = None
         self._received = metrics.counter("datagrams_received")
         self._sent = metrics.counter("datagrams_sent")
@@ -71,6 +81,22 @@ class GREEndpoint:
             self._receiver.datagram_received(payload, path)
         except Exception:
             self.log.failure("a datagram from {nbma} raised", nbma=Path(path.peer))
+
+    def know(self, peer: bytes) -> None:
+        """Give an underlay address a budget of its own."""
+        self.limits.know(peer)
+
+    def forget(self, peer: bytes) -> None:
+        """It is a stranger again."""
+        self.limits.forget(peer)
+
+    def set_rate(self, rate: int) -> None:
+        """Take no more packets a second from one peer."""
+        self.limits.set_rate(rate)
+
+    def _flooded(self, flood: Flood) -> None:
+        if self._receiver is not None:
+            self._receiver.flooded(flood.peer, flood.dropped)
 
     def packet_sent(self) -> None:
         """Count a packet that is on its way."""

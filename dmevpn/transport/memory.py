@@ -18,6 +18,7 @@ from dmevpn.interfaces import IDatagramReceiver, IDatagramTransport
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 from dmevpn.transport.endpoint import GREEndpoint
+from dmevpn.transport.limits import PeerLimits
 
 __all__ = ["MemoryNetwork", "MemoryTransport", "Transmission"]
 
@@ -63,7 +64,7 @@ class MemoryNetwork:
         self.loss = 0.0
         self.duplication = 0.0
         self.transmissions: list[Transmission] = []
-        self._clock = clock
+        self.clock = clock
         self._jitter = jitter
         self._attached: dict[bytes, list[MemoryTransport]] = {}
         self._separated: set[frozenset[bytes]] = set()
@@ -104,13 +105,13 @@ class MemoryNetwork:
         elif self._happens(self.duplication):
             copies = 2
         self.transmissions.append(
-            Transmission(self._clock.seconds(), source, destination, packet, copies)
+            Transmission(self.clock.seconds(), source, destination, packet, copies)
         )
         for _ in range(copies):
             delay = self.delay
             if self.delay_variation:
                 delay += self.delay_variation * self._jitter()
-            self._clock.callLater(delay, self._deliver, source, destination, packet)
+            self.clock.callLater(delay, self._deliver, source, destination, packet)
 
     def _connected(self, source: bytes, destination: bytes) -> bool:
         return (
@@ -144,7 +145,7 @@ class MemoryTransport(GREEndpoint):
         key: int | None = None,
         further_keys: Iterable[int] = (),
     ) -> None:
-        super().__init__(metrics, key, further_keys)
+        super().__init__(metrics, key, further_keys, PeerLimits(network.clock, metrics, 0))
         self.network = network
         self.addresses = tuple(addresses)
 

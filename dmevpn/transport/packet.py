@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,6 +31,7 @@ from dmevpn.interfaces import (
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 from dmevpn.transport.endpoint import GREEndpoint
+from dmevpn.transport.limits import PeerLimits
 from dmevpn.transport.reader import DatagramReader, error_name
 
 __all__ = ["PacketPort"]
@@ -46,7 +48,8 @@ class _PacketSocket(DatagramReader[tuple[bytes, bytes]]):
     def __init__(self, port: PacketPort) -> None:
         # No protocol yet, hence no packets of other devices.
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        super().__init__(socket.socket(socket.AF_PACKET, kind, 0), port.metrics)
+        sock = socket.socket(socket.AF_PACKET, kind, 0)
+        super().__init__(sock, port.metrics, port.reactor, port.limits)
         self._port = port
         self._bound = 0
 
@@ -65,6 +68,9 @@ class _PacketSocket(DatagramReader[tuple[bytes, bytes]]):
 
     def deliver(self, datagram: tuple[bytes, bytes]) -> None:
         self._port.datagram_received(*datagram)
+
+    def source(self, datagram: tuple[bytes, bytes]) -> tuple[bytes, int]:
+        return datagram[1], len(datagram[0])
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has given us up; not for good if our device went down.
@@ -88,12 +94,20 @@ class PacketPort(GREEndpoint):
     address, packets leave from the one that their route gives, and a received path does not say
     which address was asked.
 
+    :param reactor: provides IReactorFDSet and IReactorTime.
     :param device: followed by its owner while the port runs.
+    :param limits: of peers, which are kept to here and not in the kernel; None: there are none.
     """
 
-    def __init__(self, reactor: IReactorFDSet, metrics: Metrics, device: IControlDevice) -> None:
-        super().__init__(metrics, None)
-        self._reactor = reactor
+    def __init__(
+        self,
+        reactor: Any,
+        metrics: Metrics,
+        device: IControlDevice,
+        limits: PeerLimits | None = None,
+    ) -> None:
+        super().__init__(metrics, None, (), limits or PeerLimits(reactor, metrics, 0))
+        self.reactor = reactor
         self._device = device
         self._socket: _PacketSocket | None = None
         self._interrupted = False
@@ -117,11 +131,12 @@ class PacketPort(GREEndpoint):
                 self._socket = None
             raise self._cure(error) from error
         self._receiver = receiver
+        self.limits.start()
         self._interrupted = not state.up
         self._warned = False
         self.metrics.gauge("datagram_overruns", self._socket.overruns, interface=self._device.name)
         self._device.subscribe(self)
-        self._reactor.addReader(self._socket)
+        self.reactor.addReader(self._socket)
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what cannot go through the device is counted as lost."""
@@ -151,15 +166,16 @@ class PacketPort(GREEndpoint):
         self._receiver = None
         self._device.unsubscribe(self)
         self.metrics.remove_gauge("datagram_overruns", interface=self._device.name)
+        self.limits.stop()
         if self._socket is not None:
-            self._reactor.removeReader(self._socket)
+            self.reactor.removeReader(self._socket)
             self._socket.close()
             self._socket = None
         return succeed(None)
 
     def read_on(self, reader: IReadDescriptor) -> None:
         """Have the reactor read the socket again."""
-        self._reactor.addReader(reader)
+        self.reactor.addReader(reader)
 
     def datagram_received(self, payload: bytes, link_address: bytes) -> None:
         """Hand a payload to the receiver; never raises."""

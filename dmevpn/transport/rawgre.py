@@ -15,9 +15,9 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from dmevpn import sockfilter
@@ -27,6 +27,7 @@ from dmevpn.interfaces import IDatagramReceiver, IDatagramTransport
 from dmevpn.metrics import Metrics
 from dmevpn.transport import gre
 from dmevpn.transport.endpoint import GREEndpoint
+from dmevpn.transport.limits import PeerLimits
 from dmevpn.transport.reader import DatagramReader, error_name
 
 __all__ = ["RawGREPort", "split_ipv4"]
@@ -85,7 +86,8 @@ class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
                 gre.NHRP_PROTOCOL, ipv4_header=self.family == socket.AF_INET
             )
             sockfilter.attach(sock, program)
-            super().__init__(sock, port.metrics)
+            port.limits.attach(sock)
+            super().__init__(sock, port.metrics, port.reactor, port.limits)
             self.set_options()
         except BaseException:
             sock.close()
@@ -99,6 +101,9 @@ class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
 
     def deliver(self, datagram: tuple[bytes, bytes, bytes]) -> None:
         self._port.packet_received(*datagram)
+
+    def source(self, datagram: tuple[bytes, bytes, bytes]) -> tuple[bytes, int]:
+        return datagram[1], len(datagram[0])
 
     def send_from(self, packet: bytes, peer: bytes, local: bytes) -> None:
         """Send one GRE packet from an address of ours, which need not be the bound one.
@@ -184,21 +189,24 @@ class RawGREPort(GREEndpoint):
 
     Several ports may share an address: each gets every packet, and keys tell them apart.
 
+    :param reactor: provides IReactorFDSet and IReactorTime.
     :param nbma_address: the address to bind to; None: any of the host, IPv4 and IPv6.
     :param key: the GRE key that packets carry and must carry; None: they carry none.
     :param further_keys: keys that packets may carry as well.
+    :param limits: of peers; None: there are none.
     """
 
     def __init__(
         self,
-        reactor: IReactorFDSet,
+        reactor: Any,
         metrics: Metrics,
         nbma_address: bytes | None = None,
         key: int | None = None,
         further_keys: Iterable[int] = (),
+        limits: PeerLimits | None = None,
     ) -> None:
-        super().__init__(metrics, key, further_keys)
-        self._reactor = reactor
+        super().__init__(metrics, key, further_keys, limits or PeerLimits(reactor, metrics, 0))
+        self.reactor = reactor
         self._address = nbma_address
         self._sockets: dict[int, _Socket] = {}
         self._labels = {
@@ -212,6 +220,7 @@ class RawGREPort(GREEndpoint):
         :raises StartError: without CAP_NET_RAW, or if the address is not ours.
         """
         try:
+            self.limits.start()
             self._open()
         except OSError as error:
             self._close()
@@ -221,8 +230,9 @@ class RawGREPort(GREEndpoint):
             raise
         self._receiver = receiver
         self.metrics.gauge("datagram_overruns", self._overruns, **self._labels)
+        self.metrics.gauge("datagrams_waiting_octets", self._waiting, **self._labels)
         for sock in self._sockets.values():
-            self._reactor.addReader(sock)
+            self.reactor.addReader(sock)
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what the kernel refuses is counted, as a loss or as too large."""
@@ -244,8 +254,9 @@ class RawGREPort(GREEndpoint):
         """Close the sockets; harmless if none is open."""
         self._receiver = None
         self.metrics.remove_gauge("datagram_overruns", **self._labels)
+        self.metrics.remove_gauge("datagrams_waiting_octets", **self._labels)
         for sock in self._sockets.values():
-            self._reactor.removeReader(sock)
+            self.reactor.removeReader(sock)
         self._close()
         return succeed(None)
 
@@ -273,9 +284,13 @@ class RawGREPort(GREEndpoint):
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
+        self.limits.stop()
 
     def _overruns(self) -> int:
         return sum(sock.overruns() for sock in self._sockets.values())
+
+    def _waiting(self) -> int:
+        return sum(sock.waiting() for sock in self._sockets.values())
 
     def _cure(self, error: OSError) -> StartError:
         """What an operator can do about a socket that did not open."""

@@ -182,6 +182,7 @@ EDITS = {
     "nat-extension": ("n1 transport", "n1 nat-extension yes transport"),
     "nat-detection": ("n1 transport", "n1 nat-detection no transport"),
     "vpn-errors": ("n1 transport", "n1 vpn-errors no transport"),
+    "request-rate": ("n1 transport", "n1 request-rate 5 transport"),
     "map": ("10.0.0.9", "10.0.0.8"),
     "implied-vpn": ("n1 transport", "n1 implied-vpn 7 transport"),
     "legacy-detection": ("n1 transport", "n1 legacy-detection no transport"),

@@ -136,7 +136,8 @@ def test_every_field_of_a_speaker():
     text = SPOKE.replace(
         "interface nhrp\n",
         "interface nhrp nbma-address 10.0.0.2 protocol-address 1.0.0.2/24 gre-key 7"
-        " cisco-authentication s3cret holding-time 600 nat-detection no vpn-errors no\n",
+        " cisco-authentication s3cret holding-time 600 nat-detection no vpn-errors no"
+        " request-rate 50\n",
     )
     assert checked(text).messages == []
     assert plan(text).speakers == (
@@ -149,6 +150,7 @@ def test_every_field_of_a_speaker():
             holding_time=600,
             nat_detection=False,
             vpn_errors=False,
+            request_rate=50,
         ),
     )
     assert plan(text).layer3 == (Layer3Plan(interface="nhrp", addresses=((b"\x01\0\0\x02", 24),)),)

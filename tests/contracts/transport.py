@@ -24,11 +24,15 @@ class Recorder:
     def __init__(self, then: Callable[[bytes], None] = lambda data: None) -> None:
         self.received: list[tuple[bytes, Path]] = []
         self.resumptions = 0
+        self.floods: list[tuple[bytes, int]] = []
         self._then = then
 
     def datagram_received(self, data: bytes, path: Path) -> None:
         self.received.append((data, path))
         self._then(data)
+
+    def flooded(self, peer: bytes, dropped: int) -> None:
+        self.floods.append((peer, dropped))
 
     def resumed(self) -> None:
         self.resumptions += 1

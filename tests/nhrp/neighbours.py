@@ -137,6 +137,7 @@ class Transport:
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, Path]] = []
         self.calls: list[str] = []
+        self.known: set[bytes] = set()
 
     def start(self, receiver: IDatagramReceiver) -> None:
         self.receiver = receiver
@@ -144,6 +145,15 @@ class Transport:
 
     def send(self, data: bytes, path: Path) -> None:
         self.sent.append((data, path))
+
+    def know(self, peer: bytes) -> None:
+        self.known.add(peer)
+
+    def forget(self, peer: bytes) -> None:
+        self.known.remove(peer)
+
+    def set_rate(self, rate: int) -> None:
+        self.calls.append(f"rate {rate}")
 
     def stop(self) -> Deferred[None]:
         self.calls.append("stop")

@@ -75,6 +75,20 @@ def talk() -> Talk:
     return Talk()
 
 
+def test_a_flood_is_named(talk: Talk) -> None:
+    """Who sends more than he may is in the journal and found by the doctor, once a minute."""
+    speaker = talk.world.hub.node.speakers["nhrp"]  # type: ignore[union-attr]
+    for _ in range(50):
+        speaker.flooded(talk.one.vtep.nbma, 100)
+        talk.world.run(1)
+    speaker.flooded(b"", 100)
+    found = [row for row in doctor(talk.world, talk.world.hub) if "request-rate" in row["finding"]]
+    assert [row["subject"] for row in found] == ["10.0.0.2", "strangers"]
+    assert all(row["check"] == "allowed" and "request-rate" in row["cure"] for row in found)
+    events = [each["event"] for each in controller(talk.world.hub).events({})]
+    assert events.count("flooded") == 2
+
+
 # --- nothing is wrong -----------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import pytest
 from zope.interface import implementer
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, Path, parse_ip
+from dmevpn.config.model import AdmissionPlan, PermitPlan, Plan
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import IDatagramReceiver
 from dmevpn.metrics import Metrics
@@ -46,6 +47,9 @@ class Peer:
     def datagram_received(self, data: bytes, path: Path) -> None:
         """Keep what comes back."""
         self.received.append(decode_payload(data)[1])
+
+    def flooded(self, peer: bytes, dropped: int) -> None:
+        """Nobody is limited here."""
 
     def resumed(self) -> None:
         """A hostile station has nothing to renew."""
@@ -298,3 +302,42 @@ def test_events_that_are_lost_all_the_time_do_not_stop_the_comparison(world: Wor
     world.run(0.1)
     assert vpn.server._answered.told(B) == ()
     assert left[0] > 0, "it did not wait for the losses to end"
+
+
+def test_members_and_servers_are_no_strangers() -> None:
+    """Whoever is registered, permitted by its address, or a server of ours has a budget of its own;
+    who has left is a stranger."""
+    world = World()
+    permits = tuple(
+        PermitPlan(vpns=(1, 1), nbma=(parse_ip(network), bits))
+        for network, bits in (("10.0.0.0", 24), ("192.0.2.9", 32))
+    )
+    world.hub_plan = replace(
+        world.hub_plan,
+        hubs=tuple(
+            replace(each, admission=AdmissionPlan(permits=permits)) for each in world.hub_plan.hubs
+        ),
+    )
+    world.start_hub()
+    assert world.hub.node is not None
+    limits = world.hub.node.speakers["nhrp"]._transport.limits
+    assert limits.knows(parse_ip("192.0.2.9"))
+    one, peer = world.add_site("10.0.0.2", 100), Peer(world)
+    assert not limits.knows(one.vtep.nbma)
+    world.run(1)
+    peer.register(CIE(prefix_length=EXACT_PREFIX, mtu=1400, holding_time=60))
+    world.run(1)
+    assert limits.knows(one.vtep.nbma) and limits.knows(peer.address)
+    assert one.machine.node is not None
+    site = one.machine.node.speakers["nhrp"]
+    assert site._transport.limits.knows(world.hub.address)
+    world.run(70)
+    assert not limits.knows(peer.address), "its registration has ended"
+    stopping = one.machine.node.apply(Plan())
+    world.run(3)
+    assert stopping.called
+    assert not limits.knows(one.vtep.nbma)
+    assert not site._transport.limits.knows(world.hub.address)
+    stopping = world.hub.node.apply(Plan())
+    world.run(3)
+    assert not limits.knows(parse_ip("192.0.2.9"))

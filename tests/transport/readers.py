@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 __all__ = ["Readers"]
@@ -18,6 +19,7 @@ class Readers:
 
     def __init__(self) -> None:
         self.readers: list[Any] = []
+        self.clock = Clock()
 
     def addReader(self, reader: Any) -> None:
         self.readers.append(reader)
@@ -25,11 +27,20 @@ class Readers:
     def removeReader(self, reader: Any) -> None:
         self.readers.remove(reader)
 
+    def seconds(self) -> float:
+        """The time of our clock, which stands still."""
+        return float(self.clock.seconds())
+
+    def callLater(self, *arguments: Any) -> Any:
+        """As the reactor's; calls that are due are made by :meth:`run_ready`."""
+        return self.clock.callLater(*arguments)
+
     def run_ready(self, seconds: float) -> bool:
         """Let every reader that has something to read do so; whether one had.
 
         As Twisted's reactors that poll: an error without data ends the connection.
         """
+        self.clock.advance(0)
         poll = select.poll()
         readers = {reader.fileno(): reader for reader in self.readers}
         for number in readers:

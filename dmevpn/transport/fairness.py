@@ -1,0 +1,108 @@
+"""Packets that wait, in turns for each source. Layer: edge; pure.
+
+Used only when more has come than one wake-up can deliver. Known peers come before strangers, and
+within both each source has its turn: whoever floods waits behind itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Generic, TypeVar
+
+__all__ = ["OVERHEAD", "ROOM", "SOURCE_ROOM", "FairQueue"]
+
+T = TypeVar("T")
+
+#: Octets that known peers, and strangers, may each have waiting: what a socket's buffer holds. When
+#: it is full, only sources with less than their share may add; so twice this is the bound.
+ROOM: Final = 8 << 20
+#: Octets that one source may have waiting: 3,000 requests, more than its budget at once.
+SOURCE_ROOM: Final = 2 << 20
+#: Octets that a packet counts beside its own: what it takes in memory.
+OVERHEAD: Final = 512
+
+
+class _Waiting(Generic[T]):
+    """The packets of one source."""
+
+    __slots__ = ("octets", "packets")
+
+    def __init__(self) -> None:
+        self.packets: deque[tuple[T, int]] = deque()
+        self.octets = 0
+
+
+class _Class(Generic[T]):
+    """The sources of one class, in the order of their turns."""
+
+    def __init__(self) -> None:
+        self.sources: dict[bytes, _Waiting[T]] = {}
+        self.octets = 0
+
+    def put(self, source: bytes, item: T, size: int) -> bool:
+        """Add a packet; False if there is no room."""
+        waiting = self.sources.get(source)
+        if waiting is None:
+            if self.octets >= 2 * ROOM:
+                return False
+            waiting = self.sources[source] = _Waiting()
+        elif waiting.octets >= SOURCE_ROOM or (
+            self.octets >= ROOM
+            and (waiting.octets * len(self.sources) >= ROOM or self.octets >= 2 * ROOM)
+        ):
+            return False
+        waiting.packets.append((item, size))
+        waiting.octets += size
+        self.octets += size
+        return True
+
+    def take(self) -> T:
+        """The next packet; its source goes to the end."""
+        source, waiting = next(iter(self.sources.items()))
+        del self.sources[source]
+        item, size = waiting.packets.popleft()
+        waiting.octets -= size
+        self.octets -= size
+        if waiting.packets:
+            self.sources[source] = waiting
+        return item
+
+
+class FairQueue(Generic[T]):
+    """Packets of many sources, bounded in octets."""
+
+    def __init__(self) -> None:
+        self._known: _Class[T] = _Class()
+        self._strangers: _Class[T] = _Class()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def octets(self) -> int:
+        """What all of it takes."""
+        return self._known.octets + self._strangers.octets
+
+    def put(self, source: bytes, item: T, octets: int, *, known: bool) -> bool:
+        """Add a packet at the end of its source's; False if there is no room for it."""
+        kind = self._known if known else self._strangers
+        if not kind.put(source, item, octets + OVERHEAD):
+            return False
+        self._count += 1
+        return True
+
+    def take(self) -> T:
+        """The next packet whose turn it is.
+
+        :raises IndexError: if there is none.
+        """
+        kind = self._known if self._known.sources else self._strangers
+        if not kind.sources:
+            raise IndexError("nobody waits")
+        self._count -= 1
+        return kind.take()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.__init__()  # type: ignore[misc]

@@ -1,0 +1,68 @@
+"""Whose turn it is when more packets wait than can be delivered."""
+
+from __future__ import annotations
+
+import pytest
+
+from dmevpn.transport import fairness
+from dmevpn.transport.fairness import OVERHEAD, FairQueue
+
+A, B, C = b"aaaa", b"bbbb", b"cccc"
+
+
+def taken(queue: FairQueue[str]) -> list[str]:
+    """All that waits, in its order."""
+    return [queue.take() for _ in range(len(queue))]
+
+
+def test_turns() -> None:
+    """One that has sent much waits behind itself; the packets of each stay in order."""
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "a2", "a3", "a4"):
+        queue.put(A, item, 100, known=True)
+    for item in ("b1", "b2"):
+        queue.put(B, item, 100, known=True)
+    assert taken(queue) == ["a1", "b1", "a2", "b2", "a3", "a4"]
+    assert queue.octets == 0 and not queue
+
+
+def test_known_peers_first() -> None:
+    """Strangers wait until no known peer does, whenever they came."""
+    queue: FairQueue[str] = FairQueue()
+    queue.put(C, "c1", 100, known=False)
+    queue.put(C, "c2", 100, known=False)
+    queue.put(A, "a1", 100, known=True)
+    assert queue.take() == "a1"
+    assert queue.take() == "c1"
+    queue.put(B, "b1", 100, known=True)
+    assert taken(queue) == ["b1", "c2"]
+    with pytest.raises(IndexError):
+        queue.take()
+
+
+def test_room_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One source can have so much waiting, and no more."""
+    monkeypatch.setattr(fairness, "SOURCE_ROOM", 10 * OVERHEAD)
+    queue: FairQueue[int] = FairQueue()
+    assert [queue.put(A, number, 0, known=True) for number in range(12)] == [True] * 10 + [
+        False
+    ] * 2
+    assert queue.put(B, 0, 0, known=True)
+    assert len(queue) == 11 and queue.octets == 11 * OVERHEAD
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_room_of_all(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all is full, who has less than its share may still add; twice the room is the end."""
+    monkeypatch.setattr(fairness, "ROOM", 20 * OVERHEAD)
+    queue: FairQueue[int] = FairQueue()
+    assert all(queue.put(A, number, 0, known=known) for number in range(15))
+    assert all(queue.put(B, number, 0, known=known) for number in range(5))
+    assert not queue.put(A, 99, 0, known=known), "it has three quarters of all"
+    assert queue.put(C, 0, 0, known=known), "it has nothing"
+    # A thousand forged sources with a packet each.
+    added = sum(queue.put(b"%4d" % n, n, 0, known=known) for n in range(1000))
+    assert queue.octets == 40 * OVERHEAD and added == 19
+    assert queue.put(b"else", 0, 0, known=not known), "the other sort has room of its own"
+    queue.clear()
+    assert queue.octets == len(queue) == 0
