@@ -179,6 +179,13 @@ class IControlDevice(Interface):
         :raises StartError: if there is no such device, or it cannot carry NHRP.
         """
 
+    def neighbour(protocol: bytes) -> bytes | None:
+        """The underlay address that the kernel's neighbour table has for a protocol address on the
+        device; None if it has none.
+
+        :raises DataplaneError: if the kernel does not say.
+        """
+
     def subscribe(listener: IControlDeviceListener) -> None:
         """Tell a listener of every change from now on."""
 

@@ -19,6 +19,8 @@ from dmevpn.config.model import (
     DEFAULT_KEEPALIVE_MULTIPLIER,
     DEFAULT_REQUEST_RATE,
     DEFAULT_VXLAN_PORT,
+    HOLDING_TIME_MAX,
+    HOLDING_TIME_MIN,
     MAIN_TABLE,
 )
 
@@ -142,7 +144,7 @@ _NO_UNIQUE = Option(
 _PEER_OPTIONS = (_REGISTER, _NO_UNIQUE, *_PEERS)
 
 _HOLDING_TIME = Argument(
-    name="S", convert=a.number(30, 65535, "a number of seconds"), example="7200"
+    name="S", convert=a.number(0, 2**32 - 1, "a number of seconds"), example="7200"
 )
 _TARGET_HOLDING_TIME = Option(
     name="holding-time",
@@ -358,7 +360,8 @@ _ROWS = (
     ),
     Keyword(
         name="holding-time",
-        help="Seconds that a registration of ours is to last; renewed after a third. Default:"
+        help="Seconds that a registration of ours is to last; renewed after a third. Less than"
+        f" {HOLDING_TIME_MIN} is taken for that, more than {HOLDING_TIME_MAX} for that. Default:"
         f" {DEFAULT_HOLDING_TIME}. After `shortcut-target` or `shortcut-vnid` it belongs to that.",
         contexts=_CONTROL,
         arguments=(_HOLDING_TIME,),
@@ -489,7 +492,8 @@ _ROWS = (
         name="map-vni",
         help="With `register`: register the VTEP of the spoke's data interface with this VPN and"
         " VNI at an NHS, given by underlay address, host name, or a protocol address that `map`"
-        " knows. MAC is our station MAC; by default it is derived from machine, VPN and VTEP.",
+        " knows or that is a neighbour on our kernel GRE device (`ip neigh`). MAC is our"
+        " station MAC; by default it is derived from machine, VPN and VTEP.",
         contexts=_CONTROL,
         arguments=(
             _VNI,

@@ -13,7 +13,6 @@ from typing import Final, cast
 from dmevpn.addresses import VPNID, format_address
 from dmevpn.config.arguments import Host
 from dmevpn.config.model import (
-    DEFAULT_HOLDING_TIME,
     MAIN_TABLE,
     InterfaceConfig,
     Layer3Plan,
@@ -22,7 +21,15 @@ from dmevpn.config.model import (
     TargetPlan,
 )
 from dmevpn.config.peers import daemon
-from dmevpn.config.statements import Findings, every, has_option, last, single_vpn, value
+from dmevpn.config.statements import (
+    Findings,
+    every,
+    has_option,
+    holding_time,
+    last,
+    single_vpn,
+    value,
+)
 
 __all__ = ["layer3_plans", "needs_device", "speaks_layer3"]
 
@@ -187,11 +194,10 @@ def _targets(
             message = "shortcut-target has no effect: this interface has no address of its family"
             found.warn(statement, statement.words[1], message)
             continue
-        times = [o.arguments[0] for o in statement.options if o.keyword == "holding-time"]
-        holding_time = cast(int, times[-1]) if times else DEFAULT_HOLDING_TIME
+        seconds = holding_time(found, last(statement.options, "holding-time"))
         network = int.from_bytes(protocol, "big") >> (8 * len(protocol) - bits)
         first = (network << (8 * len(protocol) - bits)).to_bytes(len(protocol), "big")
-        targets.append(TargetPlan(protocol=first, prefix_length=bits, holding_time=holding_time))
+        targets.append(TargetPlan(protocol=first, prefix_length=bits, holding_time=seconds))
     return tuple(targets)
 
 

@@ -15,6 +15,8 @@ __all__ = [
     "DEFAULT_KEEPALIVE_MULTIPLIER",
     "DEFAULT_REQUEST_RATE",
     "DEFAULT_VXLAN_PORT",
+    "HOLDING_TIME_MAX",
+    "HOLDING_TIME_MIN",
     "MAIN_TABLE",
     "AdmissionPlan",
     "AuthenticationPlan",
@@ -45,6 +47,9 @@ DEFAULT_KEEPALIVE_MULTIPLIER = 2
 #: Packets a second that one peer may send: a tenth of what a hub can answer, and enough for a site
 #: of 1,000 VPNs (a burst of two seconds' worth) that starts or asks for its neighbours.
 DEFAULT_REQUEST_RATE = 1000
+#: What can be asked for: below, a request that is lost cannot be sent again in time; above, a CIE
+#: has no room for it (RFC 2332 §5.2.0.1).
+HOLDING_TIME_MIN, HOLDING_TIME_MAX = 30, 65535
 #: IANA's VXLAN port (RFC 7348 §8), used on devices that we make.
 DEFAULT_VXLAN_PORT = 4789
 #: The kernel's main routing table (RT_TABLE_MAIN in ``linux/rtnetlink.h``).
@@ -191,7 +196,8 @@ class NHSPlan:
     host: str
     """As written: an address or a host name."""
     address: bytes | None
-    """Its underlay address, or None: ``host`` must be looked up."""
+    """Its underlay address, or None: ``host`` must be looked up, as a host name or, if it is an
+    address, in the neighbour table of the kernel device of the control interface."""
     register: bool = False
     """Whether we register with it (else frames only flood to it)."""
     flood: bool = False

@@ -20,7 +20,6 @@ from dmevpn.config.grammar import KEYWORDS, Context
 from dmevpn.config.keys import authentication
 from dmevpn.config.layer3 import layer3_plans, needs_device, speaks_layer3
 from dmevpn.config.model import (
-    DEFAULT_HOLDING_TIME,
     DEFAULT_KEEPALIVE_MULTIPLIER,
     DEFAULT_REQUEST_RATE,
     DEFAULT_VXLAN_PORT,
@@ -38,7 +37,7 @@ from dmevpn.config.model import (
 from dmevpn.config.parser import parse_all
 from dmevpn.config.peers import check_families, implied_vpns, peers
 from dmevpn.config.servers import check_servers, default_servers, register
-from dmevpn.config.statements import Findings, every, last, single_vpn, value
+from dmevpn.config.statements import Findings, every, holding_time, last, single_vpn, value
 from dmevpn.config.upstream import upstream
 from dmevpn.errors import ConfigError
 
@@ -234,7 +233,10 @@ class _Resolver:
                 return Context.CONTROL
             if data is None:
                 self._warn_no_effect(statements)
-                self._warn_block(block, "no `controller` names this interface")
+                reason = "no `controller` names this interface"
+                if not statements:
+                    reason += ", and it does not say `transport device`"
+                self._warn_block(block, reason)
             elif last(statements, "vpn-id") is None:
                 self._warn_block(block, "no vpn-id")
             else:
@@ -378,7 +380,7 @@ class _Resolver:
             nbma_address=value(said, "nbma-address", cast("bytes | None", None)),
             gre_key=value(said, "gre-key", cast("int | None", None)),
             authentication=authentication(self.found, block, self._read_key),
-            holding_time=value(said, "holding-time", DEFAULT_HOLDING_TIME),
+            holding_time=holding_time(self.found, last(said, "holding-time")),
             keepalive=_keepalive(said),
             nat_detection=value(said, "nat-detection", True),
             nat_extension=value(said, "nat-extension", cast("bool | None", None)),

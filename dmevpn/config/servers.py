@@ -61,8 +61,9 @@ def register(
             host = cast(Host, mapped.arguments[1])
             server = _server(host, mapped, statement, register=True, flood=False)
         else:
+            if _may_be_protocol(nhs, spoke):
+                nhs = _neighbour(found, block, statement, nhs)
             server = _server(nhs, statement, register=True, flood=False)
-            _doubt(found, statement, nhs, spoke)
         if mac is not None and spoke.station is not None and spoke.station != mac:
             message = f"the station MAC of VPN {index} stays {format_address(spoke.station)}"
             found.warn(statement, statement.words[3], message)
@@ -188,12 +189,22 @@ def _find(
     return None
 
 
-def _doubt(found: Findings, statement: Statement, nhs: Host, spoke: SpokePlan) -> None:
-    """Warn about an NHS address that looks like a protocol address without its map."""
+def _may_be_protocol(nhs: Host, spoke: SpokePlan) -> bool:
+    """Whether an NHS without a ``map`` is given by an address that is none of a hub's."""
     flooded = [server.address for server in spoke.servers if server.flood]
-    if nhs.address is not None and None not in flooded and nhs.address not in flooded:
+    return nhs.address is not None and None not in flooded and nhs.address not in flooded
+
+
+def _neighbour(found: Findings, block: InterfaceConfig, statement: Statement, nhs: Host) -> Host:
+    """An NHS that a kernel GRE device may know as a neighbour; without one it is what it says."""
+    given = last(block.statements, "transport")
+    transport = "auto" if given is None else given.arguments[0]
+    if transport != "device":
         message = (
             "taken for an underlay address; if it is a protocol address, write"
             f" `map {nhs.text} NBMA`"
         )
+        if transport == "auto":
+            message += ", or `transport device` if the kernel knows it as a neighbour"
         found.warn(statement, nhs.text, message)
+    return Host(nhs.text, None) if transport != "raw" else nhs

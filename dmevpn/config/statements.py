@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar, cast
 
-from dmevpn.config.model import ConfigWarning, InterfaceConfig, Statement
+from dmevpn.config.model import (
+    DEFAULT_HOLDING_TIME,
+    HOLDING_TIME_MAX,
+    HOLDING_TIME_MIN,
+    ConfigWarning,
+    InterfaceConfig,
+    Statement,
+)
 from dmevpn.config.parser import shown
 from dmevpn.errors import ConfigError
 
-__all__ = ["Findings", "every", "has_option", "last", "single_vpn", "value"]
+__all__ = ["Findings", "every", "has_option", "holding_time", "last", "single_vpn", "value"]
 
 T = TypeVar("T")
 
@@ -34,6 +41,22 @@ def value(statements: Iterable[Statement], keyword: str, default: T) -> T:
 def has_option(statement: Statement, name: str) -> bool:
     """Whether an option follows the arguments."""
     return any(option.keyword == name for option in statement.options)
+
+
+def holding_time(found: Findings, statement: Statement | None) -> int:
+    """The seconds of a ``holding-time``, brought into the range that can be kept (noted)."""
+    if statement is None:
+        return DEFAULT_HOLDING_TIME
+    seconds = cast(int, statement.arguments[0])
+    kept = min(max(seconds, HOLDING_TIME_MIN), HOLDING_TIME_MAX)
+    if kept != seconds:
+        reason = (
+            f"packets have no room for more than {HOLDING_TIME_MAX}"
+            if seconds > kept
+            else "a lost packet could not be sent again in time"
+        )
+        found.warn(statement, statement.words[1], f"taken for {kept} seconds: {reason}")
+    return kept
 
 
 class Findings:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from dmevpn.addresses import format_address
+from dmevpn.dataplane.ip_messages import neighbour_get, parse_neighbours
 from dmevpn.dataplane.links import (
     GRE_DEVICE_TYPES,
     RTNLGRP_IPV4_IFADDR,
@@ -132,6 +133,15 @@ class KernelGREDevice:
         log.info("{ifname}: transport device: {state}", ifname=self.name, state=_describe(state))
         if not state.up:
             log.warn("{ifname}: ip link set {ifname} up", ifname=self.name)
+
+    def neighbour(self, protocol: bytes) -> bytes | None:
+        """What ``ip neigh show to PROTOCOL dev NAME`` says: an operator's entry, or a daemon's."""
+        if self._requests is None or self.state is None:
+            return None
+        data = self._requests.get(neighbour_get(self.state.ifindex, protocol))
+        found = () if data is None else parse_neighbours(data)
+        # One that is being asked for has no link-layer address yet.
+        return next((each.link for each in found if each.link), None)
 
     def subscribe(self, listener: IControlDeviceListener) -> None:
         """Tell a listener of every change from now on."""

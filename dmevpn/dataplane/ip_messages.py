@@ -33,6 +33,7 @@ __all__ = [
     "has_noarp",
     "neighbour_delete",
     "neighbour_dump",
+    "neighbour_get",
     "neighbour_set",
     "parse_neighbours",
     "parse_probes",
@@ -171,6 +172,12 @@ def neighbour_delete(ifindex: int, protocol: bytes) -> Message:
     """Remove a neighbour."""
     body = _NEIGHBOUR.pack(_FAMILIES[len(protocol)], ifindex, 0, 0, 0)
     return Message(_RTM_DELNEIGH, 0, body + attribute(_NDA_DST, protocol))
+
+
+def neighbour_get(ifindex: int, protocol: bytes) -> Message:
+    """Ask for one neighbour of a device."""
+    body = _NEIGHBOUR.pack(_FAMILIES[len(protocol)], ifindex, 0, 0, 0)
+    return Message(RTM_GETNEIGH, 0, body + attribute(_NDA_DST, protocol))
 
 
 def neighbour_dump(ifindex: int, octets: int) -> Message:

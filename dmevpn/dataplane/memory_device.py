@@ -16,12 +16,14 @@ class MemoryControlDevice:
 
     :param state: how the device is; None: there is none.
     :ivar started: whether it is followed.
+    :ivar neighbours: the kernel's neighbour table, protocol to underlay address.
     """
 
     def __init__(self, name: str, state: GREDevice | None) -> None:
         self.name = name
         self.state = state
         self.started = False
+        self.neighbours: dict[bytes, bytes] = {}
         self.listeners: list[IControlDeviceListener] = []
 
     def start(self) -> None:
@@ -29,6 +31,10 @@ class MemoryControlDevice:
         if self.state is None:
             raise StartError(f"interface {self.name}: no such device")
         self.started = True
+
+    def neighbour(self, protocol: bytes) -> bytes | None:
+        """What the table says."""
+        return None if self.state is None else self.neighbours.get(protocol)
 
     def subscribe(self, listener: IControlDeviceListener) -> None:
         """Tell a listener of every change from now on."""

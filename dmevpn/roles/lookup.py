@@ -1,17 +1,24 @@
-"""Host names of peers to underlay addresses, for as long as somebody wants them. Layer: role."""
+"""Names of peers to underlay addresses, for as long as somebody wants them. Layer: role.
+
+A name is one of a host, or the protocol address of a neighbour that only the kernel knows.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, execute, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from dmevpn.addresses import format_address, parse_ip
+from dmevpn.errors import DmevpnError
+from dmevpn.interfaces import IControlDevice
 from dmevpn.log import Logger
 
-__all__ = ["REFRESH", "RETRY", "Addresses", "NameWatch"]
+__all__ = ["REFRESH", "RETRY", "Addresses", "NameWatch", "look_up", "neighbour"]
 
 #: Seconds until names are looked up again that could not be, before they have ever been.
 RETRY = 10.0
@@ -21,6 +28,50 @@ REFRESH = 60.0
 
 #: Underlay addresses by name; those of a name in the order of the system's preference.
 Addresses = dict[str, tuple[bytes, ...]]
+
+
+def look_up(
+    name: str,
+    device: IControlDevice | None,
+    resolve_host: Callable[[str], Deferred[tuple[bytes, ...]]],
+) -> Deferred[tuple[bytes, ...]]:
+    """The underlay addresses of a server, given by host name or by an address that no ``map``
+    knows.
+
+    :param device: that of the control interface, if it has one.
+    """
+    try:
+        protocol = parse_ip(name)
+    except ValueError:
+        return resolve_host(name)
+    found: Deferred[tuple[bytes, ...]] = execute(lambda: (neighbour(protocol, device),))
+    return found
+
+
+def neighbour(protocol: bytes, device: IControlDevice | None) -> bytes:
+    """The underlay address that a kernel device has for an address of its networks; any other
+    address is one of the underlay already.
+
+    :raises DmevpnError: if the device does not know it (yet).
+    """
+    if device is None:
+        return protocol
+    if device.state is None:
+        raise DmevpnError(f"{device.name} is gone")
+    address = ipaddress.ip_address(protocol)
+    networks = (
+        ipaddress.ip_network((own, bits), strict=False) for own, bits in device.state.addresses
+    )
+    if not any(address in network for network in networks):
+        return protocol
+    found: bytes | None = device.neighbour(protocol)
+    if found is None:
+        text = format_address(protocol)
+        raise DmevpnError(
+            f"{text} is no neighbour on {device.name} (`ip neigh add {text} lladdr NBMA dev"
+            f" {device.name}`, or `map {text} NBMA`)"
+        )
+    return found
 
 
 class NameWatch:

@@ -47,7 +47,7 @@ from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.authentication import make_authenticator
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.l3 import Layer3Role
-from dmevpn.roles.lookup import Addresses, NameWatch
+from dmevpn.roles.lookup import Addresses, NameWatch, look_up
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.script_events import InterfaceEvents
@@ -419,6 +419,10 @@ class Node(Service):
         known.append(speaker_plan.nbma_address)
         family = next((len(address) for address in known if address is not None), None)
 
+        def resolve(name: str) -> Deferred[tuple[bytes, ...]]:
+            device = self.devices.get(plan.controller)
+            return look_up(name, device, lambda host: self._drivers.resolve_host(host, family))
+
         def changed(addresses: Addresses) -> None:
             spoke = self.spokes.get(plan.interface)
             if spoke is not None:
@@ -434,9 +438,7 @@ class Node(Service):
                 self._names.pop(plan.interface).stop()
                 self.plan = self._running(self.plan)
 
-        watch = self._names[plan.interface] = NameWatch(
-            names, lambda name: self._drivers.resolve_host(name, family), self.clock, changed
-        )
+        watch = self._names[plan.interface] = NameWatch(names, resolve, self.clock, changed)
         watch.start()
 
     @staticmethod

@@ -103,6 +103,32 @@ def test_holding_times():
     assert plan(text).speakers[0].holding_time == 90
 
 
+@pytest.mark.parametrize(
+    ("given", "kept", "reason"),
+    [
+        (0, 30, "a lost packet could not be sent again in time"),
+        (29, 30, "a lost packet could not be sent again in time"),
+        (65536, 65535, "packets have no room for more than 65535"),
+        (86400, 65535, "packets have no room for more than 65535"),
+    ],
+)
+def test_holding_times_that_cannot_be_kept(given, kept, reason):
+    """OpenNHRP takes any number; the nearest one that works is used, and a warning says so."""
+    text = f"{HUB} shortcut-target 192.168.0.0/16 holding-time {given}\nholding-time {given}"
+    assert plan(text).layer3[0].targets[0].holding_time == kept
+    assert plan(text).speakers[0].holding_time == kept
+    said = f"warning: taken for {kept} seconds: {reason} near '{given}'"
+    assert sorted(warnings(text)) == [f"1: {said}", f"2: {said}"]
+
+
+@pytest.mark.parametrize("seconds", [30, 65535])
+def test_holding_times_at_the_bounds(seconds):
+    """They are kept as they are."""
+    text = f"{HUB} holding-time {seconds}"
+    assert checked(text).messages == []
+    assert plan(text).speakers[0].holding_time == seconds
+
+
 def test_non_caching():
     """We never cache what passes through, so the word is true without an effect."""
     assert checked(f"{HUB} non-caching").messages == []
@@ -133,7 +159,8 @@ def test_shortcut_destination_warns():
 def test_an_empty_block_warns():
     """OpenNHRP would serve that interface; what has no word of NHRP may be anything here."""
     assert warnings(f"{HUB}\ninterface gre2") == [
-        "2: warning: no `controller` names this interface: this interface has no effect near 'gre2'"
+        "2: warning: no `controller` names this interface, and it does not say `transport device`:"
+        " this interface has no effect near 'gre2'"
     ]
     assert checked(f"{HUB}\ninterface gre2 transport device").messages == []
 

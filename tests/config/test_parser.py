@@ -210,8 +210,8 @@ MISTAKES = [
     ("interface a register", "1: belongs after the arguments of map or map-vni or dynamic-map"),
     ("interface a transport gre", "1: transport auto|raw|device: auto, raw or device is expected"),
     (
-        "interface a shortcut-target 1.0.0.0/8 holding-time 5",
-        "1: holding-time S: a number of seconds from 30 to 65535 is expected near '5'",
+        "interface a shortcut-target 1.0.0.0/8 holding-time 5m",
+        "1: holding-time S: a number of seconds from 0 to 4294967295 is expected near '5m'",
     ),
     (
         "interface abcdefghijklmnopq\nshortcut",

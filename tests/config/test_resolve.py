@@ -223,7 +223,11 @@ def test_controller_declared_later():
 # --- roles ---
 
 IDLE = [
-    ("interface a", "no `controller` names this interface: this interface has no effect near 'a'"),
+    (
+        "interface a",
+        "no `controller` names this interface, and it does not say `transport device`: this"
+        " interface has no effect near 'a'",
+    ),
     (
         "interface a gre-key 1 transport raw gre-key 2",
         "no `controller` names this interface: gre-key, transport of this interface have no effect",

@@ -62,6 +62,23 @@ def test_map_to_a_name():
     assert warned == []
 
 
+def test_nhs_that_the_kernel_knows():
+    """On a kernel GRE device an NHS without map may be one of its neighbours; without a device it
+    is an underlay address, and a warning says how it would not be."""
+    control = "{} vpn-id 1 map-vni 100 1.0.0.1 register"
+    neighbour = (nhs(1, flood=True), nhs("1.0.0.1", register=True))
+    assert servers(control.format("transport device")) == (neighbour, [])
+    doubt = (
+        "2: warning: taken for an underlay address; if it is a protocol address, write"
+        " `map 1.0.0.1 NBMA`"
+    )
+    device = ", or `transport device` if the kernel knows it as a neighbour"
+    assert servers(control.format("")) == (neighbour, [f"{doubt}{device} near '1.0.0.1'"])
+    found, warned = servers(control.format("transport raw"))
+    assert found[1] == NHSPlan(host="1.0.0.1", address=b"\1\0\0\1", register=True)
+    assert warned == [f"{doubt} near '1.0.0.1'"]
+
+
 def test_peer_words():
     """What a peer is comes from whichever line says so, map-vni before map."""
     found, _ = servers("map 1.0.0.1 10.0.0.1 cisco vpn-id 1 map-vni 100 1.0.0.1 register")

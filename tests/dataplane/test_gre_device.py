@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from dmevpn.addresses import parse_ip
+from dmevpn.addresses import parse_ip, parse_mac
 from dmevpn.dataplane.gre_device import KernelGREDevice, control_device, interpret
 from dmevpn.dataplane.links import Link, parse_links
 from dmevpn.dataplane.memory_device import MemoryControlDevice
@@ -141,6 +141,10 @@ class ControlDeviceContract:
         """Let it notice, until ``done()``."""
         raise NotImplementedError
 
+    def teach(self, protocol: str) -> bytes:
+        """Give its neighbour table an entry; returns the link-layer address."""
+        raise NotImplementedError
+
     def test_interface(self) -> None:
         """The provider has all that a control interface asks for."""
         assert verifyObject(IControlDevice, self.make())
@@ -190,6 +194,20 @@ class ControlDeviceContract:
         self.restore()
         self.pump(lambda: device.state is not None and device.state.up)
         assert device.state.ifindex != index and changes.states[-1] == device.state
+        device.stop()
+
+    def test_neighbours(self) -> None:
+        """What its neighbour table has is told, of both families, as long as there is a device."""
+        device = self.make()
+        device.start()
+        for protocol in ("1.0.0.9", "fd01::9"):
+            assert device.neighbour(parse_ip(protocol)) is None
+            link = self.teach(protocol)
+            assert device.neighbour(parse_ip(protocol)) == link
+        assert device.neighbour(parse_ip("1.0.0.8")) is None
+        self.remove()
+        self.pump(lambda: device.state is None)
+        assert device.neighbour(parse_ip("1.0.0.9")) is None
         device.stop()
 
     def test_listeners_come_and_go(self) -> None:
@@ -242,6 +260,10 @@ class TestMemory(ControlDeviceContract):
 
     def pump(self, done: Callable[[], bool]) -> None:
         assert done()
+
+    def teach(self, protocol: str) -> bytes:
+        self.device.neighbours[parse_ip(protocol)] = FAR
+        return FAR
 
 
 def as_gre(link: Link, addresses: list[tuple[bytes, int]]) -> GREDevice:
@@ -307,6 +329,12 @@ class TestKernel(ControlDeviceContract):
 
     def pump(self, done: Callable[[], bool]) -> None:
         assert self.reactor.pump(done)
+
+    def teach(self, protocol: str) -> bytes:
+        # A link-layer address here is a MAC; on a GRE device it is an underlay address.
+        link = "02:00:00:00:00:09"
+        self.place.ip("neigh", "add", protocol, "lladdr", link, "dev", "ctl0")
+        return parse_mac(link)
 
     def test_others_are_not_read(self) -> None:
         """What happens to other devices changes nothing; each change of ours is counted once."""

@@ -10,7 +10,11 @@ from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from dmevpn.roles.lookup import REFRESH, RETRY, NameWatch
+from dmevpn.addresses import parse_ip
+from dmevpn.dataplane.memory_device import MemoryControlDevice
+from dmevpn.errors import DmevpnError
+from dmevpn.interfaces import GREDevice
+from dmevpn.roles.lookup import REFRESH, RETRY, NameWatch, look_up, neighbour
 
 A, B = b"\x0a\0\0\1", b"\x0a\0\0\2"
 
@@ -102,3 +106,55 @@ def test_stopping_while_asking(names: Names) -> None:
     names.watch.stop()
     assert names.changes == []
     assert names.clock.getDelayedCalls() == []
+
+
+# --- what may be a neighbour of the kernel's ------------------------------------------------
+
+
+NHS = parse_ip("1.0.0.1")
+
+
+@pytest.fixture
+def tunnel() -> MemoryControlDevice:
+    """A GRE device with an address of its own."""
+    address = (parse_ip("1.0.0.2"), 24)
+    return MemoryControlDevice("gre1", GREDevice(7, "gre1", True, 1476, 1, A, b"", (address,)))
+
+
+def test_neighbour(tunnel: MemoryControlDevice) -> None:
+    """An address of the device's network is the neighbour's underlay address, if it knows it."""
+    tunnel.neighbours[NHS] = B
+    assert neighbour(NHS, tunnel) == B
+    assert neighbour(parse_ip("10.0.0.9"), tunnel) == parse_ip("10.0.0.9")
+    assert neighbour(parse_ip("fd00::9"), tunnel) == parse_ip("fd00::9")
+    assert neighbour(NHS, None) == NHS
+
+
+def test_unknown_neighbour(tunnel: MemoryControlDevice) -> None:
+    """One that it does not know is no underlay address; the reason names both cures."""
+    with pytest.raises(DmevpnError) as caught:
+        neighbour(NHS, tunnel)
+    assert str(caught.value) == (
+        "1.0.0.1 is no neighbour on gre1 (`ip neigh add 1.0.0.1 lladdr NBMA dev gre1`, or"
+        " `map 1.0.0.1 NBMA`)"
+    )
+    tunnel.change(None)
+    with pytest.raises(DmevpnError, match="gre1 is gone"):
+        neighbour(NHS, tunnel)
+
+
+def test_names_and_addresses(tunnel: MemoryControlDevice) -> None:
+    """Host names go to the resolver, addresses to the device."""
+    tunnel.neighbours[NHS] = B
+    asked: list[str] = []
+    found: list[object] = []
+
+    def resolve(name: str) -> Deferred[tuple[bytes, ...]]:
+        asked.append(name)
+        return succeed((A,))
+
+    for name in ("hub.example", "1.0.0.1", "1.0.0.7"):
+        look_up(name, tunnel, resolve).addBoth(found.append)
+    assert asked == ["hub.example"]
+    assert found[:2] == [(A,), (B,)]
+    assert "no neighbour" in str(found[2])

@@ -12,7 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from zope.interface import implementer
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, parse_ip
-from dmevpn.config.model import HubPlan, Plan, SpeakerPlan, SpokePlan
+from dmevpn.config.model import HubPlan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane
 from dmevpn.dataplane.memory_spoke import MemorySpokeDataplane
@@ -395,6 +395,33 @@ def test_registrations_are_renewed_when_the_transport_carries_again(world: World
     one.machine.node.speakers["nhrp"].resumed()
     world.run(1)
     assert one.vtep in world.switch.members
+
+
+def test_nhs_that_the_kernel_knows(world: World) -> None:
+    """A site registers with the neighbour that its GRE device has for the NHS, as soon as it has
+    one, and with the next when that becomes another."""
+    device = with_device(world, "10.0.0.2", key=None, addresses=((parse_ip("1.0.0.2"), 24),))
+    site = world.add_site("10.0.0.2", 100, start=False)
+    plan = world.spoke_plan(site)
+    spoke = plan.spokes[0]
+    flooded = replace(spoke.servers[0], register=False)
+    neighbour = NHSPlan(host="1.0.0.1", address=None, register=True)
+    spoke = replace(spoke, servers=(flooded, neighbour))
+    node = world.make_node(site.machine, replace(plan, spokes=(spoke,)))
+    node.privilegedStartService()
+    world.run(1)
+    assert node.spokes == {}
+    device.neighbours[parse_ip("1.0.0.1")] = world.hub.address
+    world.run(RETRY)
+    assert site.vtep in world.switch.members
+    role = node.spokes["vx1"]
+    assert [client.nhs for client in role.registrations] == [world.hub.address]
+    other = world.add_hub("10.0.0.9")
+    device.neighbours[parse_ip("1.0.0.1")] = other.address
+    world.run(REFRESH)
+    assert [client.nhs for client in role.registrations] == [other.address]
+    node.stopService()
+    world.run(1)
 
 
 def test_roles_work_with_the_address_and_key_of_the_device(world: World) -> None:
