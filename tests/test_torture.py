@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.torture import HOLDING_TIME, TorturedWorld
+from tests.torture import HOLDING_TIME, KEEPALIVE, TorturedWorld
 
 #: Seconds after the last fault within which everything leads to the right place: a hub that was
 #: silent for long is asked once in 64 s and a little more, and what is learnt then wants seconds.
@@ -130,6 +131,34 @@ class Torture(RuleBasedStateMachine):
             machine.node.apply(replace(plan, speakers=speakers))
             self.world.run(0.1)
 
+    @rule(number=_NUMBERS, kept=st.booleans())
+    def watch(self, number: int, kept: bool) -> None:
+        """A site's daemon is told to send keepalives, or not to."""
+        site = self.world.places[number % len(self.world.places)]
+        node = site.machine.node
+        if node is not None:
+            keepalive = KEEPALIVE if kept else None
+            speakers = [replace(each, keepalive=keepalive) for each in node.plan.speakers]
+            node.apply(replace(node.plan, speakers=tuple(speakers)))
+            self.world.run(0.1)
+
+    @rule(number=_NUMBERS, vpn=st.sampled_from([1, 2]))
+    def serve_one(self, number: int, vpn: int) -> None:
+        """A hub no longer serves one of its VPNs."""
+        self._serve(number, ((3 - vpn, 3 - vpn),))
+
+    @rule(number=_NUMBERS)
+    def serve_both(self, number: int) -> None:
+        """It does again."""
+        self._serve(number, ((1, 2),))
+
+    def _serve(self, number: int, vpns: tuple[tuple[int, int], ...]) -> None:
+        node = self.world.hubs[number % 2].node
+        if node is not None:
+            hubs = [replace(each, vpns=vpns) for each in node.plan.hubs]
+            node.apply(replace(node.plan, hubs=tuple(hubs)))
+            self.world.run(0.1)
+
     @invariant()
     def hold(self) -> None:
         """What holds at any time."""
@@ -142,6 +171,8 @@ class Torture(RuleBasedStateMachine):
         whoever moves then is followed at once."""
         world = self.world
         world.heal()
+        for number in range(2):
+            self._serve(number, ((1, 2),))
         wrong = [""]
         for _ in range(CONVERGENCE):
             for station in world.homes:
@@ -173,11 +204,15 @@ class Torture(RuleBasedStateMachine):
         assert all(not switch.members for switch in world.switches.values())
 
 
+#: How many runs, if not the same few: ``DMEVPN_TORTURE=300 pytest tests/test_torture.py``,
+#: by chance, or with ``--hypothesis-seed``.
+RUNS = int(os.environ.get("DMEVPN_TORTURE", "0"))
+
 Torture.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=RUNS or 16,
     stateful_step_count=30,
     deadline=None,
-    derandomize=True,
+    derandomize=not RUNS,
     database=None,
     # Shrinking would run hundreds of worlds; the steps that are printed can be run again.
     phases=[Phase.generate],

@@ -11,15 +11,18 @@ from dataclasses import replace
 from random import Random
 
 from dmevpn.addresses import VTEP, parse_ip
-from dmevpn.config.model import NHSPlan, Plan
+from dmevpn.config.model import KeepalivePlan, NHSPlan, Plan
 from dmevpn.nhrp.cache import Kind
 from dmevpn.roles.spoke import SpokeRole
 from tests.world import BROADCAST, Machine, Site, World, mac
 
-__all__ = ["HOLDING_TIME", "Station", "TorturedWorld"]
+__all__ = ["HOLDING_TIME", "KEEPALIVE", "Station", "TorturedWorld"]
 
 #: Seconds that registrations, and so the answers that name them, are good for.
 HOLDING_TIME = 60
+
+#: Of the sites of every second world; more often would only take longer.
+KEEPALIVE = KeepalivePlan(interval=2000)
 
 _HUBS = ("10.0.0.1", "10.0.1.1")
 #: Address, VNI and VPN of each site, and how many stations it has. The VNIs are used twice.
@@ -36,7 +39,8 @@ Station = tuple[int, bytes]
 
 
 class TorturedWorld(World):
-    """Sites that register with two hubs, and stations that know where they are.
+    """Sites that register with two hubs, and stations that know where they are. Half of the worlds
+    have keepalives.
 
     :ivar homes: the site that each station is at.
     :ivar vpn_of: the VPN of each site.
@@ -50,6 +54,8 @@ class TorturedWorld(World):
             holding_time=HOLDING_TIME,
             jitter=self.chance.random,
         )
+        if self.chance.random() < 0.5:
+            self.speaker = replace(self.speaker, keepalive=KEEPALIVE)
         self.homes: dict[Station, Site] = {}
         self.vpn_of: dict[VTEP, int] = {}
         self._speaking = 0

@@ -53,11 +53,13 @@ _AFTER_CONFLICT: Final = 2.0
 #: At most so long after the server took our binding back, by chance: all its clients lost theirs
 #: in the same moment.
 _AFTER_REVOCATION: Final = 2.0
-#: From, and how much more at most, in seconds, until we ask again after a refusal, an Error
-#: Indication, and one that says that the server does not serve our VPN.
+#: From, and how much more at most, in seconds, until we ask again after a refusal and an Error
+#: Indication.
 _AFTER_REFUSAL: Final = (30.0, 60.0)
 _AFTER_ERROR: Final = (60.0, 120.0)
-_AFTER_VPN_UNSUPPORTED: Final = (600.0, 0.0)
+#: Seconds until we ask again after one that says that the server does not serve our VPN, doubling
+#: up to the second: it may soon, and a site that waits is cut off from those that do not.
+_AFTER_VPN_UNSUPPORTED: Final = (2.0, 64.0)
 #: Seconds after a reply for which a registration is not doubted.
 _CERTAIN: Final = 60.0
 #: Seconds until another try when there are too many requests already.
@@ -210,6 +212,8 @@ class RegistrationClient:
         #: When the server last accepted.
         self._confirmed = float("-inf")
         self._conflict = False
+        #: The next pause if the server no longer serves our VPN.
+        self._unserved = _AFTER_VPN_UNSUPPORTED[0]
         self._timer: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
         self._downs = metrics.counter("registrations_down")
@@ -362,6 +366,7 @@ class RegistrationClient:
         self.expires = now + holding_time
         self.last_error = None
         self._conflict = False
+        self._unserved = _AFTER_VPN_UNSUPPORTED[0]
         if self._expiry is None:
             self._expiry = self._clock.callLater(holding_time, self._expired)
         else:
@@ -394,7 +399,14 @@ class RegistrationClient:
     def _erred(self, code: int) -> None:
         self._refusals.inc()
         self._say(describe(code))
-        self._pause(_AFTER_VPN_UNSUPPORTED if code == ErrorCode.VPN_UNSUPPORTED else _AFTER_ERROR)
+        if code != ErrorCode.VPN_UNSUPPORTED:
+            self._pause(_AFTER_ERROR)
+        else:
+            pause, self._unserved = (
+                self._unserved,
+                min(2 * self._unserved, _AFTER_VPN_UNSUPPORTED[1]),
+            )
+            self._pause((pause * (1 - _SPREAD), pause * _SPREAD))
 
     def _silent(self) -> None:
         if self.last_error != "no answer":
