@@ -444,8 +444,11 @@ class ISpokeDataplane(Interface):
     def placements(mac: bytes) -> list[Placement]:
         """What the kernel's tables say of a MAC now, the bridge's first."""
 
-    def local_macs() -> list[bytes]:
-        """A few MACs that the bridge has learned at ports of this site; empty without a bridge."""
+    def local_macs() -> Iterator[bytes | None]:
+        """A few MACs that the bridge has learned at ports of this site; empty without a bridge.
+
+        To be read over many reactor turns; None among them: others should get theirs.
+        """
 
     def examine() -> Any:
         """Deferred of the Findings about devices and tables, read now."""
@@ -609,6 +612,9 @@ class IHubDataplane(Interface):
 
     def lookup(vpn: int, mac: bytes) -> VTEP | None:
         """Where the switch would send a frame for this MAC now; None if it would flood it."""
+
+    def entry(vpn: int, mac: bytes) -> LearnedMAC | None:
+        """The switch's entry of a MAC, aged or not; cheap at any size of the table."""
 
     def entries(vpn: int) -> Iterator[LearnedMAC]:
         """The MAC table of a VPN."""
@@ -806,11 +812,13 @@ class IController(Interface):
     def interfaces(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Rows of ``interface show``."""
 
-    def purge(match: dict[str, Any]) -> int:
-        """Withdraw bindings as if their source had purged them; how many."""
+    def purge(match: dict[str, Any]) -> Any:
+        """Withdraw bindings as if their source had purged them: those that are there now, and
+        pass the filters when their turn comes. Deferred of how many."""
 
-    def flush(match: dict[str, Any]) -> int:
-        """Forget bindings that can be asked for again (cached, negative, learned); how many."""
+    def flush(match: dict[str, Any]) -> Any:
+        """Forget bindings that can be asked for again (cached, negative, learned), in the same way;
+        Deferred of how many."""
 
     def resolve(match: dict[str, Any]) -> Any:
         """Ask the NHS for ``mac`` in ``vpn`` now; Deferred of the row of ``cache show``.
@@ -852,8 +860,8 @@ class IController(Interface):
         """Rows of ``events``, in order of time."""
 
     def follow(listener: Any) -> Any:
-        """Call ``listener(row: dict)`` for every event that the journal has, in order, and for
-        each that it gets; returns a cancel()."""
+        """Call ``listener(row: dict)`` for every event that the journal has, in order and over
+        some reactor turns, and then for each that it gets; returns a cancel()."""
 
     def subscribe(listener: Any) -> Any:
         """Call ``listener(event: dict)`` for every change in any cache; returns a cancel().

@@ -2,8 +2,8 @@
 """Write the generated parts of the documentation: `tools/generate_docs.py [--check]`.
 
 A generated part stands between two comments that name it; everything else in the file is written
-by hand and stays. So are the manual pages and the completion of bash. With --check nothing is
-written, and the exit status is 1 if a file is not up to date.
+by hand and stays. So are the manual pages and the completion of bash. JSON schemas are generated
+as a whole. With --check nothing is written, and the exit status is 1 if a file is not up to date.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from dmevpn.admin.metric_table import METRICS  # noqa: E402
 from dmevpn.config.grammar import KEYWORDS, Context, Keyword, Option  # noqa: E402
-from tools import completion, manual  # noqa: E402
+from tools import completion, manual, schemas  # noqa: E402
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -146,15 +146,29 @@ def comment(path: str, text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the files, or with --check compare them."""
-    stale = [path for path in PARTS if updated(path) != (ROOT / path).read_text(encoding="utf-8")]
+    wanted = {path: updated(path) for path in PARTS} | schemas.documents()
+    stale = [path for path in wanted if wanted[path] != _contents(path)]
+    known = {path for path in wanted if path.startswith(schemas.DIRECTORY)}
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / schemas.DIRECTORY).glob("*")}
+    surplus = sorted(there - known)
     if arguments == ["--check"]:
-        for path in stale:
+        for path in [*stale, *surplus]:
             print(f"{path} is not up to date: run tools/generate_docs.py", file=sys.stderr)
-        return 1 if stale else 0
+        return 1 if stale or surplus else 0
+    (ROOT / schemas.DIRECTORY).mkdir(exist_ok=True)
     for path in stale:
-        (ROOT / path).write_text(updated(path), encoding="utf-8")
+        (ROOT / path).write_text(wanted[path], encoding="utf-8")
         print(f"wrote {path}")
+    for path in surplus:
+        (ROOT / path).unlink()
+        print(f"removed {path}: there is no such command")
     return 0
+
+
+def _contents(path: str) -> str:
+    """What a file has; nothing if it is not there."""
+    file = ROOT / path
+    return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
 if __name__ == "__main__":

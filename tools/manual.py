@@ -123,7 +123,7 @@ def _command(command: Command) -> str:
         parts += [".PP", "It takes:"]
         parts += rows((syntax(f"{p.name} {p.metavar}"), p.meaning) for p in command.parameters)
     parts += [".PP", "Fields of a row:"]
-    parts += rows((rf"\fB{column.name}\fP", column.meaning) for column in command.columns)
+    parts += rows((rf"\fB{column.name}\fP", column.about) for column in command.columns)
     parts += [".PP", "For example:", ".PP", ".nf", ".RS"]
     parts += [escaped(f"dmevpnctl {line}") for line in examples(command)]
     return "\n".join([*parts, ".RE", ".fi"])

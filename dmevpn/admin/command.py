@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dmevpn.admin.columns import Column
 from dmevpn.admin.parameters import Parameter, check_arguments, read_arguments
 
 __all__ = ["Answer", "Column", "Command", "Context", "Match", "Row"]
 
 Row = dict[str, Any]
 Match = dict[str, Any]
-
-
-class Column(NamedTuple):
-    """One field of a row."""
-
-    name: str
-    meaning: str
-    kind: str = "text"
-    """How text output shows it: ``text``, ``address``, ``number``, ``amount`` (as 12.3M),
-    ``seconds`` (as 1h 58m), ``time`` (seconds since 1970, as local time), ``list`` or ``labels``;
-    JSON has it as it is."""
 
 
 class Context(NamedTuple):

@@ -225,41 +225,43 @@ def _status(arguments: Sequence[str], directory: str, out: TextIO) -> int:
     except UsageError:
         raise
     except CommandError as error:
-        _complain(error)
-        return NO_DAEMON
+        return _complain(error, NO_DAEMON, options.json)
     from dmevpn.admin.client import NoDaemon
 
     try:
         refused = _run_reactor(endpoint, command, given, options, out)
     except NoDaemon as error:
-        _complain(error)
-        return NO_DAEMON
+        return _complain(error, NO_DAEMON, options.json)
     if refused:
         out.flush()
-        _complain(refused)
-        return REFUSED
+        return _complain(refused, REFUSED, options.json)
     return DONE
 
 
-def _complain(error: object) -> None:
+def _complain(error: object, status: int, as_json: bool) -> int:
+    """Say what is wrong, in one line; returns the status."""
     text = " ".join(str(error).split())
-    print(f"dmevpnctl: {text}", file=sys.stderr)
+    if as_json:
+        from json import dumps
+
+        print(dumps({"error": text, "status": status}), file=sys.stderr)
+    else:
+        print(f"dmevpnctl: {text}", file=sys.stderr)
+    return status
 
 
 def main(arguments: Sequence[str] | None = None, directory: str = RUNTIME_DIRECTORY) -> int:
     """The console script; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    words = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in words
     try:
         try:
-            status = _status(
-                sys.argv[1:] if arguments is None else arguments, directory, sys.stdout
-            )
+            status = _status(words, directory, sys.stdout)
         except UsageError as error:
-            _complain(error)
-            status = WRONG_USAGE
+            status = _complain(error, WRONG_USAGE, as_json)
         except DmevpnError as error:
-            _complain(error)
-            status = REFUSED
+            status = _complain(error, REFUSED, as_json)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough. Python would complain when it flushes once more at exit.

@@ -68,7 +68,13 @@ def exposition(controller: IController) -> Iterator[bytes]:
     """
     yield from _encode(_build())
     yield from _encode(_counted(controller.metrics()))
-    yield from _encode(_sizes(list(controller.vpns({}))))
+    vpns: list[Row] = []
+    for row in controller.vpns({}):
+        if row:
+            vpns.append(row)
+        else:
+            yield b""
+    yield from _encode(_sizes(vpns))
     yield from _encode(_registrations(controller.registrations({})))
     members: dict[tuple[str, str, str], list[int]] = {}
     # One with several stations has several rows, one after the other, of the same counters.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 
+from dmevpn.admin.columns import column_type
 from dmevpn.admin.commands import COMMANDS, Command
 from dmevpn.admin.parameters import Parameter
+from dmevpn.admin.render import WIDTH
 from dmevpn.journal import EVENTS
 
 __all__ = ["command_help", "examples", "group_help", "overview", "reference", "usage"]
@@ -115,7 +118,7 @@ def command_help(command: Command) -> str:
         parts.append("\nfilters and values, in any order:\n")
         parts.extend(_pairs([(_pair(p), p.meaning) for p in command.parameters]))
     parts.append("\nfields of a row:\n")
-    parts.extend(_pairs([(column.name, column.meaning) for column in command.columns]))
+    parts.extend(_pairs([(column.name, column.about) for column in command.columns]))
     parts.append(f"\nexamples:\n{_example_lines(command)}")
     return "".join(parts)
 
@@ -127,7 +130,9 @@ def _pair(parameter: Parameter) -> str:
 def _pairs(pairs: list[tuple[str, str]]) -> Iterator[str]:
     width = max(len(left) for left, _ in pairs)
     for left, right in pairs:
-        yield f"  {left:<{width}}  {right}\n"
+        lines = wrap(right, WIDTH - width - 4, break_on_hyphens=False) or [""]
+        yield f"  {left:<{width}}  {lines[0]}\n"
+        yield from (f"{'':<{width + 4}}{line}\n" for line in lines[1:])
 
 
 def examples(command: Command) -> tuple[str, ...]:
@@ -165,8 +170,12 @@ lists them and exits with 2.
 Errors are one line on standard error. `--json` prints one object,
 `{"attr": {"entriesCount": N}, "table": [ROW, ...]}`; a row has exactly the fields below, in that
 order, absent ones `null`. Addresses are strings, times whole seconds. `cache watch` and
-`events --follow` print one row object a line. Text is for people: sorted, at most 100 columns, and
-free to change.
+`events --follow` print one row object a line, and errors are an object, too:
+`{"error": TEXT, "status": EXIT-STATUS}`. [docs/schema](schema) has a JSON schema (2020-12) of each
+command's output, named after it, such as `cache-show.json`; of errors (`error.json`); of the lines
+of `events --follow` (`events-line.json`); and of what the status page is fed with (`page-*.json`).
+The whole of an answer is there before any of it is printed. Text is for people: sorted, at most 100
+columns, and free to change.
 
 Filters follow a command as pairs of words and narrow it: `cache show vpn 1 type cached`.
 """
@@ -201,8 +210,11 @@ def reference() -> str:
             parts.append("| takes | meaning |\n|---|---|\n")
             parts.extend(f"| `{_pair(p)}` | {p.meaning} |\n" for p in command.parameters)
             parts.append("\n")
-        parts.append("| field | meaning |\n|---|---|\n")
-        parts.extend(f"| `{column.name}` | {column.meaning} |\n" for column in command.columns)
+        parts.append("| field | type | meaning |\n|---|---|---|\n")
+        parts.extend(
+            f"| `{column.name}` | {column_type(column)} | {column.about} |\n"
+            for column in command.columns
+        )
         parts.append(f"\n{''.join(_indented(command))}")
     parts.append("\n## Events\n\n| event | meaning |\n|---|---|\n")
     parts.extend(f"| `{event}` | {meaning} |\n" for event, meaning in EVENTS.items())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dmevpn.admin.command import Answer, Column, Command, Context, Match
+from dmevpn.admin.columns import MOST_VNI, MOST_VPN, Column
+from dmevpn.admin.command import Answer, Command, Context, Match
 from dmevpn.admin.parameters import EVENT, INTERFACE, MAC, NBMA, PROTOCOL, VPN
 from dmevpn.interfaces import CHECKS
 from dmevpn.journal import EVENTS
@@ -72,6 +73,21 @@ def _doctor_text(cells: Mapping[str, str]) -> str:
 
 # --- the table ----------------------------------------------------------------------------
 
+#: What a row of ``explain`` tells of, in this order.
+_ABOUT = (
+    "verdict",
+    "bridge",
+    "shortcut plane",
+    "hub plane",
+    "device",
+    "switch",
+    "cache",
+    "registration",
+    "answers",
+    "hub",
+    "event",
+    "problem",
+)
 _EXPLAINED = MAC._replace(meaning="the MAC address")
 
 INSIGHT = (
@@ -81,14 +97,18 @@ INSIGHT = (
         (VPN, MAC, PROTOCOL, NBMA, INTERFACE, EVENT),
         (
             Column("serial", "rises from event to event", "number"),
-            Column("time", "when, in seconds since 1970 (UTC)", "time"),
-            Column("event", "what happened; docs/admin.md has them all"),
-            Column("vpn", "index of the VPN; null: not of one", "number"),
-            Column("protocol", "protocol address that it is about", "address"),
-            Column("nbma", "underlay address: of the site, or of the hub for our own", "address"),
-            Column("vni", "VXLAN network identifier at that address", "number"),
-            Column("interface", "interface that it is about"),
-            Column("detail", "why, in words"),
+            Column("time", "when", "time"),
+            Column("event", "what happened", "text", values=tuple(EVENTS)),
+            Column("vpn", "index of the VPN", "number", "not of one", most=MOST_VPN),
+            Column("protocol", "protocol address that it is about", "address", "of none"),
+            Column(
+                "nbma", "underlay address: of the site, or of the hub for our own", "ip", "of none"
+            ),
+            Column(
+                "vni", "VXLAN network identifier at that address", "number", "none", most=MOST_VNI
+            ),
+            Column("interface", "interface that it is about", "text", "of none"),
+            Column("detail", "why, in words", "text", "nothing to add"),
         ),
         _events,
         nothing="no events",
@@ -100,17 +120,16 @@ INSIGHT = (
         "Tell where frames for a MAC go from here, why, since when, and who said so",
         (_EXPLAINED, VPN._replace(meaning="in this VPN only")),
         (
-            Column("vpn", "index of the VPN", "number"),
+            Column("vpn", "index of the VPN", "number", most=MOST_VPN),
+            Column("about", "which of our sources says it", "text", values=_ABOUT),
+            Column("text", "what is known, in words; of a problem also the cure", "text"),
+            Column("nbma", "underlay address that it names", "ip", "none"),
             Column(
-                "about",
-                "verdict, a table, cache, hub (its view), registration, answers, event, problem",
+                "vni", "VXLAN network identifier at that address", "number", "none", most=MOST_VNI
             ),
-            Column("text", "what is known, in words; of a problem also the cure"),
-            Column("nbma", "underlay address that it names", "address"),
-            Column("vni", "VXLAN network identifier at that address", "number"),
-            Column("interface", "device, or port of the bridge"),
-            Column("since", "seconds that it has been so; of an event: ago", "seconds"),
-            Column("by", "underlay address of who said so", "address"),
+            Column("interface", "device, or port of the bridge", "text", "none"),
+            Column("since", "how long it has been so; of an event: ago", "seconds", "not known"),
+            Column("by", "underlay address of who said so", "ip", "nobody else"),
         ),
         _explain,
         text=_explain_text,
@@ -122,10 +141,10 @@ INSIGHT = (
         "Check devices, MTU, ports, hubs, clock and tables, and name cures",
         (),
         (
-            Column("check", f"what was looked at: {' '.join(CHECKS)}"),
-            Column("subject", "interface, address or VPN that it is about"),
-            Column("finding", "what is wrong, in words"),
-            Column("cure", "what to do about it"),
+            Column("check", "what was looked at", "text", values=CHECKS),
+            Column("subject", "interface, address or VPN that it is about", "text"),
+            Column("finding", "what is wrong, in words", "text"),
+            Column("cure", "what to do about it", "text"),
         ),
         _doctor,
         nothing="nothing found wrong",

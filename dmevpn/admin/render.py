@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dmevpn.addresses import parse_protocol_address
-from dmevpn.admin.command import Column, Command
+from dmevpn.admin.columns import ADDRESSES, Column
+from dmevpn.admin.command import Command
 
 __all__ = ["WIDTH", "amount", "duration", "json_document", "json_lines", "text_event", "text_lines"]
 
@@ -16,7 +17,7 @@ __all__ = ["WIDTH", "amount", "duration", "json_document", "json_lines", "text_e
 WIDTH = 100
 
 #: Kinds of column that are aligned to the left.
-_LEFT = ("text", "address", "list", "labels")
+_LEFT = ("text", *ADDRESSES, "list", "labels")
 #: Width to which a column of text shrinks before any column of addresses does.
 _ELASTIC_WIDTH = 12
 #: Columns that say which thing a row is about come first; sorting looks at no more than these.
@@ -100,7 +101,7 @@ def _sort_key(kind: str, value: Any) -> tuple[int, Any]:
     """Orders numbers by size and addresses by their octets; what is absent comes first."""
     if value is None:
         return 0, 0
-    if kind == "address":
+    if kind in ADDRESSES:
         try:
             octets = parse_protocol_address(value)
         except ValueError:

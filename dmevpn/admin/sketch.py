@@ -31,7 +31,12 @@ def sketch(controller: IController, match: Row) -> Work:
         ``addresses`` at which other one directly), ``planes`` (what a spoke has carried by hub and
         by shortcut, by VPN), ``left_out`` (how many VPNs, sites and links there is no room for).
     """
-    vpns = list(controller.vpns({}))
+    vpns: list[Row] = []
+    for row in _steps(controller.vpns({})):
+        if row is None:
+            yield
+        else:
+            vpns.append(row)
     here = list(islice(controller.interfaces({}), SITES))
     yield
     registrations = yield from _first(SITES, controller.registrations(match))

@@ -392,6 +392,10 @@ class EBPFSwitch:
         """Where a frame for this MAC would go now; None if it would be flooded."""
         return self._macs.lookup(vpn, mac)
 
+    def entry(self, vpn: int, mac: bytes) -> LearnedMAC | None:
+        """What the table has of a MAC, aged or not."""
+        return self._macs.entry(vpn, mac)
+
     def entries(self, vpn: int) -> Iterator[LearnedMAC]:
         """The MAC table of a VPN."""
         return self._macs.entries(vpn)

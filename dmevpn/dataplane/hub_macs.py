@@ -98,6 +98,16 @@ class MACTable:
             return None
         return member.vtep
 
+    def entry(self, vpn: int, mac: bytes) -> LearnedMAC | None:
+        """What the table has of a MAC, aged or not. One system call."""
+        if len(mac) != 6 or not self._macs.find(layout.MAC_KEY.pack(vpn, mac)):
+            return None
+        seen, number, *_ = layout.MAC_ENTRY.unpack_from(self._macs.value)
+        member = self._members.get(number)
+        if member is None:
+            return None
+        return LearnedMAC(mac, member.vtep, max(time.monotonic_ns() - seen, 0) / 1e9, False)
+
     def entries(self, vpn: int) -> Iterator[LearnedMAC]:
         """The MACs of a VPN that are at a member, aged ones included."""
         now = time.monotonic_ns()

@@ -174,6 +174,13 @@ class MemoryHubDataplane:
         """Where a frame for this MAC would go now; None if it would be flooded."""
         return self._switch.find(vpn, mac)
 
+    def entry(self, vpn: int, mac: bytes) -> LearnedMAC | None:
+        """What the table has of a MAC, aged or not."""
+        found = self._switch.vpns.get(vpn, {}).get(mac)
+        if found is None:
+            return None
+        return LearnedMAC(mac, found.vtep, self._clock.seconds() - found.seen, False)
+
     def entries(self, vpn: int) -> Iterator[LearnedMAC]:
         """The MAC table of a VPN."""
         now = self._clock.seconds()

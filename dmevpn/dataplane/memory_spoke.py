@@ -257,9 +257,10 @@ class MemorySpokeDataplane:
             found.append(Placement("shortcut plane", self.interface, row.vtep, origin))
         return found
 
-    def local_macs(self) -> list[bytes]:
+    def local_macs(self) -> Iterator[bytes | None]:
         """Some of the stations that have spoken here."""
-        return sorted(self.site.local)[:3]
+        yield None
+        yield from sorted(self.site.local)[:3]
 
     def examine(self) -> Deferred[list[Finding]]:
         """The devices, and what somebody else has put into the table, a turn later."""

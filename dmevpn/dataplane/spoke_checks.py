@@ -6,7 +6,7 @@ Nothing here changes anything; it is read when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import closing
 
 from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.config.model import SpokePlan
@@ -53,18 +53,24 @@ def placements(devices: SpokeDevices, table: EntryTable, mac: bytes) -> list[Pla
     return found
 
 
-def local_macs(devices: SpokeDevices, requests: NetlinkRequests, bridge: int) -> list[bytes]:
-    """A few MACs that a bridge has learned at ports that are not ours."""
+def local_macs(devices: SpokeDevices, bridge: int) -> Iterator[bytes | None]:
+    """A few MACs that a bridge has learned at ports that are not ours; None after each piece of its
+    table.
 
-    def learned() -> Iterator[bytes]:
-        for port in devices.local_ports(bridge):
-            # To the end: the socket has to be free for the next request.
-            for data in list(requests.dump(dump_request(port.ifindex))):
+    :raises DataplaneError: if the kernel does not say.
+    """
+    found = 0
+    for port in devices.local_ports(bridge):
+        # On a socket of its own, which may be closed before the end of the table.
+        with closing(NetlinkRequests()) as requests:
+            for data in requests.dump(dump_request(port.ifindex)):
                 for entry in parse_entries(data):
                     if entry.master == bridge and not entry.lasting and is_station_mac(entry.mac):
                         yield entry.mac
-
-    return list(islice(learned(), _SOME))
+                        found += 1
+                        if found == _SOME:
+                            return
+                yield None
 
 
 def examine(

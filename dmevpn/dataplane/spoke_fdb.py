@@ -352,16 +352,15 @@ class VXLANFDB:
             self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
             return []
 
-    def local_macs(self) -> list[bytes]:
-        """Empty while the tables are being read, too: one dump at a time."""
+    def local_macs(self) -> Iterator[bytes | None]:
+        """Those of the bridge's table, read a piece at a time."""
         run = self._running
-        if run.reading is not None or not run.table.layout.bridge:
-            return []
+        if not run.table.layout.bridge:
+            return
         try:
-            return local_macs(run.devices, run.dumps, run.table.layout.bridge)
+            yield from local_macs(run.devices, run.table.layout.bridge)
         except DataplaneError as error:
             self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            return []
 
     def examine(self) -> Deferred[list[Finding]]:
         """Look at the devices after a reading of the tables."""

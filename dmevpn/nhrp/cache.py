@@ -328,6 +328,21 @@ class Cache:
             self.drop(binding, reason)
         return len(doomed)
 
+    def removing(self, predicate: Callable[[Binding], bool], reason: str) -> Iterator[bool]:
+        """Take away, one at each step, the bindings that are there now, if the predicate is true of
+        what stands in their place when their turn comes; whether one went."""
+        for place in list(self._bindings):
+            # The place of one that others stand beside is taken by the next of them.
+            for _ in range(1 + MOST_BESIDE):
+                binding = self._bindings.get(place)
+                if binding is None or not predicate(binding):
+                    break
+                self.remove(place, reason)
+                yield True
+            else:
+                continue
+            yield False
+
     def subscribe(self, listener: ICacheListener) -> None:
         """Tell a listener of all changes from now on; listeners are told in this order."""
         self._listeners = (*self._listeners, listener)

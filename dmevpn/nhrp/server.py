@@ -207,6 +207,10 @@ class NextHopServer:
         """Every address (or key of a prefix) that somebody was told VTEPs of, with those."""
         return iter(self._answered)
 
+    def told(self, key: bytes) -> tuple[VTEP, ...]:
+        """The VTEPs that somebody was told of an address or prefix, by its key."""
+        return self._answered.told(key)
+
     def each_answer(self) -> Iterator[tuple[bytes, bytes, tuple[VTEP, ...], float]]:
         """Every answer that is still believed: who was told, address or key of a prefix, VTEPs,
         until when."""

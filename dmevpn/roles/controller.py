@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import TaskFinished
 from zope.interface import implementer
 
 from dmevpn.addresses import format_address
 from dmevpn.config.diff import describe, diff
 from dmevpn.errors import CommandError
-from dmevpn.interfaces import FDBEntry, IController, LearnedMAC, PlaneCounters
+from dmevpn.interfaces import FDBEntry, IController, PlaneCounters
 from dmevpn.journal import Event
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.registration import RegistrationClient
@@ -19,47 +21,18 @@ from dmevpn.roles import doctor, explain
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole
 from dmevpn.roles.l3_station import Layer3Station
+from dmevpn.roles.matching import Match, accepts, index_of, learned_at, selected
 from dmevpn.roles.node import Node
+from dmevpn.roles.removal import removing
 from dmevpn.roles.rows import Row, binding_row, event_row, left, part_row, place, vpn_ranges
 from dmevpn.roles.shortcuts import shortcut_rows
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.turns import STEP, Turns, unhurried
 
 __all__ = ["Controller"]
 
-Match = dict[str, Any]
-
 #: Errors and warnings of a file that are named in one line.
 _SHOWN = 3
-#: Rows that the filters may refuse before others get their turn: some two milliseconds.
-REFUSED = 200
-
-
-def _accepts(match: Match, row: Row) -> bool:
-    """Whether a row passes every filter; a row without the column passes none for it."""
-    for name, wanted in match.items():
-        if name == "mac":
-            have = row.get("mac", row.get("protocol"))
-            wanted = format_address(wanted)
-        elif name == "nbma":
-            have = row.get("nbma", row.get("nhs"))
-            wanted = format_address(wanted)
-        else:
-            have = row.get(name)
-        if have != wanted:
-            return False
-    return True
-
-
-def _selected(match: Match, rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows that pass, and an empty one whenever many have not."""
-    refused = 0
-    for row in rows:
-        if not row or _accepts(match, row):
-            yield row
-        else:
-            refused += 1
-            if refused % REFUSED == 0:
-                yield {}
 
 
 @implementer(IController)
@@ -73,11 +46,15 @@ class Controller:
         self._node = node
         self._config = config
         self._reload = reload
+        self._turns = Turns(node.clock)
 
     # --- tables -------------------------------------------------------------------------
 
     def vpns(self, match: Match) -> Iterator[Row]:
         """One row per VPN; a VPN with both roles here has one row with both."""
+        return selected(match, self._vpns())
+
+    def _vpns(self) -> Iterator[Row]:
         rows: dict[int | None, Row] = {}
 
         def row(vpn: int | None, role: str) -> Row:
@@ -93,29 +70,40 @@ class Controller:
             counts["shortcuts"] += spoke.cache.count(Kind.CACHED)
             counts["pending"] += spoke.cache.count(Kind.INCOMPLETE)
         for hub in self._hubs():
-            for vpn in hub.vpns.values():
+            for vpn in unhurried(list(hub.vpns.values())):
+                if vpn is None:
+                    yield {}
+                    continue
                 counts = row(vpn.vpn_id.index, "hub")
                 counts["members"] += len(vpn.members)
                 counts["macs"] += hub.dataplane.mac_count(vpn.vpn_id.index)
-        for station in self._stations():
-            index = _index(station)
+        for station in unhurried(self._stations()):
+            if station is None:
+                yield {}
+                continue
+            index = index_of(station)
             counts = rows[index] if index in rows else row(index, "layer3")
             if "layer3" not in counts["roles"]:
                 counts["roles"].append("layer3")
             counts["members"] += station.cache.count(Kind.DYNAMIC)
             counts["shortcuts"] += station.cache.count(Kind.CACHED)
             counts["pending"] += station.cache.count(Kind.INCOMPLETE)
-        order = sorted(rows, key=lambda vpn: vpn or 0)
-        return (rows[vpn] for vpn in order if _accepts(match, rows[vpn]))
+        for index in sorted(rows, key=lambda vpn: vpn or 0):
+            yield rows[index]
 
     def bindings(self, match: Match) -> Iterator[Row]:
         """Bindings of the protocol, and what the switch has learned."""
-        return _selected(match, self._bindings(match))
+        return selected(match, self._bindings(match))
 
     def _bindings(self, match: Match) -> Iterator[Row]:
         now = self._node.clock.seconds()
         for spoke in self._spokes():
-            used = {entry.mac: entry.used_ago for entry in spoke.dataplane.entries()}
+            used: dict[bytes, float | None] = {}
+            for found in unhurried(spoke.dataplane.entries()):
+                if found is None:
+                    yield {}
+                else:
+                    used[found.mac] = found.used_ago
             for binding in spoke.cache.bindings():
                 row = binding_row(binding, spoke.plan.vpn.index, spoke.interface, now)
                 if binding.kind is Kind.CACHED and binding.protocol in used:
@@ -126,7 +114,7 @@ class Controller:
                 yield row
         for station in self._stations():
             for binding in station.cache.bindings():
-                row = binding_row(binding, _index(station), station.plan.interface, now)
+                row = binding_row(binding, index_of(station), station.plan.interface, now)
                 if binding.kind is Kind.CACHED and station.forwards(binding):
                     row["flags"].append("up")
                 yield row
@@ -136,7 +124,7 @@ class Controller:
                 if index == match.get("vpn", index):
                     for binding in vpn.cache.bindings():
                         yield binding_row(binding, index, interface, now)
-            for learned in _learned(hub, match):
+            for learned in learned_at(hub, match):
                 if learned is None:
                     yield {}
                     continue
@@ -153,7 +141,7 @@ class Controller:
 
     def members(self, match: Match) -> Iterator[Row]:
         """Registered sites with the switch's counters."""
-        return _selected(match, self._members(match))
+        return selected(match, self._members(match))
 
     def _members(self, match: Match) -> Iterator[Row]:
         now = self._node.clock.seconds()
@@ -180,7 +168,7 @@ class Controller:
 
     def shortcuts(self, match: Match) -> Iterator[Row]:
         """Which sites reach what directly: our own shortcuts, and what a hub has answered."""
-        return _selected(match, shortcut_rows(self._node))
+        return selected(match, shortcut_rows(self._node))
 
     def registrations(self, match: Match) -> Iterator[Row]:
         """Our registrations with the hubs."""
@@ -194,7 +182,7 @@ class Controller:
                 "renew_in": left(client.renew_at, now),
                 "last_error": client.last_error,
             }
-            if _accepts(match, row):
+            if accepts(match, row):
                 yield row
 
     def fdb(self, match: Match) -> Deferred[Iterator[Row]]:
@@ -202,14 +190,14 @@ class Controller:
         reading = DeferredList(
             [spoke.dataplane.idle_times() for spoke in self._spokes()], consumeErrors=True
         )
-        return reading.addCallback(lambda _: _selected(match, self._fdb_rows(match)))
+        return reading.addCallback(lambda _: selected(match, self._fdb_rows(match)))
 
     def _fdb_rows(self, match: Match) -> Iterator[Row]:
         for spoke in self._spokes():
             for entry in spoke.dataplane.entries():
                 yield self._fdb_row(entry, spoke.plan.vpn.index, spoke.interface)
         for hub in self._hubs():
-            for learned in _learned(hub, match):
+            for learned in learned_at(hub, match):
                 if learned is None:
                     yield {}
                     continue
@@ -251,7 +239,7 @@ class Controller:
                     mtu=hub.dataplane.mtu,
                 )
             )
-        return (row for row in rows if _accepts(match, row))
+        return (row for row in rows if accepts(match, row))
 
     @staticmethod
     def _interface_row(
@@ -298,60 +286,24 @@ class Controller:
                 yield spoke.plan.vpn.index, client
         for station in self._stations():
             for client in station.registrations:
-                yield _index(station), client
+                yield index_of(station), client
 
     def _hubs(self) -> list[HubRole]:
         return list(self._node.hubs.values())
 
     # --- actions ------------------------------------------------------------------------
 
-    def purge(self, match: Match) -> int:
+    def purge(self, match: Match) -> Deferred[int]:
         """Also ends registrations at a hub, whose sites will have to register again."""
         return self._remove(match, Kind.DYNAMIC, "purged")
 
-    def flush(self, match: Match) -> int:
+    def flush(self, match: Match) -> Deferred[int]:
         """Only what is found again by itself."""
         return self._remove(match, Kind.LEARNED, "flushed")
 
-    def _remove(self, match: Match, strongest: Kind, reason: str) -> int:
-        now = self._node.clock.seconds()
-        removed = 0
-
-        def selects(vpn: int | None, interface: str) -> Callable[[Binding], bool]:
-            return lambda binding: (
-                binding.kind <= strongest
-                and _accepts(match, binding_row(binding, vpn, interface, now))
-            )
-
-        for spoke in self._spokes():
-            wanted = selects(spoke.plan.vpn.index, spoke.interface)
-            removed += spoke.cache.remove_if(wanted, reason)
-        for station in self._stations():
-            wanted = selects(_index(station), station.plan.interface)
-            removed += station.cache.remove_if(wanted, reason)
-        for hub in self._hubs():
-            interface = hub.plan.interface
-            for index, vpn in hub.vpns.items():
-                removed += vpn.cache.remove_if(selects(index, interface), reason)
-                learned = [
-                    entry.mac
-                    for entry in hub.dataplane.entries(index)
-                    if _accepts(
-                        match,
-                        {
-                            "vpn": index,
-                            "protocol": format_address(entry.mac),
-                            "type": "learned",
-                            **place(entry.vtep),
-                            "interface": interface,
-                        },
-                    )
-                ]
-                for mac in learned:
-                    hub.dataplane.forget(index, mac)
-                    vpn.server.invalidate(mac, reason)
-                removed += len(learned)
-        return removed
+    def _remove(self, match: Match, strongest: Kind, reason: str) -> Deferred[int]:
+        removed = self._turns.gather(removing(self._node, match, strongest, reason))
+        return removed.addCallback(len)
 
     def resolve(self, match: Match) -> Deferred[Row]:
         """Ask now, also for what was refused a moment ago; what is cached is the answer."""
@@ -403,7 +355,7 @@ class Controller:
         """Register again now."""
         renewed = 0
         for vpn, client in self._clients():
-            if _accepts(match, {"vpn": vpn, "nhs": format_address(client.nhs)}):
+            if accepts(match, {"vpn": vpn, "nhs": format_address(client.nhs)}):
                 client.renew()
                 renewed += 1
         return renewed
@@ -469,43 +421,49 @@ class Controller:
 
     def explain(self, match: Match) -> Deferred[list[Row]]:
         """Where frames for a MAC go, and why."""
-        return explain.explain(self._node, match["mac"], match.get("vpn"))
+        return explain.explain(self._node, self._turns, match["mac"], match.get("vpn"))
 
     def doctor(self) -> Deferred[list[Row]]:
         """What is wrong, and the cure."""
-        return doctor.examine(self._node).addCallback(lambda found: list(doctor.rows(found)))
+        found = doctor.examine(self._node, self._turns)
+        return found.addCallback(lambda findings: list(doctor.rows(findings)))
 
     def events(self, match: Match) -> Iterator[Row]:
         """What the journal has."""
         offset = self._node.wall.offset
         for event in self._node.journal:
             row = event_row(event, offset)
-            if _accepts(match, row):
+            if accepts(match, row):
                 yield row
 
     def follow(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """What it has, and what it gets."""
-        for row in self.events({}):
-            listener(row)
+        journal, wall = self._node.journal, self._node.wall
+        waiting = deque(journal)
+        cancel_journal = journal.subscribe(waiting.append)
 
         def tell(event: Event) -> None:
-            listener(event_row(event, self._node.wall.offset))
+            listener(event_row(event, wall.offset))
 
-        return self._node.journal.subscribe(tell)
+        def steps() -> Iterator[None]:
+            nonlocal cancel_journal
+            while waiting:
+                for _ in range(min(STEP, len(waiting))):
+                    tell(waiting.popleft())
+                yield
+            # All told: from now on each as it comes.
+            cancel_journal()
+            cancel_journal = journal.subscribe(tell)
+
+        work = self._turns.run(steps())
+
+        def cancel() -> None:
+            with suppress(TaskFinished):
+                work.stop()
+            cancel_journal()
+
+        return cancel
 
     def subscribe(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """Report every change of any cache until cancelled."""
         return self._node.watchers.add(listener)
-
-
-def _learned(hub: HubRole, match: Match) -> Iterator[tuple[int, LearnedMAC] | None]:
-    """What the switch has learned in the VPNs that are wanted; None: after a piece of work."""
-    return (
-        each
-        for each in hub.dataplane.tables(match.get("vpn"))
-        if each is None or each[0] in hub.vpns
-    )
-
-
-def _index(station: Layer3Station) -> int | None:
-    return None if station.plan.vpn is None else station.plan.vpn.index

@@ -22,6 +22,7 @@ from dmevpn.roles.histories import History
 from dmevpn.roles.hub import FRAMES_REFUSED, HubRole
 from dmevpn.roles.node import Node
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.turns import Turns, unhurried
 
 __all__ = ["examine", "rows"]
 
@@ -49,28 +50,34 @@ _REFUSALS: Final = {
 }
 
 
-def examine(node: Node) -> Deferred[list[Finding]]:
-    """Everything that is found wrong; empty if nothing is."""
+def examine(node: Node, turns: Turns) -> Deferred[list[Finding]]:
+    """Everything that is found wrong; empty if nothing is.
+
+    :param turns: for tables that are too long to be gone through in one.
+    """
+    waiting = [_at_spoke(spoke, turns) for spoke in node.spokes.values()]
+    waiting.append(turns.gather(_here(node)))
+    return gatherResults(waiting, consumeErrors=True).addCallback(
+        lambda parts: [finding for part in parts for finding in part]
+    )
+
+
+def _here(node: Node) -> Iterator[Finding | None]:
+    """What needs no answer of anybody, and None after each step."""
     node.wall.look()
     history = History(node.journal, node.clock.seconds())
-    found = [
-        *_clock(history),
-        *(finding for _, _, finding in history.duplicates()),
-        *_repairs(history),
-    ]
-    waiting: list[Deferred[list[Finding]]] = []
-    for spoke in node.spokes.values():
-        found += _registrations(spoke, history)
-        found += _mtu_of_sites(spoke)
-        waiting.append(_at_spoke(spoke))
-    for hub in node.hubs.values():
-        found += hub.dataplane.examine()
-        found += _hub(hub)
-    found += _refused(node, history)
-    found += _floods(history)
-    return gatherResults(waiting, consumeErrors=True).addCallback(
-        lambda parts: [*found, *(finding for part in parts for finding in part)]
-    )
+    yield from _clock(history)
+    yield from (finding for _, _, finding in history.duplicates())
+    yield from _repairs(history)
+    yield None
+    for spoke in list(node.spokes.values()):
+        yield from _registrations(spoke, history)
+        yield from _mtu_of_sites(spoke)
+    for hub in list(node.hubs.values()):
+        yield from hub.dataplane.examine()
+        yield from _hub(hub)
+    yield from _refused(node, history)
+    yield from _floods(history)
 
 
 # --- any node -----------------------------------------------------------------------------
@@ -115,11 +122,11 @@ def _repairs(history: History) -> Iterator[Finding]:
         yield Finding("room", f"vpn {event.vpn}", problem, "find who makes up MACs; split the VPN")
 
 
-def _at_spoke(spoke: SpokeRole) -> Deferred[list[Finding]]:
+def _at_spoke(spoke: SpokeRole, turns: Turns) -> Deferred[list[Finding]]:
     """The driver's findings, and then, when it has read its tables, whether our frames arrive."""
     looked: Deferred[list[Finding]] = spoke.dataplane.examine()
     return looked.addCallback(
-        lambda found: _arrival(spoke).addCallback(lambda lost: [*found, *lost])
+        lambda found: _arrival(spoke, turns).addCallback(lambda lost: [*found, *lost])
     )
 
 
@@ -151,12 +158,14 @@ def _not_registered(vpn: int, client: RegistrationClient, history: History) -> F
     return Finding(check, hub, problem, cure)
 
 
-def _mtu_of_sites(spoke: SpokeRole) -> Iterator[Finding]:
+def _mtu_of_sites(spoke: SpokeRole) -> Iterator[Finding | None]:
     """Sites that take smaller frames than we send, as their registrations say."""
     ours = spoke.dataplane.mtu
     smaller: dict[bytes, int] = {}
-    for binding in spoke.cache.bindings():
-        if binding.kind is Kind.CACHED and binding.vtep is not None and 0 < binding.mtu < ours:
+    for binding in unhurried(spoke.cache.bindings()):
+        if binding is None:
+            yield None
+        elif binding.kind is Kind.CACHED and binding.vtep is not None and 0 < binding.mtu < ours:
             smaller[binding.vtep.nbma] = binding.mtu
     for nbma, mtu in sorted(smaller.items())[:10]:
         problem = f"site {format_address(nbma)} takes frames of MTU {mtu}, this one sends {ours}"
@@ -164,11 +173,15 @@ def _mtu_of_sites(spoke: SpokeRole) -> Iterator[Finding]:
         yield Finding("mtu", spoke.interface, problem, cure)
 
 
-def _arrival(spoke: SpokeRole) -> Deferred[list[Finding]]:
+def _arrival(spoke: SpokeRole, turns: Turns) -> Deferred[list[Finding]]:
     """Whether the hub knows any of the stations here. A station that speaks is heard there, too, as
     it broadcasts every now and then; if none is, what we send does not reach the hub's switch."""
+    macs = turns.gather(spoke.dataplane.local_macs())
+    return macs.addCallback(lambda found: _ask_about(spoke, found))
+
+
+def _ask_about(spoke: SpokeRole, macs: list[bytes]) -> Deferred[list[Finding]]:
     done: Deferred[list[Finding]] = Deferred()
-    macs: list[bytes] = spoke.dataplane.local_macs()
     usable = any(client.usable for client in spoke.registrations)
     if not (macs and usable):
         done.callback([])
@@ -202,15 +215,17 @@ def _lost_on_the_way(spoke: SpokeRole, answer: Said) -> Finding:
 # --- hub ----------------------------------------------------------------------------------
 
 
-def _hub(hub: HubRole) -> Iterator[Finding]:
+def _hub(hub: HubRole) -> Iterator[Finding | None]:
     """Members whose frames the hub's device, or other sites, cannot take whole."""
     mtu = hub.dataplane.mtu
     for index, vpn in sorted(hub.vpns.items()):
-        stated = {
-            binding.vtep.nbma: binding.mtu
-            for binding in vpn.cache.bindings()
-            if binding.kind is Kind.DYNAMIC and binding.vtep is not None and binding.mtu
-        }
+        yield None
+        stated: dict[bytes, int] = {}
+        for binding in unhurried(vpn.cache.bindings()):
+            if binding is None:
+                yield None
+            elif binding.kind is Kind.DYNAMIC and binding.vtep is not None and binding.mtu:
+                stated[binding.vtep.nbma] = binding.mtu
         if len(set(stated.values())) > 1:
             small = min(stated, key=stated.__getitem__)
             yield Finding(
@@ -226,14 +241,17 @@ def _hub(hub: HubRole) -> Iterator[Finding]:
             yield Finding("mtu", hub.plan.interface, problem, cure)
 
 
-def _refused(node: Node, history: History) -> Iterator[Finding]:
+def _refused(node: Node, history: History) -> Iterator[Finding | None]:
     """Who was turned away, and why: one line for each sender and reason."""
     servers = {client.nhs for spoke in node.spokes.values() for client in spoke.registrations}
     latest = {(e.nbma, e.vni, e.detail): e for e in history.recent("refused")}
     registered = {event.nbma: event.serial for event in history.recent("registered")}
-    members = {
-        member for hub in node.hubs.values() for vpn in hub.vpns.values() for member in vpn.members
-    }
+    senders = {nbma for nbma, _, _ in latest}
+    members: set[VTEP] = set()
+    for hub in list(node.hubs.values()):
+        for vpn in list(hub.vpns.values()):
+            members.update(member for member in vpn.members if member.nbma in senders)
+            yield None
     for (nbma, vni, detail), event in latest.items():
         who = format_address(nbma) if nbma else "somebody"
         when = _ago(history.now - event.at)

@@ -21,6 +21,7 @@ from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, left, place
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.turns import Turns, unhurried
 
 __all__ = ["explain"]
 
@@ -28,27 +29,46 @@ __all__ = ["explain"]
 _LATEST = 5
 
 
-def explain(node: Node, mac: bytes, vpn: int | None) -> Deferred[list[Row]]:
+def explain(node: Node, turns: Turns, mac: bytes, vpn: int | None) -> Deferred[list[Row]]:
     """Rows of ``explain``.
 
+    :param turns: for the VPNs of a hub, which may be thousands.
     :param vpn: index of the VPN; None: all that are here.
-    :raises CommandError: if there is none.
+    :return: fails with a CommandError if there is none.
     """
-    waiting: list[Deferred[list[Row]]] = []
     history = History(node.journal, node.clock.seconds())
-    for spoke in node.spokes.values():
-        if vpn in (None, spoke.plan.vpn.index):
-            waiting.append(_at_spoke(spoke, mac, history))
-    for hub in node.hubs.values():
-        for index, hub_vpn in sorted(hub.vpns.items()):
+    waiting = [
+        _at_spoke(spoke, mac, history)
+        for spoke in node.spokes.values()
+        if vpn in (None, spoke.plan.vpn.index)
+    ]
+    waiting.append(turns.gather(_at_hubs(node, mac, vpn, history)))
+
+    def gathered(parts: list[list[Row]]) -> list[Row]:
+        rows = [row for part in parts for row in part]
+        if not rows:
+            where = "of this daemon" if vpn is None else f"{vpn} of this daemon"
+            raise CommandError(f"no VPN {where} knows {format_address(mac)}")
+        return rows
+
+    return gatherResults(waiting, consumeErrors=True).addCallback(gathered)
+
+
+def _at_hubs(node: Node, mac: bytes, vpn: int | None, history: History) -> Iterator[Row | None]:
+    """What each VPN of our hubs has to say."""
+    for hub in list(node.hubs.values()):
+        alone = len(hub.vpns) == 1
+        for item in unhurried(sorted(hub.vpns.items())):
+            if item is None:
+                yield None
+                continue
+            index, hub_vpn = item
+            if vpn not in (None, index) or index not in hub.vpns:
+                continue
             # Of thousands of VPNs, only those tell that know the MAC.
             known = hub.dataplane.lookup(index, mac) or hub_vpn.cache.lookup(mac)
-            if vpn == index or (vpn is None and (known or len(hub.vpns) == 1)):
-                waiting.append(succeed(_Case(index, mac, history).at_hub(hub, hub_vpn)))
-    if not waiting:
-        where = "of this daemon" if vpn is None else f"{vpn} of this daemon"
-        raise CommandError(f"no VPN {where} knows {format_address(mac)}")
-    return gatherResults(waiting).addCallback(lambda parts: [row for part in parts for row in part])
+            if known or alone or vpn is not None:
+                yield from _Case(index, mac, history).at_hub(hub, hub_vpn)
 
 
 def _at_spoke(spoke: SpokeRole, mac: bytes, history: History) -> Deferred[list[Row]]:
@@ -214,20 +234,20 @@ class _Case:
         interface = hub.plan.interface
         vtep = hub.dataplane.lookup(self._vpn, self._mac)
         rows = [self._hub_verdict(interface, vtep)]
-        for entry in hub.dataplane.entries(self._vpn):
-            if entry.mac == self._mac:
-                ends = "" if entry.static else f", forgotten after {AGEING_TIME - entry.idle:.0f} s"
-                text = f"seen at {entry.vtep} {entry.idle:.0f} s ago{ends}"
-                rows.append(self.row("switch", text, vtep=entry.vtep, interface=interface))
+        entry = hub.dataplane.entry(self._vpn, self._mac)
+        if entry is not None:
+            ends = "" if entry.static else f", forgotten after {AGEING_TIME - entry.idle:.0f} s"
+            text = f"seen at {entry.vtep} {entry.idle:.0f} s ago{ends}"
+            rows.append(self.row("switch", text, vtep=entry.vtep, interface=interface))
         binding = vpn.cache.lookup(self._mac)
         if binding is not None and binding.vtep is not None:
             seconds = left(binding.expires, self._history.now)
             text = f"a station, registered at {binding.vtep}, for {seconds} s more"
             rows.append(self.row("registration", text, vtep=binding.vtep, by=binding.vtep.nbma))
-        for told, vteps in vpn.server.answered():
-            if told == self._mac:
-                text = f"clients were told {', '.join(map(str, vteps))}"
-                rows.append(self.row("answers", text, vtep=vteps[0] if vteps else None))
+        told = vpn.server.told(self._mac)
+        if told:
+            text = f"clients were told {', '.join(map(str, told))}"
+            rows.append(self.row("answers", text, vtep=told[0]))
         rows += self._events()
         if vtep is not None and vtep not in vpn.members:
             text = f"{vtep} is no member: its frames are dropped"

@@ -68,13 +68,13 @@ class FakeController:
     def metrics(self) -> Iterator[Row]:
         return self._rows("metrics", {})
 
-    def purge(self, match: Row) -> int:
+    def purge(self, match: Row) -> Any:
         self.asked.append(("purge", match))
-        return self.removed
+        return succeed(self.removed)
 
-    def flush(self, match: Row) -> int:
+    def flush(self, match: Row) -> Any:
         self.asked.append(("flush", match))
-        return self.removed
+        return succeed(self.removed)
 
     def renew(self, match: Row) -> int:
         self.asked.append(("renew", match))

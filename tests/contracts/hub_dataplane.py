@@ -350,6 +350,9 @@ class HubDataplaneContract:
         assert world.dataplane.lookup(1, mac(1)) == A
         (entry,) = world.dataplane.entries(1)
         assert (entry.mac, entry.vtep, entry.static) == (mac(1), A, False)
+        one = world.dataplane.entry(1, mac(1))
+        assert one[:2] == entry[:2] and 0 <= entry.idle <= one.idle < 5
+        assert world.dataplane.entry(2, mac(1)) is world.dataplane.entry(1, mac(2)) is None
         for vpn, expected in ((None, [(1, mac(1))]), (1, [(1, mac(1))]), (2, [])):
             tables = [each for each in world.dataplane.tables(vpn) if each is not None]
             # The laboratory may have a VPN of its own.
@@ -366,6 +369,7 @@ class HubDataplaneContract:
         """A peer that asks for an IP address gets an answer, not a fault."""
         world.join(1, A)
         assert world.dataplane.lookup(1, address) is None
+        assert world.dataplane.entry(1, address) is None
 
     def test_moving(self, world: SwitchWorld) -> None:
         """A machine that migrates is reached at its new place from its first frame on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from zope.interface.verify import verifyObject
 
 from dmevpn.errors import CommandError
 from dmevpn.interfaces import IController
+from dmevpn.nhrp.cache import Kind
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import Node
+from dmevpn.roles.removal import removing
+from tests.schemas import CheckedController
 from tests.world import Machine, Site, World, mac
 
 A, B, UNKNOWN = mac(1), mac(2), mac(9)
@@ -38,7 +42,12 @@ class Talk:
         node: Node | None = machine.node
         assert node is not None
         config = ConfigFile(str(self.path))
-        return Controller(node, config, lambda: succeed({"ok": True, "messages": []}))
+        return CheckedController(node, config, lambda: succeed({"ok": True, "messages": []}))
+
+    def done(self, doing: Any) -> Any:
+        """What something came to that takes some turns."""
+        self.world.run(0.5)
+        return result(doing)
 
 
 @pytest.fixture
@@ -127,7 +136,7 @@ def test_shortcuts(talk: Talk) -> None:
     [row] = talk.hub.shortcuts({"vni": 100})
     assert row == there | {"expires_in": row["expires_in"]}
     assert abs(own["expires_in"] - row["expires_in"]) <= 1
-    talk.hub.purge({"mac": A})
+    talk.done(talk.hub.purge({"mac": A}))
     talk.world.run(1)
     assert B not in [row["protocol"] for row in talk.hub.shortcuts({"nbma": b"\x0a\0\0\3"})]
     assert list(talk.hub.shortcuts({"vpn": 2})) == []
@@ -175,16 +184,40 @@ def test_vpns_and_interfaces(talk: Talk) -> None:
 
 def test_flush_of_a_shortcut(talk: Talk) -> None:
     """The shortcut is gone, and comes back with the next frames."""
-    assert talk.spoke.flush({"mac": B}) == 1
+    assert talk.done(talk.spoke.flush({"mac": B})) == 1
     talk.world.run(0.1)
     assert talk.world.path(talk.one, B) == talk.world.hub.address
     talk.world.exchange(talk.one, A, talk.two, B)
     assert talk.world.path(talk.one, B) == talk.two.vtep
 
 
+def test_what_changes_during_a_purge(talk: Talk) -> None:
+    """What is there at the beginning goes, even if it is renewed meanwhile; what comes later stays,
+    and others get their turns."""
+    node = talk.world.hub.node
+    assert node is not None
+    cache = node.hubs["vx0"].vpns[1].cache
+    [first] = [each for each in cache.bindings() if each.vtep == talk.one.vtep]
+    for number in range(2, 500):
+        station = b"\x02\0\0\1" + number.to_bytes(2, "big")
+        cache.put(replace(first, protocol=station, unique=False))
+    later = replace(first, protocol=b"\x02\0\0\2\0\1", unique=False)
+    renewed = replace(first, protocol=b"\x02\0\0\1\0\x09", unique=False)
+    steps = removing(node, {"type": "dynamic"}, Kind.DYNAMIC, "purged")
+    removed = int(next(steps) or 0)
+    cache.put(later)
+    cache.put(renewed)
+    turns = 0
+    for each in steps:
+        removed += each or 0
+        turns += each is None
+    assert removed == 500 and turns >= 500
+    assert [each.protocol for each in cache.bindings()] == [later.protocol]
+
+
 def test_flush_at_a_hub(talk: Talk) -> None:
     """What the switch has learned goes, with every answer about it; registrations stay."""
-    assert talk.hub.flush({"mac": B}) == 1
+    assert talk.done(talk.hub.flush({"mac": B})) == 1
     talk.world.run(0.5)
     assert talk.world.switch.find(1, B) is None
     assert talk.world.path(talk.one, B) == talk.world.hub.address
@@ -193,7 +226,7 @@ def test_flush_at_a_hub(talk: Talk) -> None:
 
 def test_purge_at_a_hub(talk: Talk) -> None:
     """A registration can be ended; the site is no member until it registers again."""
-    assert talk.hub.purge({"type": "dynamic", "vni": 101}) == 1
+    assert talk.done(talk.hub.purge({"type": "dynamic", "vni": 101})) == 1
     talk.world.run(0.5)
     assert set(talk.world.switch.members) == {talk.one.vtep}
     assert talk.world.path(talk.one, B) == talk.world.hub.address
@@ -204,7 +237,7 @@ def test_purge_at_a_hub(talk: Talk) -> None:
 
 def test_resolve(talk: Talk) -> None:
     """Asking by hand makes the shortcut before the first frame wants it."""
-    talk.spoke.flush({})
+    talk.done(talk.spoke.flush({}))
     answer = talk.spoke.resolve({"mac": B})
     talk.world.run(0.5)
     assert result(answer)["nbma"] == "10.0.0.3"
@@ -227,7 +260,7 @@ def test_resolve_in_vain(talk: Talk) -> None:
     assert node is not None
     for client in node.spokes["vx1"].registrations:
         client.stop()
-    talk.spoke.flush({})
+    talk.done(talk.spoke.flush({}))
     with pytest.raises(CommandError, match="no hub can be asked"):
         talk.spoke.resolve({"mac": B})
 
@@ -238,7 +271,7 @@ def test_watching(talk: Talk) -> None:
     at_hub: list[dict[str, Any]] = []
     cancel = talk.spoke.subscribe(at_spoke.append)
     talk.hub.subscribe(at_hub.append)
-    talk.spoke.flush({"mac": B})
+    talk.done(talk.spoke.flush({"mac": B}))
     talk.world.exchange(talk.one, A, talk.two, B)
     assert [event["event"] for event in at_spoke] == ["flushed", "added", "changed"]
     assert at_spoke[-1]["type"] == "cached"
@@ -257,7 +290,7 @@ def test_watching(talk: Talk) -> None:
     }
     seen = len(at_spoke)
     cancel()
-    talk.spoke.flush({})
+    talk.done(talk.spoke.flush({}))
     assert len(at_spoke) == seen
 
 
@@ -270,7 +303,7 @@ def test_a_watcher_that_fails_harms_nobody(talk: Talk, logged_failures: list[Any
 
     talk.spoke.subscribe(broken)
     talk.spoke.subscribe(heard.append)
-    assert talk.spoke.flush({}) == 1
+    assert talk.done(talk.spoke.flush({})) == 1
     assert len(heard) == 1
     assert len(logged_failures) == 1
     logged_failures.clear()

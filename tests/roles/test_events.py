@@ -12,6 +12,7 @@ from dmevpn.config.model import AuthenticationPlan
 from dmevpn.dataplane.memory_spoke import Row as SiteRow
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
+from tests.schemas import CheckedController
 from tests.world import Machine, World, mac
 
 A, B = mac(1), mac(2)
@@ -19,7 +20,7 @@ A, B = mac(1), mac(2)
 
 def controller(machine: Machine) -> Controller:
     assert machine.node is not None
-    return Controller(machine.node, ConfigFile("x"), lambda: succeed({}))
+    return CheckedController(machine.node, ConfigFile("x"), lambda: succeed({}))
 
 
 def told(machine: Machine, **match: Any) -> list[tuple[str, str | None, str | None]]:
@@ -115,6 +116,7 @@ def test_following() -> None:
     one = next(iter(world.sites.values()))
     heard: list[Any] = []
     cancel = controller(one.machine).follow(heard.append)
+    world.run(0.1)
     assert heard == list(controller(one.machine).events({}))
     one.kernel.set_up(False)
     world.run(1)
@@ -123,6 +125,30 @@ def test_following() -> None:
     one.kernel.set_up(True)
     world.run(1)
     assert heard[-1]["event"] == "device-down"
+
+
+def test_following_a_long_journal() -> None:
+    """What is old is told over several turns, in order; what happens meanwhile comes after it."""
+    world = talk()
+    one = next(iter(world.sites.values()))
+    assert one.machine.node is not None
+    journal = one.machine.node.journal
+    for number in range(1000):
+        journal.note("device-up", detail=str(number))
+    heard: list[Any] = []
+    cancel = controller(one.machine).follow(heard.append)
+    assert heard == []
+    journal.note("device-down")
+    world.run(1)
+    journal.note("device-up", detail="the last")
+    assert heard[-2]["event"] == "device-down"
+    assert [row["serial"] for row in heard] == list(range(1, heard[-1]["serial"] + 1))
+    cancel()
+    early: list[Any] = []
+    controller(one.machine).follow(early.append)()
+    journal.note("device-down")
+    world.run(1)
+    assert early == [] and heard[-1]["detail"] == "the last"
 
 
 def test_the_wall_clock_is_set() -> None:

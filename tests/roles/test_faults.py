@@ -18,6 +18,7 @@ from dmevpn.errors import CommandError
 from dmevpn.interfaces import CHECKS
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
+from tests.schemas import CheckedController
 from tests.world import BROADCAST, Machine, Site, World, mac
 
 Row = dict[str, Any]
@@ -28,7 +29,7 @@ A_TEXT, B_TEXT = A.hex(":"), B.hex(":")
 
 def controller(machine: Machine) -> Controller:
     assert machine.node is not None
-    return Controller(machine.node, ConfigFile("x"), lambda: succeed({}))
+    return CheckedController(machine.node, ConfigFile("x"), lambda: succeed({}))
 
 
 def answer(world: World, deferred: Any) -> list[Row]:
@@ -154,8 +155,12 @@ def test_a_hub_explains(talk: Talk) -> None:
 
 def test_no_such_vpn(talk: Talk) -> None:
     """A VPN that is not here is said not to be."""
-    with pytest.raises(CommandError, match="no VPN 7 of this daemon"):
-        controller(talk.one.machine).explain({"mac": A, "vpn": 7})
+    found: list[Any] = []
+    asking = controller(talk.one.machine).explain({"mac": A, "vpn": 7})
+    asking.addErrback(lambda failure: found.append(failure.value))
+    talk.world.run(1)
+    assert isinstance(found[0], CommandError)
+    assert str(found[0]) == "no VPN 7 of this daemon knows 02:00:00:00:00:01"
 
 
 # --- ten faults -----------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from dmevpn.nhrp.registration import State
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.lookup import REFRESH
 from tests.layer3 import Layer3Machine, Layer3World
+from tests.schemas import CheckedController
 
 HUB = "10.0.0.1"
 
@@ -389,7 +390,7 @@ def controller(machine: Layer3Machine) -> Controller:
     """The admin's hands on a machine."""
     assert machine.node is not None
     config: Any = None
-    return Controller(machine.node, config, lambda: succeed({}))
+    return CheckedController(machine.node, config, lambda: succeed({}))
 
 
 def test_what_operators_see(world: Layer3World) -> None:
@@ -419,10 +420,16 @@ def test_what_operators_do(world: Layer3World) -> None:
     assert answers[0]["nbma"] == "10.0.0.3"
     with pytest.raises(CommandError, match="no spoke serves"):
         controller(two).resolve({"mac": parse_ip("192.168.3.7"), "vpn": 7})
-    assert controller(two).flush({"type": "cached"}) == 1
+    removed: list[int] = []
+    controller(two).flush({"type": "cached"}).addCallback(removed.append)
+    world.run(0.1)
+    assert removed == [1]
     assert tunnel(two).routes == {}
     assert controller(two).renew({}) == 2
-    assert controller(centre).purge({"protocol": "10.255.255.3"}) == 1
+    removed.clear()
+    controller(centre).purge({"protocol": "10.255.255.3"}).addCallback(removed.append)
+    world.run(0.1)
+    assert removed == [1]
     assert centre.known("10.255.255.3") is None
     assert controller(three).renew({}) == 2
     world.run(0.2)

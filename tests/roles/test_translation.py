@@ -16,6 +16,7 @@ from dmevpn.nhrp.registration import State
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from tests.layer3 import Layer3World
+from tests.schemas import CheckedController
 from tests.translation import translate
 from tests.world import Machine, Site, World, mac
 
@@ -31,7 +32,7 @@ def spoke(site: Site) -> Any:
 
 def controller(machine: Machine) -> Controller:
     assert machine.node is not None
-    return Controller(machine.node, ConfigFile("x.conf"), Deferred)
+    return CheckedController(machine.node, ConfigFile("x.conf"), Deferred)
 
 
 def test_a_site_is_where_it_is_seen() -> None:

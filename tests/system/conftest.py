@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Generator
 
 import pytest
 
+from lab.daemons import Control
 from lab.netns import namespaces
+from tests.schemas import validate_output
 from tests.system.network import PREFIX, Network
 
 #: Octets of each log that a failure shows.
@@ -36,3 +39,19 @@ def nothing_left() -> Generator[None, None, None]:
     """After all of them, no namespace of theirs remains."""
     yield
     assert not namespaces(PREFIX)
+
+
+@pytest.fixture(autouse=True)
+def documented_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever dmevpnctl prints as JSON is as docs/schema says."""
+    run = Control.run
+
+    def checked(
+        self: Control, *command: str, json: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        done = run(self, *command, json=json)
+        if json:
+            validate_output(command, done.returncode, done.stdout, done.stderr)
+        return done
+
+    monkeypatch.setattr(Control, "run", checked)
