@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import authentication, codec, flood, hub, listing, spoke
+from benchmarks import authentication, codec, flood, hub, keepalives, listing, spoke
 from benchmarks.report import Progress, Report, machine_speed
 
 SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
@@ -15,6 +15,7 @@ SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
     "hub-memory": lambda report, progress: hub.run(report, progress, "memory"),
     "hub-ebpf": lambda report, progress: hub.run(report, progress, "ebpf"),
     "hub-keyed": hub.run_keyed,
+    "keepalives": keepalives.run,
     "spoke": spoke.run,
     "listing": listing.run,
     "flood": flood.run,

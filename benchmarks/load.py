@@ -28,7 +28,7 @@ from dmevpn.nhrp.extensions import (
     ResponderAddress,
     ReverseTransitRecord,
 )
-from dmevpn.nhrp.packet import RegistrationRequest, RequestOrReply, ResolutionRequest
+from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply, ResolutionRequest
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.roles.authentication import make_authenticator
@@ -42,6 +42,7 @@ __all__ = [
     "Run",
     "authentication",
     "client",
+    "keepalive",
     "registration",
     "resolution",
 ]
@@ -138,6 +139,18 @@ def resolution(who: Client, target: bytes, request_id: int) -> ResolutionRequest
     )
 
 
+def keepalive(who: Client, request_id: int) -> PurgeRequest:
+    """A keepalive as our own client makes it."""
+    return PurgeRequest(
+        source_nbma=who.nbma,
+        source_subaddress=encode_vni(who.vni),
+        source_protocol=who.station,
+        destination_protocol=who.station,
+        protocol_type=ProtocolType.MAC,
+        request_id=request_id,
+    )
+
+
 class Run(NamedTuple):
     """How a load was answered."""
 
@@ -231,6 +244,24 @@ class Load:
             elif now - latest > PATIENCE:
                 lost, under_way, latest = lost + under_way, 0, now
         return Run(answered, refused, lost, time.perf_counter() - begin)
+
+    def pace(self, packets: Sequence[bytes], reply_type: int, rate: float) -> Run:
+        """Send all packets one by one, so many a second, as clients do that know nothing of each
+        other; count the replies, whatever is in them."""
+        answered = refused = 0
+        begin = time.perf_counter()
+        for number, packet in enumerate(packets):
+            ahead = begin + number / rate - time.perf_counter()
+            if ahead > 0:
+                time.sleep(ahead)
+            self._sender.sendto(packet, (self._hub, 0))
+            for reply in self._replies():
+                answered += reply[_TYPE] == reply_type
+                refused += reply[_TYPE] != reply_type
+        seconds = time.perf_counter() - begin
+        time.sleep(PATIENCE / 10)
+        answered += sum(reply[_TYPE] == reply_type for reply in self._replies())
+        return Run(answered, refused, len(packets) - answered - refused, seconds)
 
     def _replies(self) -> Iterable[bytes]:
         while True:

@@ -371,21 +371,21 @@ _ROWS = (
     Keyword(
         name="keepalive",
         help="Ask every hub that has us registered for a sign of life each MILLISECONDS, once for"
-        " all VPNs. One that has answered before, and has been silent for MULTIPLIER times that, is"
-        " left for the next; 450 leaves it within a second. Default multiplier:"
-        f" {DEFAULT_KEEPALIVE_MULTIPLIER}. Without this keyword only registrations tell, which"
-        " takes seconds. See [servers.md](servers.md).",
+        " all VPNs. What is unanswered is repeated after a sixth of that, and after MULTIPLIER"
+        " keepalives without an answer the hub is left for the next: after 0.9 s with 600. Default"
+        f" multiplier: {DEFAULT_KEEPALIVE_MULTIPLIER}. Without this only registrations tell,"
+        " which takes seconds. See [servers.md](servers.md).",
         contexts=_CONTROL,
         arguments=(
             Argument(
                 name="MILLISECONDS",
-                convert=a.number(50, 60000, "a number of milliseconds"),
-                example="450",
+                convert=a.number(100, 60000, "a number of milliseconds"),
+                example="600",
             ),
             Argument(
                 name="MULTIPLIER",
                 convert=a.number(2, 50, "a multiplier"),
-                example="2",
+                example="3",
                 wanted=str.isdigit,
             ),
         ),

@@ -41,9 +41,8 @@ __all__ = [
 
 #: Seconds that a registration is asked to last (RFC 2332 names none; every daemon uses it).
 DEFAULT_HOLDING_TIME = 7200
-#: Intervals in which a server answers no keepalive until it counts as silent. What is unanswered is
-#: repeated three times in an interval, so even 2 is more than one packet that is lost.
-DEFAULT_KEEPALIVE_MULTIPLIER = 2
+#: Keepalives in a row that a server leaves unanswered until it counts as silent; as of BFD.
+DEFAULT_KEEPALIVE_MULTIPLIER = 3
 #: Packets a second that one peer may send: a tenth of what a hub can answer, and enough for a site
 #: of 1,000 VPNs (a burst of two seconds' worth) that starts or asks for its neighbours.
 DEFAULT_REQUEST_RATE = 1000
@@ -151,7 +150,7 @@ class KeepalivePlan:
     interval: int
     """Milliseconds from one keepalive to the next."""
     multiplier: int = DEFAULT_KEEPALIVE_MULTIPLIER
-    """Intervals without an answer after which a server counts as silent."""
+    """Keepalives in a row without an answer after which a server counts as silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

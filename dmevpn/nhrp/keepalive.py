@@ -11,6 +11,7 @@ has never answered is not called silent for it; its registrations have to tell.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -22,13 +23,11 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.registration import RegistrationClient, State
 
-__all__ = ["Keepalives", "ServerWatch", "Status"]
+__all__ = ["REPEATED_AFTER", "Keepalives", "ServerWatch", "Status"]
 
-#: Keepalives in a row without an answer before a server counts as silent, however short the times
-#: are: one that is lost, or a daemon that was kept from its work, says nothing about the server.
-LEAST_UNANSWERED: Final = 3
-#: What is unanswered is repeated after this part of the interval.
-_REPEATED_AFTER: Final = 1 / 3
+#: What is unanswered is repeated after this part of the interval: while all is well few packets are
+#: sent, and a server that falls silent is known soon all the same.
+REPEATED_AFTER: Final = 1 / 6
 #: Keepalives in a row that a server has to leave unanswered, when it has answered none so far,
 #: until it is asked no more: it may be another daemon, FRR does not answer any purge.
 UNSUPPORTED_AFTER: Final = 10
@@ -59,7 +58,8 @@ class ServerWatch:
     :ivar status: see :class:`Status`.
     :param nhs: its underlay address.
     :param interval: seconds between keepalives that are answered.
-    :param multiplier: intervals without an answer after which the server is silent.
+    :param multiplier: keepalives in a row without an answer after which the server is silent. One
+        that is lost, or a daemon that was kept from its work, says nothing: 2 at least.
     """
 
     log = Logger()
@@ -82,8 +82,8 @@ class ServerWatch:
         self._jitter = jitter
         self._clients: list[RegistrationClient] = []
         self._next: IDelayedCall | None = None
-        #: When the latest keepalive was sent, and the first of those without an answer.
-        self._sent = self._unanswered_since = 0.0
+        #: When the latest keepalive was sent, and how many have had no answer by then.
+        self._sent = 0.0
         self._unanswered = 0
         self._returning: list[RegistrationClient] = []
         self._return: IDelayedCall | None = None
@@ -145,44 +145,35 @@ class ServerWatch:
     def _ask(self) -> None:
         self._next = None
         now = self._clock.seconds()
-        if self._is_over(now):
+        if self._unanswered >= self._limit:
             self._unheard()
         asker = self._asker()
         if asker is None or self._next is not None:
             # Nobody is left to ask for, or that we ask on has just been seen to.
             return
         self._count.inc()
-        if not self._unanswered:
-            self._unanswered_since = now
         self._unanswered += 1
         self._sent = now
         # A late answer is an answer, too.
-        asker.probe(self.interval * self.multiplier, self._answered, self._erred)
-        self._wait(self._patience(now) if self.status is Status.UP else self._in_turn())
+        asker.probe(2 * self.interval, self._answered, self._erred)
+        hurry = self.status is Status.UP
+        self._wait(self.interval * REPEATED_AFTER if hurry else self._in_turn())
 
     def _in_turn(self) -> float:
         """Seconds from one keepalive to the next while all is as it was."""
         return self.interval * (1 - _EARLIER * self._jitter())
 
     @property
-    def _deadline(self) -> float:
-        """When a server that has left keepalives unanswered is silent. The interval before the
-        first of them belongs to it."""
-        return self._unanswered_since + (self.multiplier - 1) * self.interval
-
-    def _patience(self, now: float) -> float:
-        """Seconds for which the answer to a keepalive is waited for before it is repeated."""
-        shortly = self.interval * _REPEATED_AFTER
-        if self._unanswered < LEAST_UNANSWERED:
-            return shortly
-        return max(0.0, min(shortly, self._deadline - now))
-
-    def _is_over(self, now: float) -> bool:
-        """Whether enough keepalives have been without an answer for long enough."""
+    def _limit(self) -> int:
+        """Keepalives in a row without an answer that mean something."""
         if self.status is Status.UP:
-            # Clocks add up to a little less.
-            return self._unanswered >= LEAST_UNANSWERED and now >= self._deadline - 1e-6
-        return self.status is Status.UNKNOWN and self._unanswered >= UNSUPPORTED_AFTER
+            return self.multiplier
+        return UNSUPPORTED_AFTER if self.status is Status.UNKNOWN else sys.maxsize
+
+    @property
+    def patience(self) -> float:
+        """Seconds of silence after which the server is left, at the most."""
+        return self.interval * (1 + self.multiplier * REPEATED_AFTER)
 
     def _unheard(self) -> None:
         if self.status is Status.UNKNOWN:
@@ -197,7 +188,7 @@ class ServerWatch:
         self.log.warn(
             "{nbma} has been silent for {time:.0f} ms",
             nbma=format_address(self.nhs),
-            time=self.interval * self.multiplier * 1000,
+            time=self.patience * 1000,
         )
         self._returning.clear()
         for client in tuple(self._clients):

@@ -510,7 +510,7 @@ def _peers(plan: SpeakerPlan) -> dict[bytes, Peer]:
 def _keepalive(plan: SpeakerPlan) -> tuple[float, int]:
     """Seconds between keepalives, 0 for none, and how many times that is silence."""
     keepalive = plan.keepalive
-    return (keepalive.interval / 1000, keepalive.multiplier) if keepalive else (0.0, 2)
+    return (keepalive.interval / 1000, keepalive.multiplier) if keepalive else (0.0, 0)
 
 
 def _addressed(

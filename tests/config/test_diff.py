@@ -177,7 +177,7 @@ EDITS = {
     ),
     "replay-protection": ("n1 transport", "n1 replay-protection no transport"),
     "holding-time": ("n1 transport", "n1 holding-time 60 transport"),
-    "keepalive": ("n1 transport", "n1 keepalive 450 transport"),
+    "keepalive": ("n1 transport", "n1 keepalive 600 transport"),
     "multi-binding": ("n1 transport", "n1 multi-binding yes transport"),
     "nat-extension": ("n1 transport", "n1 nat-extension yes transport"),
     "nat-detection": ("n1 transport", "n1 nat-detection no transport"),

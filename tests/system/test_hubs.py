@@ -1,0 +1,135 @@
+"""Two hubs: one is lost, comes back, or is drained, under traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import pytest
+
+from lab.traffic import Flow, FlowReport
+from lab.wait import eventually
+from tests.system.network import Network, Site
+
+pytestmark = pytest.mark.system
+
+NOBODY = "02:00:00:01:00:99"
+FIRST, SECOND = "hub", "hub2"
+
+
+class TwoHubs(Network):
+    """A network whose sites know two hubs, and ask them for signs of life."""
+
+    def add_hubs(self) -> None:
+        """Start both hubs."""
+        for name, number in ((FIRST, 1), (SECOND, 9)):
+            self.start_hub(name, number)
+
+    def start_hub(self, name: str, number: int) -> None:
+        """Start a hub, on a machine as it was when it was new."""
+        config = (
+            "interface nhrp\ninterface vx0\ncontroller nhrp\nvpn-id 1\nl2learnonly\nprovision\n"
+        )
+        if name in self.daemons:
+            self.daemons[name].start()
+        else:
+            self.add_daemon(name, number, config)
+
+    def address_of(self, name: str) -> str:
+        machine = self.lab.machines[name]
+        return machine.address if self.family == 4 else machine.address6
+
+    def spoke_config(self, vnis: dict[int, int]) -> str:
+        lines = ["interface nhrp", "keepalive 600"]
+        for vpn, vni in vnis.items():
+            lines += [f"interface vx{vpn}", "controller nhrp", f"vpn-id {vpn}"]
+            lines += [
+                f"default-vni {vni} {self.address_of(each)} register" for each in (FIRST, SECOND)
+            ]
+            lines += [f"provision br{vpn}"]
+        return "\n".join(lines) + "\n"
+
+    def carrier(self, site: Site) -> str | None:
+        """The hub that a site's kernel floods to; None: there is not exactly one."""
+        floods = [
+            row["dst"]
+            for row in site.machine.namespace.fdb("vx1")
+            if row["mac"] == "00:00:00:00:00:00"
+        ]
+        return floods[0] if len(floods) == 1 else None
+
+    def await_carrier(self, name: str, timeout: float = 15) -> None:
+        address = self.address_of(name)
+        eventually(
+            f"flooding by {name}",
+            lambda: all(self.carrier(site) == address for site in self.sites),
+            timeout=timeout,
+        )
+
+    def await_registrations(self) -> None:
+        def states() -> set[str]:
+            return {
+                row["state"]
+                for site in self.sites
+                for row in site.daemon.ctl.rows("registration", "show")
+            }
+
+        eventually("registrations with both hubs", lambda: states() == {"registered"})
+
+    def flows(self, rate: float, seconds: float) -> list[Flow]:
+        """Frames for nobody, which only the hub delivers, from each site to the other."""
+        one, two = self.sites
+        return [
+            Flow(
+                source.vm.namespace,
+                [target.vm.namespace],
+                source=source.vm.mac,
+                destination=NOBODY,
+                rate=rate,
+                count=int(rate * seconds),
+            ).start()
+            for source, target in ((one, two), (two, one))
+        ]
+
+
+@pytest.fixture(scope="module", params=[4, 6], ids=["IPv4", "IPv6"])
+def network(request: pytest.FixtureRequest) -> Iterator[TwoHubs]:
+    with TwoHubs(family=request.param) as network:
+        network.add_hubs()
+        network.add_site(2, {1: 100})
+        network.add_site(3, {1: 101})
+        network.await_registrations()
+        network.await_carrier(FIRST)
+        yield network
+
+
+def longest_gap(report: FlowReport, rate: float) -> float:
+    """Seconds of the longest run of frames that are lost."""
+    runs = groupby(enumerate(report.lost), lambda pair: pair[1] - pair[0])
+    return max((len(list(run)) for _, run in runs), default=0) / rate
+
+
+def test_a_hub_dies_and_comes_back(network: TwoHubs) -> None:
+    """Killed with its device gone, the hub is left within a second; back again, it costs no frame
+    and doubles at most one."""
+    flows = network.flows(100, 2.5)
+    eventually("the first frames", lambda: all(flow.sent >= 50 for flow in flows))
+    network.hub.kill()
+    network.lab.machines[FIRST].namespace.ip("link", "delete", "vx0")
+    network.await_carrier(SECOND)
+    for flow in flows:
+        (report,) = flow.finish()
+        gap = longest_gap(report, 100)
+        print(f"a hub is lost: longest gap {gap * 1000:.0f} ms, {report}")
+        assert report.lost
+        assert gap < 1.0
+        assert report.duplicated <= 1
+    back = network.flows(100, 20)
+    network.start_hub(FIRST, 1)
+    network.await_carrier(FIRST)
+    for flow in back:
+        flow.stop()
+        (report,) = flow.finish()
+        print(f"it is back: {report}")
+        assert not report.lost, report
+        assert report.duplicated <= 1, report
