@@ -1,4 +1,4 @@
-"""How long a site waits for its answers while another one floods the hub.
+"""How long a site waits for its answers while another one floods the hub, with packets or frames.
 
 A real daemon with its eBPF switch; one site registers and asks every 50 ms, another sends as much
 as the machine gives, up to 100,000 packets a second. Nobody may be kept waiting beyond 100 ms.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from benchmarks.report import Progress, Report
 from lab.daemons import Daemon
-from lab.flood import KINDS, Delays, Flooder, Probe
+from lab.flood import FRAMES, KINDS, VNI, Delays, Flooder, Probe
 from lab.topology import Lab
 
 __all__ = ["run"]
@@ -43,9 +43,9 @@ def run(report: Report, progress: Progress) -> None:
                 for registered in (False, True):
                     if registered:
                         own = (flooder.namespace, flooder.address, hub.address)
-                        with Probe(*own, vni=900, secret=SECRET) as site:
+                        with Probe(*own, vni=VNI, secret=SECRET) as site:
                             site.register()
-                    for kind in KINDS:
+                    for kind in (*KINDS, *FRAMES) if registered else KINDS:
                         who = "a member" if registered else "a stranger"
                         progress.say(f"flood: {kind} of {who}")
                         flood = Flooder(

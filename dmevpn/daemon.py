@@ -31,6 +31,7 @@ class Daemon(Service):
     :param operators: makes the services that listen for operators, of a controller.
     :param observer: where the log goes; None leaves that to twistd.
     :param garbage: how Python looks for garbage while we run; None leaves that to Python.
+    :param check: called before anything is touched; raises StartError if it would be in vain.
     """
 
     log = Logger()
@@ -44,8 +45,10 @@ class Daemon(Service):
         reactor: Any,
         observer: ILogObserver | None = None,
         garbage: GarbageCollection | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.node = node
+        self._check = check
         self._config = config
         self._reactor = reactor
         self._observer = observer
@@ -65,6 +68,7 @@ class Daemon(Service):
         :raises StartError: in one line, what is missing and the cure.
         """
         try:
+            self._check()
             self.node.privilegedStartService()
             for service in self._operators:
                 service.privilegedStartService()  # type: ignore[no-untyped-call]

@@ -40,6 +40,7 @@ from dmevpn.log import LEVELS, Logger
 from dmevpn.logfile import make_observer
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import open_store
+from dmevpn.privileges import check_privileges
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.roles.peer_table import PeerTable
@@ -244,4 +245,5 @@ def makeService(options: Options) -> IService:
         reactor=reactor,
         observer=observer,
         garbage=GarbageCollection(reactor, metrics),
+        check=partial(check_privileges, plan),
     )

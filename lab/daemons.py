@@ -135,6 +135,10 @@ class Daemon:
         """All that it has said since it was first started."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
+    def command(self) -> list[str]:
+        """The command line that it is started by."""
+        return self.namespace.command(*twistd_command(self.config_path))
+
     def start(self, *, timeout: float = 20) -> None:
         """Start it and wait until it answers at its admin socket, which it opens last.
 
@@ -143,7 +147,7 @@ class Daemon:
         assert not self.running, f"{self.name} runs already"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self.namespace.command(*twistd_command(self.config_path)),
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

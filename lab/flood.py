@@ -42,10 +42,15 @@ from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.transport import gre
 from lab.netns import Namespace
 
-__all__ = ["KINDS", "Delays", "Flooder", "Probe"]
+__all__ = ["FRAMES", "KINDS", "VNI", "Delays", "Flooder", "Probe"]
 
-#: What a flood may be made of.
+#: What a flood of control packets may be made of.
 KINDS = ("registrations", "resolutions", "garbage", "authentication", "forged")
+#: And one of frames, which only a registered site can send: each from a MAC address of its own, to
+#: one that nobody knows or to everybody.
+FRAMES = ("unknown", "broadcast")
+#: The VNI of the site that floods.
+VNI = 900
 
 IPPROTO_GRE = 47
 SO_TIMESTAMPNS = 35
@@ -111,6 +116,13 @@ def _packet(source: bytes, destination: bytes, payload: bytes) -> bytes:
     return header + gre.encode(payload, None)
 
 
+def _encapsulated(source: bytes, destination: bytes, frame: bytes) -> bytes:
+    """A frame in VXLAN, UDP and IPv4, without checksums (RFC 7348 §5)."""
+    header = _IPV4.pack(0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0, source, destination)
+    udp = struct.pack("!HHHH", 50000, 4789, 16 + len(frame), 0)
+    return header + udp + struct.pack("!II", 0x08000000, VNI << 8) + frame
+
+
 def _encoded(request: RequestOrReply) -> bytes:
     return request.encode(Form.RFC, _VPN)
 
@@ -119,17 +131,22 @@ def _flood(kind: str, source: bytes, hub: bytes, secret: str) -> Iterator[bytes]
     """The packets of a flood."""
     chance = random.Random(1)
     for number in range(_PREPARED):
+        if kind in FRAMES:
+            to = b"\xff" * 6 if kind == "broadcast" else b"\x02" + chance.randbytes(5)
+            frame = to + b"\x06" + chance.randbytes(5) + b"\x88\xb5" + bytes(46)
+            yield _encapsulated(source, hub, frame)
+            continue
         station = b"\x06\x66" + number.to_bytes(4, "big")
         if kind == "garbage":
             payload = chance.randbytes(chance.randrange(8, 200))
         elif kind == "resolutions":
             mac = b"\x02" + chance.randbytes(5)
-            payload = _encoded(_resolution(source, 900, b"\x06" * 6, mac, number, secret))
+            payload = _encoded(_resolution(source, VNI, b"\x06" * 6, mac, number, secret))
         elif kind == "authentication":
             wrong = "wrong-" + secret[:2]
-            payload = _encoded(_registration(source, 900, station, number, wrong))
+            payload = _encoded(_registration(source, VNI, station, number, wrong))
         else:
-            payload = _encoded(_registration(source, 900, station, number, secret))
+            payload = _encoded(_registration(source, VNI, station, number, secret))
         if kind == "forged":
             source = bytes((10, 64 + chance.randrange(64))) + chance.randbytes(2)
         yield _packet(source, hub, payload)
@@ -159,7 +176,7 @@ class _Vector(ctypes.Structure):
 def main() -> None:
     """Send a flood; say in the end how many packets were sent."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=(*KINDS, *FRAMES))
     parser.add_argument("source")
     parser.add_argument("hub")
     parser.add_argument("--rate", type=int, default=100_000)

@@ -70,7 +70,7 @@ LAYERS = (
         ),
     ),
     Layer(
-        modules=("tap", "daemon", "garbage", "logfile", "scripts", "systemd"),
+        modules=("tap", "daemon", "garbage", "logfile", "privileges", "scripts", "systemd"),
         own=("",),
         foreign=("zope.interface", "twisted"),
     ),

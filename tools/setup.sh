@@ -67,6 +67,9 @@ if [ "$1" = test ]; then
     [ -e /usr/include/bpf/bpf_helpers.h ] || need libbpf-dev
     has nft || need nftables
     has mandoc || need mandoc
+    # What a systemd unit takes from a daemon is taken from it in a test.
+    has systemd-analyze || need systemd
+    ldconfig -p | grep -q 'libseccomp\.so\.2 ' || need libseccomp2
 fi
 if [ "$1" = page ]; then
     has chromium || need chromium
