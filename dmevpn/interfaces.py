@@ -589,6 +589,9 @@ class IHubDataplane(Interface):
         :raises StartError: without device, privilege, libbpf, bpffs or a new enough kernel.
         """
 
+    def local_address(peer: bytes) -> bytes:
+        """Our underlay address towards another hub; empty if there is no way to it."""
+
     def add_vpn(vpn: int, rules: VPNRules) -> None:
         """Make room for a VPN; again for other rules.
 

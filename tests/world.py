@@ -26,6 +26,7 @@ from dmevpn.config.model import (
     RoutePlan,
     SpeakerPlan,
     SpokePlan,
+    TrunkPlan,
 )
 from dmevpn.dataplane.memory_device import MemoryControlDevice
 from dmevpn.dataplane.memory_hub import MemoryHubDataplane, MemorySwitch
@@ -95,13 +96,18 @@ class Site:
     machine: Machine
     vtep: VTEP
     kernel: MemorySite
-    hub: bytes
-    """Address of the hub that it registers with."""
+    hubs: tuple[bytes, ...]
+    """Addresses of the hubs that it registers with, by preference."""
     stations: set[bytes] = field(default_factory=set)
     mtu: int = 1450
     """Of its vxlan devices."""
     received: list[bytes] = field(default_factory=list)
     """Frames that reached the stations of the site."""
+
+    @property
+    def hub(self) -> bytes:
+        """The one of them that is preferred."""
+        return self.hubs[0]
 
 
 class World:
@@ -152,9 +158,12 @@ class World:
         """Start the hub's daemon (again)."""
         return self._start(self.hub, self.hub_plan)
 
-    def add_hub(self, address: str, *upstream: str) -> Machine:
-        """Add and start another hub, or start the first one, with servers to ask about MACs that
-        it does not know, the preferred one first."""
+    def add_hub(self, address: str, *upstream: str, trunks: tuple[str, ...] = ()) -> Machine:
+        """Add and start another hub, or start the first one (again).
+
+        :param upstream: servers to ask about MACs that it does not know, the preferred one first.
+        :param trunks: the other hubs of its VPNs.
+        """
         octets = parse_ip(address)
         machine = self.machines.setdefault(octets, Machine(octets, ProcessClock(self.clock)))
         self.switches.setdefault(octets, MemorySwitch(self.clock, self._from_hub))
@@ -162,7 +171,12 @@ class World:
             RoutePlan(protocol=bytes(6), prefix_length=0, nhs=parse_ip(each)) for each in upstream
         )
         (hub,) = self.hub_plan.hubs
-        self._start(machine, replace(self.hub_plan, hubs=(replace(hub, routes=routes),)))
+        hub = replace(
+            hub,
+            routes=routes,
+            trunks=tuple(TrunkPlan(address=parse_ip(each)) for each in trunks),
+        )
+        self._start(machine, replace(self.hub_plan, hubs=(hub,)))
         return machine
 
     def add_site(
@@ -174,12 +188,16 @@ class World:
         register: bool = True,
         start: bool = True,
         hub: Machine | None = None,
+        hubs: tuple[Machine, ...] = (),
     ) -> Site:
-        """Add a machine with a spoke for one VPN, or another VPN to a machine that has no node."""
+        """Add a machine with a spoke for one VPN, or another VPN to a machine that has no node.
+
+        :param hub: the one that it registers with; or by preference, ``hubs``.
+        """
         octets = parse_ip(address)
         machine = self.machines.setdefault(octets, Machine(octets, ProcessClock(self.clock)))
         vtep = VTEP(octets, vni)
-        at = (hub or self.hub).address
+        at = tuple(each.address for each in hubs or (hub or self.hub,))
         site = self.sites[vtep] = Site(machine, vtep, MemorySite(self.clock), at)
         if start:
             self.start_site(site, vpn=vpn, register=register)
@@ -191,13 +209,15 @@ class World:
 
     def spoke_plan(self, site: Site, *, vpn: int = 1, register: bool = True) -> Plan:
         """What a site's daemon is configured for."""
-        server = NHSPlan(host="hub", address=site.hub, register=register, flood=True)
+        servers = tuple(
+            NHSPlan(host="hub", address=each, register=register, flood=True) for each in site.hubs
+        )
         spoke = SpokePlan(
             interface=f"vx{vpn}",
             controller="nhrp",
             vpn=VPNID(DEFAULT_OUI, vpn),
             vni=site.vtep.vni or 0,
-            servers=(server,),
+            servers=servers,
             bridge="br1",
         )
         return Plan(speakers=(self.speaker,), spokes=(spoke,))
@@ -225,6 +245,7 @@ class World:
                 machine.clock,
                 self.switches[machine.address],
                 station_mac=b"\x02\x00" + machine.address[-4:],
+                address=machine.address,
             )
             machine.dataplanes.append(dataplane)
             return dataplane
@@ -339,7 +360,11 @@ class World:
         return site.hub if row is None or row.vtep is None else row.vtep
 
     def _from_hub(self, local: bytes, vtep: VTEP, frame: bytes) -> None:
-        self._arrive(vtep, frame)
+        switch = self.switches.get(vtep.nbma)
+        if switch is None:
+            self._arrive(vtep, frame)
+        elif self.network.connected(local, vtep.nbma):
+            switch.receive(VTEP(local, vtep.vni), frame)
 
     def _arrive(self, vtep: VTEP, frame: bytes) -> None:
         site = self.sites.get(vtep)

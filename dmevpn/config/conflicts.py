@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
+from dmevpn.addresses import format_address
 from dmevpn.config.arguments import DEVICE_NAME_MAX
 from dmevpn.config.model import Config, HubPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.config.parser import shown
@@ -30,6 +31,7 @@ def find_conflicts(config: Config, plan: Plan) -> list[ConfigError]:
         *conflicts.hub_ports(),
         *conflicts.names(),
         *conflicts.sockets(),
+        *conflicts.trunks(),
     ]
 
 
@@ -134,6 +136,18 @@ class _Conflicts:
                     " its own gre-key or nbma-address, or `transport device`"
                 )
                 yield self._error(b.interface, message, "gre-key", "nbma-address")
+
+    def trunks(self) -> Iterator[ConfigError]:
+        """A hub is no other hub."""
+        own = {each.interface: each.nbma_address for each in self._plan.speakers}
+        for hub in self._plan.hubs:
+            for trunk in hub.trunks:
+                if trunk.address == own.get(hub.controller):
+                    address = format_address(trunk.address)
+                    message = (
+                        f"{address} is the nbma-address of {hub.controller}: name other hubs only"
+                    )
+                    yield self._error(hub.interface, message, "other-hub")
 
 
 def _keys(speaker: SpeakerPlan) -> set[int | None]:

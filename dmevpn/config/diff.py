@@ -24,7 +24,7 @@ _LIVE: Final[dict[type, frozenset[str]]] = {
         {"authentication", "holding_time", "keepalive", "peers", "request_rate", "vpn_errors"}
     ),
     SpokePlan: frozenset({"servers"}),
-    HubPlan: frozenset({"admission", "routes", "vpns"}),
+    HubPlan: frozenset({"admission", "routes", "trunks", "vpns"}),
     Layer3Plan: frozenset(),
 }
 #: The keywords that a field comes from, where its name does not say so.
@@ -41,6 +41,7 @@ _KEYWORDS: Final[dict[str, tuple[str, ...]]] = {
     "servers": ("default-vni", "map-vni", "map"),
     "station": ("map-vni",),
     "targets": ("shortcut-target",),
+    "trunks": ("other-hub",),
     "vni": ("default-vni",),
     "vpn_of_key": ("implied-vpn",),
     "vpns": ("vpn-id",),

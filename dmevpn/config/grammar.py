@@ -660,6 +660,31 @@ _ROWS = (
         arguments=(_YES_NO,),
         reload=Reload.AT_ONCE,
     ),
+    Keyword(
+        name="other-hub",
+        help="Another hub of the same VPNs: the two register with each other, send each other what"
+        " their sites flood, and ask each other about MACs. Every hub of a VPN names all others."
+        " NBMA is the address that its packets come from, see `nbma-address`. `vpn` says for which"
+        " VPNs (all of this interface), `vni` in which VNI, the same at both hubs (the VPN's"
+        " index); of several VPNs it is the first one's, and the others' follow. See"
+        " [servers.md](servers.md).",
+        contexts=_HUB,
+        arguments=(Argument(name="NBMA", convert=a.ip_address, example="10.0.0.2"),),
+        options=(
+            Option(
+                name="vpn",
+                help="The VPNs in which it is a hub.",
+                arguments=(Argument(name="N|N-M", convert=a.vpn_range, example="1"),),
+            ),
+            Option(
+                name="vni",
+                help="The VNI of the first VPN between the hubs.",
+                arguments=(_VNI,),
+            ),
+        ),
+        repeatable=True,
+        reload=Reload.AT_ONCE,
+    ),
     # --- of OpenNHRP and the original dmevpn, without effect here ---
     Keyword(
         name="shortcut-vnid",

@@ -37,6 +37,7 @@ __all__ = [
     "SpokePlan",
     "Statement",
     "TargetPlan",
+    "TrunkPlan",
 ]
 
 #: Seconds that a registration is asked to last (RFC 2332 names none; every daemon uses it).
@@ -317,6 +318,18 @@ class AdmissionPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrunkPlan:
+    """An ``other-hub``: another hub of the same VPNs, which this one exchanges frames with."""
+
+    address: bytes
+    """Its underlay address."""
+    vpns: tuple[int, int] | None = None
+    """The VPN indices that it is for, both ends included; None: all."""
+    vni: int | None = None
+    """VNI of the first of them between the hubs, the others' follow; None: the VPN's index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HubPlan:
     """A hub's data interface: one switch for many VPNs."""
 
@@ -329,6 +342,8 @@ class HubPlan:
     routes: tuple[RoutePlan, ...] = ()
     """Servers to ask about MACs that nobody here knows; of one prefix the preferred one first."""
     admission: AdmissionPlan = AdmissionPlan()
+    trunks: tuple[TrunkPlan, ...] = ()
+    """The other hubs of these VPNs; none is named twice for the same one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from dmevpn.dataplane.hub_macs import MACTable
 from dmevpn.dataplane.hub_members import MemberTable
 from dmevpn.dataplane.hub_watch import HubDeviceWatch, ProvisionedDevice
 from dmevpn.dataplane.links import Link
+from dmevpn.dataplane.underlay import source_address
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import (
     Finding,
@@ -327,6 +328,10 @@ class EBPFSwitch:
                 self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
 
     # --- VPNs and members -----------------------------------------------------------------
+
+    def local_address(self, peer: bytes) -> bytes:
+        """Our underlay address towards another hub, as the kernel routes it now."""
+        return source_address(peer)
 
     def add_vpn(self, vpn: int, rules: VPNRules) -> None:
         """Make room for a VPN, or give it other rules.

@@ -59,15 +59,18 @@ class MemoryHubDataplane:
         interface: str = "vx0",
         station_mac: bytes = b"\x02\x00\x00\x00\x00\xfe",
         mtu: int = 1450,
+        address: bytes = b"",
         start_error: str | None = None,
     ) -> None:
         """Nothing happens before start.
 
+        :param address: our underlay address; empty: there is no way to other hubs.
         :param start_error: text of the StartError that start is to raise.
         """
         self.interface = interface
         self.station_mac = station_mac
         self.mtu = mtu
+        self._address = address
         self._clock = clock
         self._switch = switch
         self._start_error = start_error
@@ -130,6 +133,10 @@ class MemoryHubDataplane:
         if lost != self._lost:
             self._lost = lost
             self._listener.events_lost()
+
+    def local_address(self, peer: bytes) -> bytes:
+        """Our underlay address towards another hub."""
+        return self._address
 
     def add_vpn(self, vpn: int, rules: VPNRules) -> None:
         """Make room for a VPN, or give it other rules."""

@@ -93,6 +93,9 @@ class Binding:
     """NBMA address of the server whose answer it is; empty: it is no answer."""
     spi: int | None = None
     """Of the key that authenticated its registration, 0 if none did; None: not known."""
+    apart: frozenset[bytes] | None = frozenset()
+    """Underlay addresses of the servers whose floods its registrant has from themselves; None:
+    of all (see :mod:`dmevpn.nhrp.multihoming`)."""
 
     @property
     def key(self) -> bytes:

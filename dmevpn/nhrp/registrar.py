@@ -17,6 +17,7 @@ from dmevpn.nhrp.constants import CIECode, ErrorCode, RegistrationFlag
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import Extension, NATAddress
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.multihoming import apart
 from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import RegistrationRequest
 from dmevpn.nhrp.prefixes import key_of, prefix_of
@@ -204,7 +205,9 @@ class Registrar:
                 path,
                 prefix_length,
                 b"" if prefix_length is None else packet.source_protocol,
-                spi=packet.spi,
+                b"",
+                packet.spi,
+                apart(packet),
             ),
             beside=self._multi_binding and not unique,
         )

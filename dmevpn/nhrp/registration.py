@@ -32,6 +32,7 @@ from dmevpn.nhrp.extensions import (
     ReverseTransitRecord,
 )
 from dmevpn.nhrp.indication import describe
+from dmevpn.nhrp.multihoming import other_servers
 from dmevpn.nhrp.nat import nat_address, outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
 from dmevpn.nhrp.records import CIE, encode_vni
@@ -151,6 +152,7 @@ class RegistrationClient:
     :ivar seen_as: our NBMA address as the server sees it from outside of an address translation;
         empty if there is none, or if it has not said so.
     :ivar server: the server's protocol address, as far as it has told us; else empty.
+    :ivar told: the other servers of our station that this one knows of; see :meth:`set_others`.
     :param jitter: uniform in [0, 1).
     :param station: the protocol address that is registered, and the source of the requests.
     :param vtep: where it is.
@@ -160,8 +162,8 @@ class RegistrationClient:
     :param unique: whether nobody else may take the address over.
     :param keeps_id: whether all our requests have one request ID: a Cisco router heeds a purge of a
         registration by no other than the registration's.
-    :param on_change: called after each change of the state, and once more when the binding runs
-        out while the state stays, because :attr:`usable` has changed then.
+    :param on_change: called after each change of the state, and also when the state stays but
+        :attr:`usable` has changed, since the binding has run out, or :attr:`told` has.
     """
 
     log = Logger()
@@ -192,6 +194,7 @@ class RegistrationClient:
         self.renew_at: float | None = None
         self.last_error: str | None = None
         self.seen_as = b""
+        self.told: tuple[bytes, ...] = ()
         self._clock = clock
         self._jitter = jitter
         self._outstanding = outstanding
@@ -205,6 +208,10 @@ class RegistrationClient:
         self._unique = unique
         self._keeps_id = keeps_id
         self._nat_extension = nat_extension
+        #: Our station's other servers, whether what still others flood is left to those, and both
+        #: as the latest request says.
+        self._others: tuple[tuple[bytes, ...], bool] = (), False
+        self._said: tuple[tuple[bytes, ...], bool] = self._others
         #: Of all our requests, where one is kept.
         self._kept_id: int | None = None
         self._on_change = on_change
@@ -224,13 +231,13 @@ class RegistrationClient:
         """Whether the server still has our binding, as far as we know."""
         return self.expires is not None and self.expires > self._clock.seconds()
 
-    def verify(self) -> None:
-        """Renew now, if the latest reply is not of the last minute: the server may have lost our
-        binding with its power, or be gone, and the next renewal may be far away."""
+    def verify(self, certain: float = _CERTAIN) -> None:
+        """Renew now, if the latest reply is older than ``certain`` seconds: the server may have
+        lost our binding with its power, or be gone, and the next renewal may be far away."""
         if (
             self.state is State.REGISTERED
             and self._request_id is None
-            and self._clock.seconds() - self._confirmed >= _CERTAIN
+            and self._clock.seconds() - self._confirmed >= certain
         ):
             self.renew()
 
@@ -256,6 +263,18 @@ class RegistrationClient:
         if terms != (self._unique, self._keeps_id, self._nat_extension):
             self._unique, self._keeps_id, self._nat_extension = terms
             self.renew()
+
+    def set_others(self, others: tuple[bytes, ...], *, leave: bool) -> None:
+        """Tell the server that our station is registered with others, too, and if that is news,
+        at once.
+
+        :param others: their underlay addresses.
+        :param leave: whether what still others flood comes to us by one of them.
+        """
+        if (others, leave) != self._others:
+            self._others = others, leave
+            if self.state is State.REGISTERED:
+                self.renew()
 
     def stop(self) -> None:
         """Take our binding back from the server, as far as it has one, and be silent."""
@@ -337,8 +356,9 @@ class RegistrationClient:
         if new is None:
             return
         self.state = new
+        told = self.told
         effect()
-        if new is not old or event is Input.EXPIRE:
+        if new is not old or event is Input.EXPIRE or self.told != told:
             self._on_change(self, old, new)
 
     def _ask(self) -> None:
@@ -362,6 +382,7 @@ class RegistrationClient:
             self._kept_id = request_id
 
     def _accepted(self, holding_time: int) -> None:
+        self.told = self._said[0]
         now = self._confirmed = self._clock.seconds()
         self.expires = now + holding_time
         self.last_error = None
@@ -373,6 +394,8 @@ class RegistrationClient:
             self._expiry.reset(holding_time)
         pause = max(_SHORTEST_RENEWAL, holding_time / 3)
         self._wait(pause * (1 - _EARLIER * self._jitter()), Input.RENEW)
+        if self._said != self._others:
+            self.renew()
 
     def _purge_and_retry(self) -> None:
         """Our address is registered at another VTEP: ours of long ago, before we moved."""
@@ -451,6 +474,7 @@ class RegistrationClient:
     def _forget(self) -> None:
         """The server has no binding of ours any more."""
         self.expires = None
+        self.told = ()
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -490,6 +514,9 @@ class RegistrationClient:
         if self._nat_extension:
             flags |= RegistrationFlag.NAT
             extensions = (*_EXTENSIONS, self._nat_address())
+        self._said = others, leave = self._others
+        if others:
+            extensions = (*extensions, other_servers(others, leave=leave))
         return RegistrationRequest(
             source_nbma=self._vtep.nbma,
             source_subaddress=encode_vni(self._vtep.vni),

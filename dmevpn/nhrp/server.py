@@ -47,8 +47,9 @@ class NextHopServer:
         Its holding time is also for who asks for none.
     :param nat_detection: whether a client is where its packets come from, whatever it says.
     :param multi_binding: whether several VTEPs may be registered for one address.
-    :ivar authoritative: whether an address that we do not know is nowhere in the VPN. Else its
-        request is left to who forwards (:class:`~dmevpn.nhrp.transit.Transit`).
+    :ivar passes_on: whether a request about an address that we do not know is left to who forwards
+        (:class:`~dmevpn.nhrp.transit.Transit`); None: never, what we do not know is nowhere in the
+        VPN. May be replaced.
     :param on_refused: called with the protocol address, the underlay address and the CIE code of a
         registration that was refused, at most once a minute for each peer.
     :param servers: underlay addresses of the servers that ask us for their own stations, if nobody
@@ -79,7 +80,7 @@ class NextHopServer:
         identity: Identity,
         nat_detection: bool,
         multi_binding: bool = False,
-        authoritative: bool = True,
+        passes_on: Callable[[bytes], bool] | None = None,
         servers: frozenset[bytes] | None = None,
         metrics: Metrics,
         on_refused: Callable[[bytes, bytes, int], None] = lambda station, nbma, code: None,
@@ -88,7 +89,7 @@ class NextHopServer:
         self.station = identity.station
         self.servers = servers
         self._identity = identity
-        self.authoritative = authoritative
+        self.passes_on = passes_on
         self._cache = cache
         self._policy = policy
         self._vpn = vpn
@@ -156,7 +157,11 @@ class NextHopServer:
                 check_extensions(packet)
                 self._responder.refuse(packet, path)
                 return True
-            if not self.authoritative and self._responder.find(protocol) is None:
+            if (
+                self.passes_on is not None
+                and self._responder.find(protocol) is None
+                and self.passes_on(protocol)
+            ):
                 return False
             check_extensions(packet)
             self._responder.resolve(packet, path)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from dmevpn.addresses import VTEP
+from dmevpn.addresses import VTEP, format_address
 from dmevpn.config.model import AdmissionPlan, PermitPlan
 from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode
+from dmevpn.roles.trunks import TrunkTable
 
 __all__ = ["Admission"]
 
@@ -67,15 +71,28 @@ class Admission:
     """Decides about the registrations of one hub.
 
     :param then: asked about what is permitted.
+    :param trunks: the other hubs.
     """
 
-    def __init__(self, plan: AdmissionPlan, then: IRegistrationPolicy, metrics: Metrics) -> None:
+    log = Logger()
+
+    def __init__(
+        self,
+        plan: AdmissionPlan,
+        then: IRegistrationPolicy,
+        clock: IReactorTime,
+        metrics: Metrics,
+        trunks: TrunkTable,
+    ) -> None:
         self._then = then
         self._refused = metrics.dropped("not_permitted")
-        self.set(plan)
+        self._no_trunk = metrics.dropped("trunk_mismatch")
+        self._complaints = Complaints(clock)
+        self.set(plan, trunks)
 
-    def set(self, plan: AdmissionPlan) -> None:
-        """Decide by another plan from now on."""
+    def set(self, plan: AdmissionPlan, trunks: TrunkTable) -> None:
+        """Decide by another plan, with other hubs, from now on."""
+        self._trunks = trunks
         self._permits = _Permits(plan.permits) if plan.permits else None
         self._members_only = plan.members_only
 
@@ -98,5 +115,26 @@ class Admission:
         if self._permits is not None and not self._permits.permit(vpn, vtep, sender, spi):
             self._refused.inc()
             return CIECode.PROHIBITED
+        if self._trunks and not self._is_trunk_or_site(vpn, vtep, sender):
+            self._no_trunk.inc()
+            return CIECode.PROHIBITED
         code: int = self._then.decide(vpn, station, vtep, sender, spi)
         return code
+
+    def _is_trunk_or_site(self, vpn: int, vtep: VTEP, sender: bytes) -> bool:
+        """Whether a VTEP is that of a trunk, and its hub says so itself, or not at a hub's address:
+        nobody but a hub is believed to be one, and hubs that disagree about the VNI would not get
+        each other's frames."""
+        vni = self._trunks.vni(vpn, vtep.nbma)
+        if vni is None or (vtep.vni == vni and sender == vtep.nbma):
+            return True
+        if self._complaints.due(sender):
+            self.log.warn(
+                "vpn {vpn}: {sender} wants to register {vtep}, but `other-hub` has a hub there, in"
+                " VNI {vni}: let both hubs name each other with the same VNI",
+                vpn=vpn,
+                sender=format_address(sender),
+                vtep=str(vtep),
+                vni=vni,
+            )
+        return False

@@ -21,14 +21,16 @@ from dmevpn.interfaces import IHubDataplane, IHubListener, VPNRules
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
+from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.prefixes import PrefixTable
-from dmevpn.nhrp.registration import refusal
+from dmevpn.nhrp.registration import RegistrationClient, State, refusal
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.owners import VTEPOwners
-from dmevpn.roles.rows import CacheWatcher, Watchers, place
+from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
+from dmevpn.roles.trunks import TrunkTable
 
 __all__ = ["FRAMES_REFUSED", "HubRole"]
 
@@ -65,6 +67,8 @@ class HubRole:
         jitter: Callable[[], float],
         ids: RequestIDs,
         metrics: Metrics,
+        machine_id: bytes,
+        keepalives: Keepalives,
         watchers: Watchers,
     ) -> None:
         self.plan = plan
@@ -74,7 +78,10 @@ class HubRole:
         self._speaker_plan = speaker_plan
         self._speaker = speaker
         self._owners = owners
-        self._admission = Admission(plan.admission, owners, metrics)
+        self._machine_id = machine_id
+        self._keepalives = keepalives
+        self._trunks = TrunkTable(plan.trunks)
+        self._admission = Admission(plan.admission, owners, clock, metrics, self._trunks)
         self._clock = clock
         self._jitter = jitter
         self._ids = ids
@@ -108,7 +115,13 @@ class HubRole:
         adopted = 0
         for index, vtep, local, registration in self.dataplane.adopted():
             left = registration.expires - self._clock.seconds()
-            permitted = self._admission.permits(index, vtep, vtep.nbma, None)
+            vni = self._trunks.vni(index, vtep.nbma)
+            permitted = (
+                self._admission.permits(index, vtep, vtep.nbma, None)
+                # Somebody may have become a hub, or be none any more.
+                and (vni is None or vni == vtep.vni)
+                and registration.hub is (vni is not None)
+            )
             if left >= 1 and permitted and self.serve(VPNID(self._oui, index)):
                 self.vpns[index].adopt(vtep, local, registration)
                 adopted += 1
@@ -150,13 +163,14 @@ class HubRole:
         :raises DataplaneError: if there is no room for a VPN.
         """
         self.leave(plan)
-        self._admission.set(plan.admission)
+        self._trunks = TrunkTable(plan.trunks)
+        self._admission.set(plan.admission, self._trunks)
         if plan.admission != self.plan.admission:
             self._expel()
         self.plan = plan
         self._know()
         for index, vpn in self.vpns.items():
-            vpn.set_routes(self._routes(index))
+            vpn.set_servers(self._routes(index), self._trunks.of(index))
         self._serve_all()
 
     def _know(self) -> None:
@@ -164,7 +178,9 @@ class HubRole:
         than strangers."""
         sites = [each.nbma for each in self.plan.admission.permits if each.nbma is not None]
         peers = [nbma for nbma, bits in sites if bits == 8 * len(nbma)]
-        self._speaker.known.claim(self, [*peers, *(each.nhs for each in self.plan.routes)])
+        servers = [each.nhs for each in self.plan.routes]
+        hubs = [each.address for each in self.plan.trunks]
+        self._speaker.known.claim(self, [*peers, *servers, *hubs])
 
     def _expel(self) -> None:
         ended = sum(vpn.expel() for vpn in self.vpns.values())
@@ -187,13 +203,19 @@ class HubRole:
                     if index not in self.vpns:
                         self._serve(index)
 
-    def serve(self, vpn_id: VPNID) -> bool:
-        """Whether this hub serves a VPN; one of a wide range is made when first asked for."""
+    def serve(self, vpn_id: VPNID, asker: bytes = b"") -> bool:
+        """Whether this hub serves a VPN; one of a wide range is made when first asked for.
+
+        :param asker: underlay address of who wants to register. For another hub alone no VPN is
+            made: a trunk without sites is good for nothing, and would keep itself alive.
+        """
         index = vpn_id.index
         if vpn_id.oui != self._oui or not _named(self.plan, index):
             return False
         if index in self.vpns:
             return True
+        if self._trunks.vni(index, asker) is not None:
+            return False
         if len(self.vpns) >= MAX_VPNS:
             self._metrics.dropped("vpns_full").inc()
             return False
@@ -215,7 +237,11 @@ class HubRole:
             watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
             routes=self._routes(index),
             rules=VPNRules(),
+            trunks=self._trunks.of(index),
+            machine_id=self._machine_id,
+            keepalives=self._keepalives,
             on_refused=partial(self._registration_refused, index),
+            on_trunk=partial(self._trunk_changed, index),
         )
 
     def _routes(self, index: int) -> PrefixTable[bytes]:
@@ -231,19 +257,27 @@ class HubRole:
             "refused", vpn, station, nbma, interface=self.plan.interface, detail=refusal(code)
         )
 
+    def _trunk_changed(self, vpn: int, client: RegistrationClient, old: State, new: State) -> None:
+        if new is not old:
+            self._journal.note(
+                REGISTRATION_EVENTS[new],
+                vpn,
+                nbma=client.nhs,
+                interface=self.plan.interface,
+                detail=client.last_error or "",
+            )
+
     def _age(self) -> None:
         self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
         if not self._eager:
             self._retire()
-        answered = {
-            index: [mac for mac, _ in vpn.server.answered()] for index, vpn in self.vpns.items()
-        }
+        answered = {index: vpn.in_use() for index, vpn in self.vpns.items()}
         self.dataplane.age(AGEING_TIME, {index: macs for index, macs in answered.items() if macs})
         self._reconcile()
 
     def _retire(self) -> None:
         """Let go of VPNs made on demand that nobody is registered in: there is room for few."""
-        for index in [index for index, vpn in self.vpns.items() if not len(vpn.cache)]:
+        for index in [index for index, vpn in self.vpns.items() if vpn.is_idle()]:
             self.vpns.pop(index).close(remove=True)
 
     def _reconcile(self) -> None:

@@ -16,10 +16,13 @@ from dmevpn.config.model import SpeakerPlan
 from dmevpn.interfaces import ICacheListener, IHubDataplane, LearnedMAC, Registration, VPNRules
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.prefixes import PrefixTable
+from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.server import NextHopServer
@@ -29,6 +32,7 @@ from dmevpn.roles.admission import Admission
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.rows import CacheWatcher
+from dmevpn.roles.trunks import Trunks
 
 __all__ = ["HubVPN"]
 
@@ -65,7 +69,11 @@ class HubVPN:
         watcher: CacheWatcher,
         routes: PrefixTable[bytes],
         rules: VPNRules,
+        trunks: dict[bytes, int],
+        machine_id: bytes,
+        keepalives: Keepalives,
         on_refused: Callable[[bytes, bytes, int], None],
+        on_trunk: Callable[[RegistrationClient, State, State], None],
     ) -> None:
         self.vpn_id = vpn_id
         self.cache = Cache(clock, metrics)
@@ -84,6 +92,11 @@ class HubVPN:
         self._dataplane = dataplane
         self._owners = owners
         self._admission = admission
+        self._on_trunk = on_trunk
+        #: MACs behind other hubs that we have passed requests on about, and until when an answer
+        #: may be in use: their traffic takes shortcuts that the switch does not see. Some of those
+        #: in the switch's table, so its limit bounds them.
+        self._passed: dict[bytes, float] = {}
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = speaker.link(vpn_id)
         identity = Identity(dataplane.station_mac, mtu=dataplane.mtu)
@@ -98,8 +111,6 @@ class HubVPN:
             identity=identity,
             nat_detection=speaker_plan.nat_detection,
             multi_binding=speaker_plan.multi_binding,
-            authoritative=not routes,
-            servers=admission.servers(routes.values()),
             metrics=metrics,
             on_refused=on_refused,
         )
@@ -107,32 +118,61 @@ class HubVPN:
             identity=identity,
             cache=self.cache,
             link=self._link,
-            routes=routes.longest,
+            routes=self._servers_for,
             vpn=str(vpn_id.index),
             metrics=metrics,
+        )
+        self.trunks = Trunks(
+            vpn_id=vpn_id,
+            station=identity.station,
+            machine_id=machine_id,
+            keepalives=keepalives,
+            speaker_plan=speaker_plan,
+            dataplane=dataplane,
+            link=self._link,
+            outstanding=self._outstanding,
+            clock=clock,
+            jitter=jitter,
+            metrics=metrics,
+            on_change=self._trunk_changed,
+            on_purge=self._taken_back,
         )
         self.cache.subscribe(self)
         self.cache.subscribe(watcher)
         dataplane.add_vpn(vpn_id.index, rules)
         speaker.attach(vpn_id, self.server)
         speaker.attach(vpn_id, self._transit)
+        speaker.attach(vpn_id, self.trunks)
+        self.set_servers(routes, trunks)
 
-    def _find_mac(self, mac: bytes) -> VTEP | None:
-        vtep: VTEP | None = self._dataplane.lookup(self.vpn_id.index, mac)
-        return vtep
+    def set_servers(self, routes: PrefixTable[bytes], trunks: dict[bytes, int]) -> None:
+        """Have these servers and hubs from now on.
 
-    def set_routes(self, routes: PrefixTable[bytes]) -> None:
-        """Pass on what we do not know to these servers from now on."""
-        self._transit.routes = routes.longest
-        self.server.authoritative = not routes
-        self.server.servers = self._admission.servers(routes.values())
+        :param routes: whom to pass requests on to which we cannot answer.
+        :param trunks: the other hubs of the VPN, and the VNI between us and each.
+        """
+        self._routes = routes
+        before = self.trunks.vteps
+        self.trunks.set(trunks)
+        self.server.passes_on = self._passes_on if routes or trunks else None
+        self.server.servers = self._admission.servers([*routes.values(), *trunks])
+        others = before ^ self.trunks.vteps
+        if others:
+            # Who has become a hub, or is none any more, registers anew; sites are told apart anew.
+            self.server.expel(lambda binding: binding.vtep in others)
+            for vtep in list(self.members):
+                binding = self.cache.registration_of(vtep)
+                if binding is not None:
+                    self._join(binding, vtep)
 
     def close(self, *, remove: bool) -> None:
         """Stop answering, and tell every client that it is not registered any more.
 
         :param remove: take the VPN out of the switch too (its hub interface goes on).
         """
+        self.trunks.close()
         self.server.dismiss()
+        self._speaker.detach(self.vpn_id, self.trunks)
         self._speaker.detach(self.vpn_id, self.server)
         self._speaker.detach(self.vpn_id, self._transit)
         self.cache.unsubscribe(self)
@@ -168,6 +208,7 @@ class HubVPN:
                 expires=registration.expires,
                 unique=registration.unique,
                 path=Path(vtep.nbma, local, self._speaker_plan.gre_key),
+                apart=registration.apart,
             )
         )
 
@@ -177,6 +218,8 @@ class HubVPN:
         """A site registered: admit its frames and flood to it."""
         if binding.kind is Kind.DYNAMIC and binding.vtep is not None:
             self._join(binding, binding.vtep)
+            if binding.vtep in self.trunks.vteps:
+                self.trunks.heard(binding.vtep.nbma)
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """A site renewed its registration, or moved to another VTEP."""
@@ -184,6 +227,8 @@ class HubVPN:
             if old.vtep is not None:
                 self._leave(old, old.vtep, "moved")
         elif old.kind is new.kind and old.path == new.path and self._noted(new):
+            if new.vtep in self.trunks.vteps:
+                self.trunks.heard(new.vtep.nbma)
             return
         self.binding_added(new)
 
@@ -200,6 +245,7 @@ class HubVPN:
             kept is not None
             and kept.station == new.protocol
             and kept.unique is new.unique
+            and kept.apart == self._apart(new)
             and new.expires is not None
             and 0 <= new.expires - kept.expires < new.holding_time / _NOTE_SLACK
         )
@@ -219,7 +265,13 @@ class HubVPN:
                 )
         stations.add(binding.protocol)
         expires = binding.expires if binding.expires is not None else float("inf")
-        registration = Registration(binding.protocol, binding.unique, expires)
+        registration = Registration(
+            binding.protocol,
+            binding.unique,
+            expires,
+            vtep in self.trunks.vteps,
+            self._apart(binding),
+        )
         kept = self._kept.get(vtep)
         if kept is not None and kept.station != binding.protocol and kept.expires > expires:
             return
@@ -244,7 +296,9 @@ class HubVPN:
         del self.members[vtep], self._kept[vtep]
         self._speaker.known.claim((self.vpn_id, vtep), ())
         self._owners.release(self.vpn_id.index, vtep)
-        behind = self._macs_at(vtep) if self._forgetful() else []
+        # What was answered about MACs behind another hub names their sites, which are as they were.
+        forgetful = self._forgetful() and vtep not in self.trunks.vteps
+        behind = self._macs_at(vtep) if forgetful else []
         self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
         self._tell_everyone(behind, reason)
@@ -255,6 +309,66 @@ class HubVPN:
                 vtep=str(vtep),
                 reason=reason,
             )
+
+    def _apart(self, binding: Binding) -> frozenset[bytes] | None:
+        """The hubs whose floods a member has from themselves, of those that there are."""
+        if binding.vtep in self.trunks.vteps:
+            return None
+        return None if binding.apart is None else binding.apart & self.trunks.addresses
+
+    # --- other hubs -------------------------------------------------------------------------
+
+    def is_idle(self) -> bool:
+        """Whether no site is registered."""
+        return all(vtep in self.trunks.vteps for vtep in self.members)
+
+    def hub_of(self, mac: bytes) -> bytes | None:
+        """The underlay address of the hub that a MAC is behind; None: of none, or unknown."""
+        vtep = self._seen_at(mac)
+        return vtep.nbma if vtep is not None and vtep in self.trunks.vteps else None
+
+    def _seen_at(self, mac: bytes) -> VTEP | None:
+        vtep: VTEP | None = self._dataplane.lookup(self.vpn_id.index, mac)
+        return vtep
+
+    def _find_mac(self, mac: bytes) -> VTEP | None:
+        """Where the NHS says that a MAC is. What is behind another hub, that one may say."""
+        vtep = self._seen_at(mac)
+        return None if vtep in self.trunks.vteps else vtep
+
+    def _passes_on(self, mac: bytes) -> bool:
+        return bool(self._routes) or self.hub_of(mac) is not None
+
+    def _servers_for(self, mac: bytes) -> list[bytes]:
+        """Whom to pass a request on to: the hub that the MAC is behind, else as configured."""
+        hub = self.hub_of(mac) if self.trunks.vteps else None
+        if hub is None:
+            return self._routes.longest(mac)
+        self._passed[mac] = self.cache.clock.seconds() + LEARNED_HOLDING_TIME
+        return [hub]
+
+    def in_use(self) -> list[bytes]:
+        """The MACs that somebody may reach by shortcut, as we or another hub have answered."""
+        now = self.cache.clock.seconds()
+        self._passed = {mac: until for mac, until in self._passed.items() if until > now}
+        return [*(mac for mac, _ in self.server.answered()), *self._passed]
+
+    def _trunk_changed(self, client: RegistrationClient, old: State, new: State) -> None:
+        """A hub that does not answer is not sent to: its sites, as far as they are ours as well,
+        are flooded to instead of it."""
+        if new is State.DOWN and old is not State.DOWN:
+            for vtep in [each for each in self.members if each.nbma == client.nhs]:
+                if vtep in self.trunks.vteps:
+                    for binding in self.cache.registrations_of(vtep):
+                        self.cache.drop(binding, "silent")
+        self._on_trunk(client, old, new)
+
+    def _taken_back(self, macs: list[bytes]) -> None:
+        """A hub that does not know any more whom it has answered tells everybody; our sites may
+        have asked it by way of us."""
+        passed = [mac for mac in macs if self._passed.pop(mac, None) is not None]
+        if passed:
+            self.server.invalidate_all(passed, "moved", self._stations())
 
     # --- the switch's word ----------------------------------------------------------------
 
@@ -284,7 +398,7 @@ class HubVPN:
     def reconcile(self) -> Iterator[None]:
         """Purge every answer that the switch's table no longer bears out, one at each step."""
         for mac, vteps in self.server.answered():
-            found = self._find_mac(mac)
+            found = self._seen_at(mac)
             if found is not None and found not in vteps:
                 self.server.invalidate(mac, "moved")
             yield

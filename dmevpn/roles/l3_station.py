@@ -122,7 +122,7 @@ class Layer3Station:
             identity=identity,
             nat_detection=speaker_plan.nat_detection,
             multi_binding=speaker_plan.multi_binding,
-            authoritative=False,
+            passes_on=lambda protocol: True,
             metrics=metrics,
         )
         self._transit = Transit(

@@ -337,6 +337,8 @@ class Node(Service):
             jitter=self._drivers.jitter,
             ids=self._ids,
             metrics=self.metrics,
+            machine_id=self._drivers.machine_id,
+            keepalives=self._keepalives[plan.controller],
             watchers=self.watchers,
         )
         self._start(hub)
@@ -496,7 +498,9 @@ class Node(Service):
 
         def serve(vpn_id: VPNID, packet: Packet, path: Path) -> bool:
             return any(
-                hub.serve(vpn_id) for hub in self.hubs.values() if hub.plan.controller == controller
+                hub.serve(vpn_id, path.peer)
+                for hub in self.hubs.values()
+                if hub.plan.controller == controller
             )
 
         return serve

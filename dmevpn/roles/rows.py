@@ -15,8 +15,10 @@ from dmevpn.interfaces import ICacheListener
 from dmevpn.journal import Event, Journal
 from dmevpn.log import Logger
 from dmevpn.nhrp.cache import Binding, Kind
+from dmevpn.nhrp.registration import State
 
 __all__ = [
+    "REGISTRATION_EVENTS",
     "CacheWatcher",
     "Row",
     "Watchers",
@@ -29,6 +31,15 @@ __all__ = [
 ]
 
 Row = dict[str, Any]
+
+#: What the journal calls a change of a registration of ours.
+REGISTRATION_EVENTS = {
+    State.IDLE: "unregistered",
+    State.REGISTERING: "registering",
+    State.REGISTERED: "registered",
+    State.REFUSED: "refused",
+    State.DOWN: "unreachable",
+}
 
 #: What the journal calls a first binding, and one that has become of another kind.
 _ADDED = {

@@ -43,22 +43,14 @@ from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.traffic import target
 from dmevpn.roles.carrier import Carrier, Standing
 from dmevpn.roles.mtu import MTUComparison
-from dmevpn.roles.rows import CacheWatcher, Watchers
+from dmevpn.roles.multihoming import introduce, is_expected
+from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers
 
 __all__ = ["SpokeRole", "derive_station"]
 
 #: Seconds for which renewals are gathered before the kernel is asked, once for all of them,
 #: which shortcuts are in use.
 RENEWAL_BATCH = 1.0
-
-#: What the journal calls a change of our registration.
-_REGISTRATION = {
-    State.IDLE: "unregistered",
-    State.REGISTERING: "registering",
-    State.REGISTERED: "registered",
-    State.REFUSED: "refused",
-    State.DOWN: "unreachable",
-}
 
 
 def derive_station(machine_id: bytes, vpn: VPNID, vtep: VTEP) -> bytes:
@@ -229,6 +221,12 @@ class SpokeRole:
         for client in added.values():
             self._keepalives.add(client)
             client.start()
+        introduce(self._multihomed())
+
+    def _multihomed(self) -> list[RegistrationClient]:
+        """Our registrations with hubs that may hear of each other: those of this daemon."""
+        ours = {server.address for server in self.plan.servers if server.peer == "rfc"}
+        return [client for client in self.registrations if client.nhs in ours]
 
     def _peers(self, servers: tuple[NHSPlan, ...]) -> dict[bytes, Peer]:
         """Those of the servers that are said to be other daemons."""
@@ -279,7 +277,9 @@ class SpokeRole:
     def _standing(self, client: RegistrationClient) -> Standing:
         if not client.usable:
             return Standing.NONE
-        return Standing.GOOD if client.state is State.REGISTERED else Standing.DOUBTFUL
+        expected = is_expected(client, self._multihomed())
+        good = client.state is State.REGISTERED and expected
+        return Standing.GOOD if good else Standing.DOUBTFUL
 
     def _serving(self) -> list[RegistrationClient]:
         """The hubs that know our registration. First the one that carries our flooding: its switch
@@ -357,7 +357,7 @@ class SpokeRole:
         )
         if new is not old:
             self._journal.note(
-                _REGISTRATION[new],
+                REGISTRATION_EVENTS[new],
                 self.plan.vpn.index,
                 self.station,
                 client.nhs,
@@ -366,6 +366,7 @@ class SpokeRole:
             )
         self._keepalives.changed(client)
         if new is not State.IDLE:  # then we stop, and what is in the kernel is not ours to change
+            introduce(self._multihomed())
             self._choose_carrier()
         if new is State.REGISTERED and old is not State.REGISTERED:
             self.resolution.forget_negatives()

@@ -100,7 +100,7 @@ class MemoryNetwork:
     def transmit(self, source: bytes, destination: bytes, packet: bytes) -> None:
         """Carry a GRE packet, or lose it."""
         copies = 1
-        if not self._connected(source, destination) or self._happens(self.loss):
+        if not self.connected(source, destination) or self._happens(self.loss):
             copies = 0
         elif self._happens(self.duplication):
             copies = 2
@@ -113,7 +113,8 @@ class MemoryNetwork:
                 delay += self.delay_variation * self._jitter()
             self.clock.callLater(delay, self._deliver, source, destination, packet)
 
-    def _connected(self, source: bytes, destination: bytes) -> bool:
+    def connected(self, source: bytes, destination: bytes) -> bool:
+        """Whether what is sent may arrive."""
         return (
             frozenset((source, destination)) not in self._separated
             and source not in self._dead

@@ -192,6 +192,7 @@ EDITS = {
     "default-vni": ("10.0.0.1", "10.0.0.2"),
     "permit": ("l2learnonly", "l2learnonly permit any any"),
     "members-only": ("l2learnonly", "l2learnonly members-only yes"),
+    "other-hub": ("l2learnonly", "l2learnonly other-hub 10.0.0.2"),
     "l2learnonly": ("l2learnonly", "default-vni 5 10.0.0.1"),
     "provision": ("br1", "br2"),
     "vxlan-port": ("5000", "6000"),

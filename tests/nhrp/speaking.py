@@ -92,7 +92,7 @@ class World:
             vpn=None if vpn_id is None else vpn_id.index,
             identity=identity,
             nat_detection=True,
-            authoritative=not routes,
+            passes_on=(lambda protocol: True) if routes else None,
             metrics=self.metrics,
         )
         cache.put(binding(STATION_B, VTEP_B, Kind.DYNAMIC, 540.5, mtu=1450))

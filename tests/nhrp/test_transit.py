@@ -101,7 +101,7 @@ class World:
             vpn=None,
             identity=identity,
             nat_detection=True,
-            authoritative=not routes,
+            passes_on=(lambda protocol: True) if routes else None,
             metrics=self.metrics,
         )
         self.transit = Transit(

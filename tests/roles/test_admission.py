@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from twisted.internet.task import Clock
 
 from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.config.model import AdmissionPlan, AuthenticationPlan, KeyPlan, PermitPlan
@@ -17,6 +18,7 @@ from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.owners import VTEPOwners
+from dmevpn.roles.trunks import TrunkTable
 from tests.roles.test_hostile import Peer
 from tests.world import World, mac
 
@@ -66,7 +68,8 @@ def drops(world: World, reason: str) -> float:
 
 
 def admission_of(*permits: PermitPlan) -> IRegistrationPolicy:
-    return Admission(AdmissionPlan(permits=permits), VTEPOwners(Metrics()), Metrics())
+    plan = AdmissionPlan(permits=permits)
+    return Admission(plan, VTEPOwners(Metrics()), Clock(), Metrics(), TrunkTable(()))
 
 
 # --- one line holds for all of a registration -----------------------------------------------------

@@ -285,7 +285,7 @@ def test_events_that_are_lost_all_the_time_do_not_stop_the_comparison(world: Wor
     losses = iter(range(60))
     lost_at = 0.0
     left: list[int] = []
-    lookup = vpn._find_mac
+    lookup = vpn._seen_at
 
     def slow(mac: bytes) -> VTEP | None:
         nonlocal lost_at
@@ -297,7 +297,7 @@ def test_events_that_are_lost_all_the_time_do_not_stop_the_comparison(world: Wor
             left.append(len(list(losses)))
         return lookup(mac)
 
-    vpn._find_mac = slow  # type: ignore[method-assign]
+    vpn._seen_at = slow  # type: ignore[method-assign]
     switch_of(world).events_lost()
     world.run(0.1)
     assert vpn.server._answered.told(B) == ()

@@ -66,7 +66,7 @@ def test_a_changed_vpn_is_restarted(world: World) -> None:
     """Another VNI takes effect by a restart of that role only."""
     one = world.add_site("10.0.0.2", 100)
     world.sites[VTEP(one.vtep.nbma, 150)] = Site(
-        one.machine, VTEP(one.vtep.nbma, 150), one.kernel, one.hub
+        one.machine, VTEP(one.vtep.nbma, 150), one.kernel, one.hubs
     )
     world.run(1)
     node = one.machine.node
@@ -220,7 +220,7 @@ def test_two_reloads_at_once_follow_each_other(world: World) -> None:
     """The last one is what runs, even if stopping for the first takes its time."""
     one = world.add_site("10.0.0.2", 100)
     world.sites[VTEP(one.vtep.nbma, 150)] = Site(
-        one.machine, VTEP(one.vtep.nbma, 150), one.kernel, one.hub
+        one.machine, VTEP(one.vtep.nbma, 150), one.kernel, one.hubs
     )
     world.run(1)
     node = one.machine.node

@@ -234,7 +234,7 @@ def test_routes_of_a_hub(world: World, pair: tuple[Site, Site]) -> None:
     world.run(1)
     assert world.path(one, mac(8)) == distant.vtep
     apply(world, hub, replace(hub.plan, hubs=(replace(role.plan, routes=()),)))
-    assert role.vpns[1].server.authoritative
+    assert role.vpns[1].server.passes_on is None
 
 
 def test_peers_and_errors(world: World, pair: tuple[Site, Site]) -> None:
