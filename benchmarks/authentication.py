@@ -31,6 +31,7 @@ from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.nhrp.request_ids import TimeRequestIDStore
 from dmevpn.roles.authentication import make_authenticator
 from dmevpn.roles.node import Drivers, Node
+from dmevpn.transport.reader import DATAGRAMS_PER_WAKEUP
 
 __all__ = ["run"]
 
@@ -168,7 +169,7 @@ class _Hub:
     def ask(self, site: _Site, data: bytes) -> list[bytes]:
         """What the hub sends because of a packet."""
         self.wire.sent.clear()
-        self.wire.receiver.datagram_received(data, site.at_hub)
+        self.wire.receiver.datagrams_received(((data, site.at_hub),))
         return list(self.wire.sent)
 
     def measure(self, make: str, reply: PacketType) -> float:
@@ -176,10 +177,10 @@ class _Hub:
         maker: Callable[[_Site], Packet] = getattr(self, make)
         packets = [(site.sign(maker(site)), site.at_hub) for site in self.sites]
         self.wire.sent.clear()
-        receive = self.wire.receiver.datagram_received
+        receive = self.wire.receiver.datagrams_received
         begin = time.process_time()
-        for data, path in packets:
-            receive(data, path)
+        for first in range(0, len(packets), DATAGRAMS_PER_WAKEUP):
+            receive(packets[first : first + DATAGRAMS_PER_WAKEUP])
         spent = time.process_time() - begin
         replies = [decode(data, decapsulate(data, b"\2\0\0")) for data in self.wire.sent]
         for packet in replies:

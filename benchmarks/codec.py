@@ -36,10 +36,10 @@ def run(report: Report, progress: Progress) -> None:
     progress.say("codec")
     asking = client(1)
     request = registration(asking, 1)
-    answer = request.reply([CIE(code=CIECode.SUCCESS, prefix_length=255, holding_time=7200)])
+    answer = request.reply((CIE(code=CIECode.SUCCESS, prefix_length=255, holding_time=7200),))
     question = resolution(asking, client(2).station, 1)
     found = CIE(nbma=asking.nbma, subaddress=encode_vni(7), protocol=asking.station, mtu=1450)
-    reply = question.reply([found])
+    reply = question.reply((found,))
     for name, packet in (
         ("Registration Request", request),
         ("Registration Reply", answer),

@@ -6,7 +6,7 @@ event, for those who want only some of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zope.interface import Attribute, Interface, implementer
@@ -62,8 +62,8 @@ __all__ = [
 class IDatagramReceiver(Interface):
     """Who takes datagrams from a transport."""
 
-    def datagram_received(data: bytes, path: Path) -> None:
-        """One GRE payload of protocol type 0x2001 arrived; never raises."""
+    def datagrams_received(datagrams: Sequence[tuple[bytes, Path]]) -> None:
+        """GRE payloads of protocol type 0x2001 arrived, in this order; never raises."""
 
     def flooded(peer: bytes, dropped: int) -> None:
         """Packets of a peer were dropped in the last second since it sends too many; an empty

@@ -153,7 +153,7 @@ class Node:
         """Deliver a GRE packet."""
         address = self._machine.address
         for transport in tuple(self._world.network._attached.get(address, ())):
-            transport.packet_received(packet, self.peers[step.peer], address)
+            transport.packets_received(((packet, self.peers[step.peer], address),))
 
     def _frame(self, source: int, destination: int) -> None:
         """A station has something to say to another."""

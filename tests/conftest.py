@@ -12,6 +12,7 @@ import unittest
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import pytest_twisted
 from twisted.internet import reactor, task
@@ -19,6 +20,10 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
 
 from tests.conformance import DOCUMENT, names, unshown
+
+# How long an example takes tells of the machine's other work, not of ours.
+hypothesis.settings.register_profile("dmevpn", deadline=None)
+hypothesis.settings.load_profile("dmevpn")
 
 #: Turns that a closing connection may need after its test to leave the reactor.
 TURNS = 20

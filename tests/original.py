@@ -6,6 +6,7 @@ purpose: our codec must not be asked whether our codec is right.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import pack, unpack_from
 
@@ -146,8 +147,12 @@ class Original:
 
     # --- in ---------------------------------------------------------------------------------
 
-    def datagram_received(self, data: bytes, path: Path) -> None:
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Path]]) -> None:
         """Take what its decoder takes."""
+        for data, _ in datagrams:
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         message = self._read(data)
         if message is None:
             self.refused.append(data)

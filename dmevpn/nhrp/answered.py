@@ -105,10 +105,11 @@ class Answered:
         vteps: tuple[VTEP, ...],
         station: bytes,
         path: Path,
-        holding_time: int,
+        until: float,
     ) -> bool:
         """Remember an answer. If it lacks a VTEP of before, :meth:`take` those answers first.
 
+        :param until: when its holding time is over.
         :return: False if there is no room, which is counted.
         """
         answers = self._answers.get(key)
@@ -118,7 +119,6 @@ class Answered:
                 self._full.inc()
                 return False
             self._count += 1
-        until = self._clock.seconds() + holding_time
         due = until + _SWEEP
         if answers is None:
             answers = self._answers[key] = _Answers(vteps, due)

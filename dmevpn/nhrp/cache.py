@@ -219,8 +219,12 @@ class Cache:
 
     def registration_of(self, vtep: VTEP) -> Binding | None:
         """The one of those that lives longest."""
+        places = self._registered.get(vtep)
+        if places is not None and len(places) == 1:
+            for place in places:
+                return self.lookup(place)
         best, longest = None, self.clock.seconds() + SHORTEST_LIFE
-        for place in islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS):
+        for place in islice(places or (), MOST_REGISTRATIONS):
             binding = self._bindings[place]
             if binding.expires is None or binding.expires >= longest:
                 best, longest = binding, binding.expires or float("inf")

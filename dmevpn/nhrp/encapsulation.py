@@ -124,12 +124,12 @@ def header(form: Form, vpn_id: VPNID | None) -> bytes:
     :param vpn_id: disregarded for the plain form, where the path implies it.
     :raises ValueError: if the form needs a VPN and there is none.
     """
+    if form is _RFC_FORM and vpn_id is not None:
+        return _rfc_header(vpn_id)
     if form is _PLAIN_FORM:
         return b""
     if vpn_id is None:
         raise ValueError(f"the {form.value} form names a VPN, but there is none")
-    if form is _RFC_FORM:
-        return _rfc_header(vpn_id)
     return b"%b\x00%b%b%b" % (_VPN, _MARKS[form], vpn_id.index.to_bytes(4, "big"), _LEGACY)
 
 

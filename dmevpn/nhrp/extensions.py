@@ -20,6 +20,7 @@ __all__ = [
     "CIEExtension",
     "DeviceCapabilities",
     "Extension",
+    "Extensions",
     "ForwardTransitRecord",
     "NATAddress",
     "ResponderAddress",
@@ -258,15 +259,39 @@ _EMPTY: dict[int, Extension] = {
 _IGP_LENGTH = 4
 
 
+class Extensions(tuple[Extension, ...]):
+    """The extensions of a packet in their order, without End.
+
+    Nearly all packets have one of a few such lists. So what everybody asks of it is found out once,
+    when it is made.
+
+    :ivar first: the first extension of each class.
+    :ivar unknown: the first one that must be known and is not (RFC 2332 §5.3); None: there is none.
+    :ivar octets: all of them as they stand in a packet, with End.
+    """
+
+    first: dict[type[Extension], Extension]
+    unknown: Extension | None
+    octets: bytes
+
+    def __new__(cls, extensions: Iterable[Extension] = ()) -> Extensions:
+        self = tuple.__new__(cls, extensions)
+        self.first = {type(each): each for each in reversed(self)}
+        unknown = [each for each in self if type(each) is Unknown and each.compulsory]
+        self.unknown = unknown[0] if unknown else None
+        self.octets = b"".join(self) + END
+        return self
+
+
 #: Extension parts that were read before, by length of NBMA addresses and octets. Nearly all
 #: requests have one of a few, and to find it takes a tenth of the time of reading it.
-_known: dict[tuple[int, bytes], tuple[Extension, ...]] = {}
+_known: dict[tuple[int, bytes], Extensions] = {}
 #: How many of them are kept, and how long they may be.
 _KNOWN_PARTS: Final = 512
 _KNOWN_LENGTH: Final = 128
 
 
-def decode_extensions(octets: bytes, start: int, nbma_length: int) -> tuple[Extension, ...]:
+def decode_extensions(octets: bytes, start: int, nbma_length: int) -> Extensions:
     """Read the extensions from ``start`` up to the End extension; what follows that is ignored.
 
     The same octets usually yield the same objects again.
@@ -280,7 +305,7 @@ def decode_extensions(octets: bytes, start: int, nbma_length: int) -> tuple[Exte
     known = _known.get(key)
     if known is not None:
         return known
-    extensions = tuple(_extensions(octets, start, nbma_length))
+    extensions = Extensions(_extensions(octets, start, nbma_length))
     if len(octets) - start <= _KNOWN_LENGTH:
         if len(_known) >= _KNOWN_PARTS:
             _known.clear()

@@ -17,6 +17,9 @@ from dmevpn.nhrp.packet import Packet
 
 __all__ = ["MAX_PACKET", "VPNLink"]
 
+# A member of an enumeration takes longer to look up than a dictionary.
+_PLAIN: Final = Form.PLAIN
+
 #: Largest GRE payload that is sent, in octets; everything of ours is far below.
 MAX_PACKET: Final = 1400
 
@@ -72,7 +75,8 @@ class VPNLink:
 
     def names_vpn(self, path: Path) -> bool:
         """Whether packets to ``path.peer`` name the VPN."""
-        return self._naming.form(self.vpn_id, path) not in (None, Form.PLAIN)
+        form = self._naming.form(self.vpn_id, path)
+        return form is not None and form is not _PLAIN
 
     def form(self, path: Path) -> Form | None:
         """The form in which packets go to ``path.peer``; None: it cannot have any."""

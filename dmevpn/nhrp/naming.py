@@ -8,6 +8,7 @@ that is mapped to a VPN or switched off.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.errors import NHRPError
@@ -18,6 +19,10 @@ from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply
 from dmevpn.nhrp.peers import Peer, Peers, ours, recognise
 
 __all__ = ["Naming"]
+
+# A member of an enumeration takes longer to look up than a dictionary: these are for every packet.
+_PLAIN: Final = Form.PLAIN
+_RFC: Final = Form.RFC
 
 
 class Naming:
@@ -57,7 +62,7 @@ class Naming:
         """
         peer = self._peers.get(path.peer)
         if peer is None and not self.by_key:
-            return Form.PLAIN if vpn_id is None else Form.RFC
+            return _PLAIN if vpn_id is None else _RFC
         configured = self._configured(peer, path)
         if vpn_id is None:
             return Form.PLAIN if configured is None else None

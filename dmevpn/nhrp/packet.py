@@ -1,7 +1,9 @@
 """NHRP packets: one class per type, read from and written to GRE payloads (RFC 2332 §5).
 
 Layer: core. Packets are values: nobody changes one that somebody else may hold. They are not
-frozen, because a frozen dataclass takes twice as long to make, and one is made per datagram.
+frozen, because a frozen dataclass takes twice as long to make, and one is made per datagram. Those
+of a datagram and of its reply are even made without calling their class, which takes a third of the
+time: all their fields are set by hand.
 
 Numbers and addresses are kept as they stand on the wire; lengths, offsets and the checksum are
 derived when a packet is written.
@@ -9,23 +11,23 @@ derived when a packet is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from struct import error as StructError
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.errors import MalformedPacket
 from dmevpn.nhrp.constants import (
     DEFAULT_HOP_COUNT,
     NBMA_LENGTHS,
+    PROTOCOL_LENGTHS,
     VERSION,
     ErrorCode,
     PacketType,
     ProtocolType,
 )
 from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, Encapsulation, Form, decapsulate, header
-from dmevpn.nhrp.extensions import END, Extension, decode_extensions
+from dmevpn.nhrp.extensions import END, Extension, Extensions, decode_extensions
 from dmevpn.nhrp.header import (
     ADDRESSES,
     CHECKSUM,
@@ -73,17 +75,9 @@ def seal(front: bytes, fixed: bytes, variable: bytes) -> bytes:
 
     The legacy form counts its headers in lengths, offsets and checksum.
     """
-    counted = front if len(front) == LEGACY_LENGTH else b""
-    total = checksum(b"".join((counted, fixed, variable)))
-    return b"".join(
-        (front, fixed[:CHECKSUM], total.to_bytes(2, "big"), fixed[CHECKSUM + 2 :], variable)
-    )
-
-
-def _blank(packet_class: type[_P]) -> _P:
-    """A packet whose fields are for the caller to set, every one of them. That takes a third of
-    the time of calling the class, and two of them are made per request."""
-    return packet_class.__new__(packet_class)
+    counted = front + fixed if len(front) == LEGACY_LENGTH else fixed
+    total = checksum(counted + variable).to_bytes(2, "big")
+    return b"".join((front, fixed[:CHECKSUM], total, fixed[CHECKSUM + 2 :], variable))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,11 +133,14 @@ class Packet:
     @property
     def extensions_offset(self) -> int:
         """Offset of the first extension, or where it would be."""
-        return self.header_end + len(self._encode_rest())
+        return self.header_end + len(self._encode_rest()[2])
 
     def extension(self, extension_class: type[_E]) -> _E | None:
         """The first extension of a class, or None."""
-        for extension in self.extensions:
+        extensions = self.extensions
+        if type(extensions) is Extensions:
+            return extensions.first.get(extension_class)  # type: ignore[return-value]
+        for extension in extensions:
             if type(extension) is extension_class:
                 return extension
         return None
@@ -168,10 +165,14 @@ class Packet:
         :param vpn_id: the VPN to name; every form but the plain one needs it.
         :raises ValueError: if a field does not fit.
         """
-        extensions = b""
-        if self.extensions or self.bare_end:
-            extensions = b"".join(self.extensions) + END
-        return seal(*self.write(form, vpn_id, extensions))
+        extensions = self.extensions
+        if type(extensions) is Extensions and (extensions or self.bare_end):
+            octets = extensions.octets
+        elif extensions or self.bare_end:
+            octets = b"".join(extensions) + END
+        else:
+            octets = b""
+        return seal(*self.write(form, vpn_id, octets))
 
     def write(
         self, form: Form, vpn_id: VPNID | None, extensions: bytes
@@ -190,13 +191,11 @@ class Packet:
         if family is None or len(subaddress) > LONGEST_NBMA or len(self.snap) != 5:
             raise ValueError(f"no valid packet: {self}")
         front = header(form, vpn_id)
-        variable = b"".join(
-            (nbma, subaddress, source, destination, self._encode_rest(), extensions)
-        )
+        flags, number, rest = self._encode_rest()
+        variable = b"".join((nbma, subaddress, source, destination, rest, extensions))
         size = ADDRESSES + len(variable)
         if len(front) == LEGACY_LENGTH:
             size += LEGACY_LENGTH
-        flags, number = self._encode_words()
         try:
             fixed = FIXED.pack(
                 family,
@@ -219,15 +218,12 @@ class Packet:
             raise ValueError(f"no valid packet: {self}") from error
         return front, fixed, variable
 
-    def _encode_words(self) -> tuple[int, int]:
-        """The sixteen bits of flags and the thirty-two bits behind them."""
+    def _encode_rest(self) -> tuple[int, int, bytes]:
+        """The sixteen bits of flags, the thirty-two bits behind them, and the mandatory part behind
+        the addresses."""
         raise NotImplementedError
 
-    def _encode_rest(self) -> bytes:
-        """The mandatory part behind the addresses."""
-        raise NotImplementedError
-
-    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+    def _decode_rest(self, flags: int, number: int, start: int, end: int) -> None:
         """Take the words, and from ``raw`` the mandatory part behind the addresses."""
         raise NotImplementedError
 
@@ -251,17 +247,18 @@ class RequestOrReply(Packet):
         """Offset of a CIE; one more than the last: where the next would be."""
         return self.header_end + sum([len(cie) for cie in self.cies[:index]])
 
-    def _encode_words(self) -> tuple[int, int]:
-        return self.flags, self.request_id
+    def _encode_rest(self) -> tuple[int, int, bytes]:
+        cies = self.cies
+        if len(cies) == 1:
+            return self.flags, self.request_id, cies[0].encode()
+        return self.flags, self.request_id, b"".join([cie.encode() for cie in cies])
 
-    def _encode_rest(self) -> bytes:
-        return b"".join([cie.encode() for cie in self.cies])
-
-    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+    def _decode_rest(self, flags: int, number: int, start: int, end: int) -> None:
         self.flags = flags
         self.request_id = number
         self.cies = ()
-        self.cies = decode_cies(self.raw, start, end, nbma_length, len(self.source_protocol))
+        nbma_length, width = len(self.source_nbma), len(self.source_protocol)
+        self.cies = decode_cies(self.raw, start, end, nbma_length, width)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -272,17 +269,17 @@ class Request(RequestOrReply, Generic[_R]):
 
     def reply(
         self,
-        cies: Iterable[CIE] | None = None,
+        cies: tuple[CIE, ...] | None = None,
         *,
         flags: int | None = None,
-        extensions: Iterable[Extension] | None = None,
+        extensions: tuple[Extension, ...] | None = None,
         hop_count: int = DEFAULT_HOP_COUNT,
     ) -> _R:
         """The reply: addresses, request ID and protocol type are those of the request.
 
         What is left out is taken from the request, too.
         """
-        reply = _blank(self.reply_class)
+        reply = self.reply_class.__new__(self.reply_class)
         reply.source_nbma = self.source_nbma
         reply.source_subaddress = self.source_subaddress
         reply.source_protocol = self.source_protocol
@@ -290,13 +287,13 @@ class Request(RequestOrReply, Generic[_R]):
         reply.protocol_type = self.protocol_type
         reply.snap = self.snap
         reply.hop_count = hop_count
-        reply.extensions = self.extensions if extensions is None else tuple(extensions)
+        reply.extensions = self.extensions if extensions is None else extensions
         reply.bare_end = self.bare_end
         reply.raw = b""
         reply.spi = 0
         reply.flags = self.flags if flags is None else flags
         reply.request_id = self.request_id
-        reply.cies = self.cies if cies is None else tuple(cies)
+        reply.cies = self.cies if cies is None else cies
         return reply  # type: ignore[return-value]
 
 
@@ -360,13 +357,10 @@ class ErrorIndication(Packet):
     contents: bytes = b""
     """As much of the offending packet as fits, see :func:`decode_embedded`."""
 
-    def _encode_words(self) -> tuple[int, int]:
-        return self.unused, _join(self.code, self.offset)
+    def _encode_rest(self) -> tuple[int, int, bytes]:
+        return self.unused, _join(self.code, self.offset), self.contents
 
-    def _encode_rest(self) -> bytes:
-        return self.contents
-
-    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+    def _decode_rest(self, flags: int, number: int, start: int, end: int) -> None:
         self.unused = flags
         self.code, self.offset = divmod(number, 0x10000)
         self.contents = self.raw[start:end]
@@ -385,13 +379,10 @@ class TrafficIndication(Packet):
     contents: bytes = b""
     """The beginning of the data packet, from its network (or Ethernet) header on."""
 
-    def _encode_words(self) -> tuple[int, int]:
-        return self.unused[0], _join(self.code, self.unused[1])
+    def _encode_rest(self) -> tuple[int, int, bytes]:
+        return self.unused[0], _join(self.code, self.unused[1]), self.contents
 
-    def _encode_rest(self) -> bytes:
-        return self.contents
-
-    def _decode_rest(self, flags: int, number: int, start: int, end: int, nbma_length: int) -> None:
+    def _decode_rest(self, flags: int, number: int, start: int, end: int) -> None:
         self.code, low = divmod(number, 0x10000)
         self.unused = flags, low
         self.contents = self.raw[start:end]
@@ -417,6 +408,14 @@ _CLASSES: dict[int, type[Packet]] = {
         TrafficIndication,
     )
 }
+
+
+#: CIEs and extensions that were read before, by the octets of both, where the extensions begin in
+#: them, and the lengths of NBMA and protocol addresses. Nearly all requests have one of a few.
+_tails: dict[tuple[int, int, int, bytes], tuple[tuple[CIE, ...], tuple[Extension, ...]]] = {}
+#: How many of them are kept, and how long they may be, in octets.
+_MOST_TAILS: Final = 512
+_LONGEST_TAIL: Final = 128
 
 
 def decode(
@@ -447,15 +446,26 @@ def decode(
     if not (checksum_holds(covered) or (left_padded and left_padded_checksum_holds(covered))):
         raise MalformedPacket("bad_checksum")
     packet, rest = _decode_header(fields, raw)
-    nbma_length = len(packet.source_nbma)
     extensions = fields[6] - counted
+    key = len(packet.source_nbma), len(packet.source_protocol), extensions - rest, raw[rest:]
+    tail = _tails.get(key)
+    if tail is not None and isinstance(packet, RequestOrReply):
+        packet.flags = fields[13]
+        packet.request_id = fields[14]
+        packet.cies, packet.extensions = tail
+        packet.bare_end = True
+        return packet
     try:
         if not fields[6]:
-            packet._decode_rest(fields[13], fields[14], rest, size, nbma_length)
+            packet._decode_rest(fields[13], fields[14], rest, size)
         elif rest <= extensions <= size:
-            packet._decode_rest(fields[13], fields[14], rest, extensions, nbma_length)
-            packet.extensions = decode_extensions(raw, extensions, nbma_length)
+            packet._decode_rest(fields[13], fields[14], rest, extensions)
+            packet.extensions = decode_extensions(raw, extensions, key[0])
             packet.bare_end = not packet.extensions or isinstance(packet, RequestOrReply)
+            if isinstance(packet, RequestOrReply) and size - rest <= _LONGEST_TAIL:
+                if len(_tails) >= _MOST_TAILS:
+                    _tails.clear()
+                _tails[key] = packet.cies, packet.extensions
         else:
             code = ErrorCode.PROTOCOL_ERROR
             raise MalformedPacket("bad_extension_offset", code=code, offset=EXTENSIONS_OFFSET)
@@ -479,7 +489,7 @@ def decode_embedded(octets: bytes) -> Packet:
     except StructError:
         raise MalformedPacket("truncated") from None
     packet, rest = _decode_header(fields, octets)
-    packet._decode_rest(fields[13], fields[14], rest, rest, len(packet.source_nbma))
+    packet._decode_rest(fields[13], fields[14], rest, rest)
     return packet
 
 
@@ -504,7 +514,7 @@ def _decode_header(fields: tuple[Any, ...], raw: bytes) -> tuple[Packet, int]:
     if packet_class is None:
         raise MalformedPacket("bad_type")
     nbma, subaddress, source, destination, end = decode_addresses(fields, raw)
-    packet = _blank(packet_class)
+    packet = packet_class.__new__(packet_class)
     packet.source_nbma = nbma
     packet.source_subaddress = subaddress
     packet.source_protocol = source
@@ -516,9 +526,9 @@ def _decode_header(fields: tuple[Any, ...], raw: bytes) -> tuple[Packet, int]:
     packet.bare_end = False
     packet.raw = raw
     packet.spi = 0
-    width = protocol_length(protocol_type, snap)
+    width = PROTOCOL_LENGTHS.get(protocol_type) or protocol_length(protocol_type, snap)
     if width is None:
-        packet._decode_rest(fields[13], fields[14], end, end, len(nbma))
+        packet._decode_rest(fields[13], fields[14], end, end)
         code = ErrorCode.PROTOCOL_ERROR
         raise MalformedPacket("bad_protocol_type", code=code, offset=PROTOCOL_TYPE, packet=packet)
     if len(source) != width or len(destination) != width:

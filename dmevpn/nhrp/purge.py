@@ -10,7 +10,7 @@ from dmevpn.errors import NHRPError
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import ErrorCode
 from dmevpn.nhrp.encapsulation import Form
-from dmevpn.nhrp.extensions import Unknown
+from dmevpn.nhrp.extensions import Extensions
 from dmevpn.nhrp.packet import Packet, PurgeRequest
 from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.records import CIE, decode_vni
@@ -27,13 +27,15 @@ def check_extensions(packet: Packet) -> None:
 
     :raises NHRPError: Unrecognized Extension (RFC 2332 §5.3).
     """
-    for extension in packet.extensions:
-        if type(extension) is Unknown and extension.compulsory:
-            raise NHRPError(
-                "unrecognized_extension",
-                code=ErrorCode.UNRECOGNIZED_EXTENSION,
-                offset=packet.extension_offset(extension),
-            )
+    extensions = packet.extensions
+    if type(extensions) is not Extensions:
+        extensions = Extensions(extensions)
+    if extensions.unknown is not None:
+        raise NHRPError(
+            "unrecognized_extension",
+            code=ErrorCode.UNRECOGNIZED_EXTENSION,
+            offset=packet.extension_offset(extensions.unknown),
+        )
 
 
 def names(cie: CIE, binding: Binding) -> bool:

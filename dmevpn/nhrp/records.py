@@ -15,6 +15,9 @@ from dmevpn.nhrp.header import LONGEST_NBMA, TYPE_BITS, address_length
 
 __all__ = ["CIE", "decode_cies", "decode_vni", "encode_vni"]
 
+# A member of an enumeration takes longer to look up than a dictionary.
+_LITTLE: Final = Form.LEGACY_LITTLE
+
 #: code, prefix length, unused, MTU, holding time, three lengths, preference
 _CIE = Struct("!BBHHHBBBB")
 
@@ -71,12 +74,6 @@ class CIE:
         return _CIE.size + len(self.nbma) + len(self.subaddress) + len(self.protocol)
 
 
-#: Lists of one CIE without addresses that were read before. Nearly all requests have one of a few.
-_known: dict[bytes, tuple[CIE, ...]] = {}
-#: How many of them are kept.
-_KNOWN_CIES: Final = 512
-
-
 def decode_cies(
     octets: bytes, start: int, end: int, nbma_length: int, protocol_length: int | None = None
 ) -> tuple[CIE, ...]:
@@ -87,11 +84,6 @@ def decode_cies(
         daemon puts IPv4 addresses of servers into packets about MAC addresses.
     :raises MalformedPacket: ``bad_cie`` with the offset of the CIE that does not fit.
     """
-    bare = octets[start:end] if end - start == _CIE.size else b""
-    if bare:
-        known = _known.get(bare)
-        if known is not None:
-            return known
     cies = []
     at = start
     while at < end:
@@ -138,12 +130,7 @@ def decode_cies(
             )
         )
         at = following
-    found = tuple(cies)
-    if bare:
-        if len(_known) >= _KNOWN_CIES:
-            _known.clear()
-        _known[bare] = found
-    return found
+    return tuple(cies)
 
 
 def encode_vni(vni: int | None, form: Form = Form.RFC) -> bytes:
@@ -156,7 +143,7 @@ def encode_vni(vni: int | None, form: Form = Form.RFC) -> bytes:
         return b""
     if not 1 <= vni <= VNI_MAX:
         raise ValueError(f"{vni} is not a VNI from 1 to {VNI_MAX}")
-    return vni.to_bytes(4, "little" if form is Form.LEGACY_LITTLE else "big")
+    return vni.to_bytes(4, "little" if form is _LITTLE else "big")
 
 
 def decode_vni(subaddress: bytes, form: Form) -> int | None:
@@ -167,7 +154,7 @@ def decode_vni(subaddress: bytes, form: Form) -> int | None:
     """
     if not subaddress:
         return None
-    vni = int.from_bytes(subaddress, "little" if form is Form.LEGACY_LITTLE else "big")
+    vni = int.from_bytes(subaddress, "little" if form is _LITTLE else "big")
     if len(subaddress) != 4 or vni > VNI_MAX:
         raise ValueError(f"{subaddress.hex()} is not a VNI")
     return vni or None

@@ -116,7 +116,7 @@ class Registrar:
         extensions = self._replies.extensions(packet, path)
         if elsewhere and packet.flags & RegistrationFlag.NAT:
             extensions = self._with_outer_address(packet, path, extensions)
-        reply = packet.reply(answers, flags=packet.flags & _FLAGS, extensions=extensions)
+        reply = packet.reply(tuple(answers), flags=packet.flags & _FLAGS, extensions=extensions)
         if self._introduces and packet.destination_protocol not in self._identity.addresses:
             # Who did not know our address learns it here: FRR's `nhs dynamic` looks nowhere else.
             reply.destination_protocol = self._identity.station

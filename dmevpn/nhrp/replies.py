@@ -10,6 +10,7 @@ from dmevpn.nhrp.cache import Cache
 from dmevpn.nhrp.extensions import (
     DeviceCapabilities,
     Extension,
+    Extensions,
     ForwardTransitRecord,
     ResponderAddress,
 )
@@ -81,7 +82,7 @@ class Replies:
         if filled is None:
             if len(self._filled) >= _FILLED:
                 self._filled.clear()
-            filled = self._filled[key] = tuple(
+            filled = self._filled[key] = Extensions(
                 [self._fill(each, path.local, capabilities) for each in request.extensions]
             )
         return filled

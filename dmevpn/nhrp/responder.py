@@ -86,15 +86,16 @@ class Responder:
         if self._vpn is not None and not self._can_name_vpn(packet, way):
             cies = (CIE(CIECode.PROHIBITED),)
         else:
-            found = self.find(packet.destination_protocol)
+            now = self._clock.seconds()
+            found = self.find(packet.destination_protocol, now)
             if found is None:
                 cies = (CIE(CIECode.NO_BINDING),)
             else:
                 binding = found[0]
                 if binding.prefix_length is not None or self._cache.crowded:
-                    cies = self._answer_at_large(packet, way, *found)
+                    cies = self._answer_at_large(packet, way, now, *found)
                 else:
-                    cies = (self._answer(packet, way, *found),)
+                    cies = (self._answer(packet, way, now, *found),)
         code = cies[0].code
         self._answers[code].inc()
         if code:
@@ -135,38 +136,46 @@ class Responder:
         path = binding.path
         return self._link.names_vpn(Path(binding.vtep.nbma) if path is None else path)
 
-    def find(self, protocol: bytes) -> tuple[Binding, VTEP | None, int] | None:
-        """Who vouches for an address, where it is, and for how many seconds that holds.
+    def knows(self, protocol: bytes) -> bool:
+        """Whether anybody here vouches for an address."""
+        return self.find(protocol, self._clock.seconds()) is not None
+
+    def find(self, protocol: bytes, now: float) -> tuple[Binding, VTEP | None, float] | None:
+        """Who vouches for an address, where it is, and until when that holds.
 
         Without a VTEP, it is here.
+
+        :param now: the time on our clock.
         """
         binding = self._cache.lookup(protocol)
-        if binding is not None and binding.kind >= _DYNAMIC:
-            return binding, binding.vtep, self._left(binding)
-        if not is_station_mac(protocol):
+        if binding is None or binding.kind < _DYNAMIC:
+            if is_station_mac(protocol):
+                return self._find_learned(protocol, now)
             binding = self._cache.find_around(protocol)
-            return None if binding is None else (binding, binding.vtep, self._left(binding))
-        vtep = self._find_mac(protocol)
+            if binding is None:
+                return None
+        return binding, binding.vtep, _until(binding, now)
+
+    def _find_learned(self, mac: bytes, now: float) -> tuple[Binding, VTEP, float] | None:
+        vtep = self._find_mac(mac)
         if vtep is None:
             return None
         site = self._cache.registration_of(vtep)
         if site is None:
             return None
-        return site, vtep, min(LEARNED_HOLDING_TIME, self._left(site))
-
-    def _left(self, binding: Binding) -> int:
-        """Seconds that a binding holds: what is configured, for its holding time from now on."""
-        if binding.expires is None:
-            return binding.holding_time
-        return int(binding.expires - self._clock.seconds())
+        until = now + LEARNED_HOLDING_TIME
+        if site.expires is not None and site.expires < until:
+            until = site.expires
+        return site, vtep, until
 
     def _answer(
         self,
         packet: ResolutionRequest,
         path: Path,
+        now: float,
         binding: Binding,
         vtep: VTEP | None,
-        holding_time: int,
+        until: float,
     ) -> CIE:
         """The CIE of the answer: the binding of one address, or why there is none.
 
@@ -184,14 +193,14 @@ class Responder:
         if told and told != vteps:
             # Somebody still believes another answer: an event of the switch was lost.
             self._take_back((protocol,))
-        if not self._answered.add(protocol, vteps, packet.source_protocol, path, holding_time):
+        if not self._answered.add(protocol, vteps, packet.source_protocol, path, until):
             return CIE(CIECode.NO_RESOURCES)
         return CIE(
             _SUCCESS,
             8 * len(protocol),
             0,
             binding.mtu or self._identity.mtu,
-            holding_time,
+            int(until - now),
             vtep.nbma,
             encode_vni(vtep.vni),
             protocol,
@@ -202,14 +211,15 @@ class Responder:
         self,
         packet: ResolutionRequest,
         path: Path,
+        now: float,
         binding: Binding,
         vtep: VTEP | None,
-        holding_time: int,
+        until: float,
     ) -> tuple[CIE, ...]:
         """The same if the answer is about a prefix, or if there are several, best first."""
         if binding.protocol != packet.destination_protocol and binding.prefix_length is None:
             # The switch has seen a MAC at a site, which it is not that has several bindings.
-            return (self._answer(packet, path, binding, vtep, holding_time),)
+            return (self._answer(packet, path, now, binding, vtep, until),)
         bindings = self._cache.alternatives(binding)
         places = [each.vtep or VTEP(path.local, None) for each in bindings]
         usable = [
@@ -229,8 +239,8 @@ class Responder:
             self._take_back((key,))
             told = ()
         vteps = (*told, *[place for _, place in usable if place not in told])
-        longest = max([self._left(each) for each, _ in usable])
-        if not self._answered.add(key, vteps, packet.source_protocol, path, longest):
+        ends = [_until(each, now) for each, _ in usable]
+        if not self._answered.add(key, vteps, packet.source_protocol, path, max(ends)):
             return (CIE(CIECode.NO_RESOURCES),)
         return tuple(
             [
@@ -239,13 +249,13 @@ class Responder:
                     bits,
                     0,
                     each.mtu or self._identity.mtu,
-                    self._left(each),
+                    int(end - now),
                     place.nbma,
                     encode_vni(place.vni),
                     each.next_hop or protocol,
                     each.preference,
                 )
-                for each, place in usable
+                for (each, place), end in zip(usable, ends, strict=True)
             ]
         )
 
@@ -276,3 +286,8 @@ class Responder:
         nbma = best.nbma if translated else b""
         said = nat_address(nbma, best.protocol, best.mtu)
         return tuple([said if type(each) is NATAddress else each for each in extensions])
+
+
+def _until(binding: Binding, now: float) -> float:
+    """When a binding is over: what is configured, after its holding time from now on."""
+    return now + binding.holding_time if binding.expires is None else binding.expires

@@ -159,7 +159,7 @@ class NextHopServer:
                 return True
             if (
                 self.passes_on is not None
-                and self._responder.find(protocol) is None
+                and not self._responder.knows(protocol)
                 and self.passes_on(protocol)
             ):
                 return False

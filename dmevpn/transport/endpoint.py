@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dmevpn.addresses import Path
 from dmevpn.errors import MalformedPacket
@@ -58,29 +58,31 @@ class GREEndpoint:
         self._too_large.inc()
         return False
 
-    def packet_received(self, packet: bytes, peer: bytes, local: bytes) -> None:
-        """Hand the payload of a GRE packet to the receiver; never raises.
+    def packets_received(self, packets: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+        """Hand the payloads of GRE packets to the receiver; never raises.
 
-        :param local: our address that the peer used; empty if it is no source for an answer.
+        :param packets: each with the peer's address, and ours that the peer used; the latter is
+            empty if it is no source for an answer.
         """
-        if self._receiver is None:
-            return
-        try:
-            payload, key = gre.decode(packet, self._keys)
-        except MalformedPacket as error:
-            self.metrics.dropped(error.counter).inc()
-            return
-        self.payload_received(payload, Path(peer, local, key))
+        datagrams = []
+        for packet, peer, local in packets:
+            try:
+                payload, key = gre.decode(packet, self._keys)
+            except MalformedPacket as error:
+                self.metrics.dropped(error.counter).inc()
+            else:
+                datagrams.append((payload, Path(peer, local, key)))
+        self.payloads_received(datagrams)
 
-    def payload_received(self, payload: bytes, path: Path) -> None:
-        """Hand a payload to the receiver; never raises."""
-        if self._receiver is None:
+    def payloads_received(self, datagrams: Sequence[tuple[bytes, Path]]) -> None:
+        """Hand payloads to the receiver; never raises."""
+        if self._receiver is None or not datagrams:
             return
-        self._received.inc()
+        self._received.inc(len(datagrams))
         try:
-            self._receiver.datagram_received(payload, path)
+            self._receiver.datagrams_received(datagrams)
         except Exception:
-            self.log.failure("a datagram from {nbma} raised", nbma=Path(path.peer))
+            self.log.failure("a datagram raised")
 
     def know(self, peer: bytes) -> None:
         """Give an underlay address a budget of its own."""

@@ -92,16 +92,14 @@ class FairQueue(Generic[T]):
         self._count += 1
         return True
 
-    def take(self) -> T:
-        """The next packet whose turn it is.
-
-        :raises IndexError: if there is none.
-        """
-        kind = self._known if self._known.sources else self._strangers
-        if not kind.sources:
-            raise IndexError("nobody waits")
-        self._count -= 1
-        return kind.take()
+    def take(self, most: int) -> list[T]:
+        """The next packets whose turn it is, so many at most."""
+        taken: list[T] = []
+        while len(taken) < most and len(taken) < self._count:
+            kind = self._known if self._known.sources else self._strangers
+            taken.append(kind.take())
+        self._count -= len(taken)
+        return taken
 
     def clear(self) -> None:
         """Forget all."""

@@ -126,7 +126,7 @@ class MemoryNetwork:
 
     def _deliver(self, source: bytes, destination: bytes, packet: bytes) -> None:
         for transport in tuple(self._attached.get(destination, ())):
-            transport.packet_received(packet, source, destination)
+            transport.packets_received(((packet, source, destination),))
 
 
 @implementer(IDatagramTransport)

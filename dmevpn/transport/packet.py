@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -66,8 +67,11 @@ class _PacketSocket(DatagramReader[tuple[bytes, bytes]]):
         length, address = self.sock.recvfrom_into(self.buffer)
         return bytes(self.buffer[:length]), address[4]
 
-    def deliver(self, datagram: tuple[bytes, bytes]) -> None:
-        self._port.datagram_received(*datagram)
+    def deliver(self, datagrams: Sequence[tuple[bytes, bytes]]) -> None:
+        self._port.datagrams_received(datagrams)
+
+    def transmit(self, packet: bytes, path: Path) -> None:
+        self._port.transmit(self.sock, packet, path)
 
     def source(self, datagram: tuple[bytes, bytes]) -> tuple[bytes, int]:
         return datagram[1], len(datagram[0])
@@ -140,10 +144,17 @@ class PacketPort(GREEndpoint):
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what cannot go through the device is counted as lost."""
-        state = self._device.state
         if not self.fits(data):
             return
-        if self._socket is None or state is None:
+        if self._socket is None:
+            self.packet_lost("ENODEV")
+        else:
+            self._socket.send(data, path)
+
+    def transmit(self, sock: socket.socket, data: bytes, path: Path) -> None:
+        """Send one payload now, through the device as it is."""
+        state = self._device.state
+        if state is None:
             self.packet_lost("ENODEV")
             return
         refusal = self._refusal(state, path)
@@ -152,10 +163,10 @@ class PacketPort(GREEndpoint):
             return
         try:
             if state.remote:
-                self._socket.sock.send(data)
+                sock.send(data)
             else:
                 address = (state.name, gre.NHRP_PROTOCOL, 0, 0, path.peer)
-                self._socket.sock.sendto(data, address)
+                sock.sendto(data, address)
         except OSError as error:
             self.packet_lost(error_name(error))
         else:
@@ -177,16 +188,20 @@ class PacketPort(GREEndpoint):
         """Have the reactor read the socket again."""
         self.reactor.addReader(reader)
 
-    def datagram_received(self, payload: bytes, link_address: bytes) -> None:
-        """Hand a payload to the receiver; never raises."""
+    def datagrams_received(self, datagrams: Iterable[tuple[bytes, bytes]]) -> None:
+        """Hand payloads, each with its sender's link layer address, to the receiver; never
+        raises."""
         state = self._device.state
         if state is None:
             return  # queued before the device went
-        peer = state.remote or link_address
-        if len(peer) not in (4, 16):
-            self.metrics.dropped("no_peer_address").inc()
-            return
-        self.payload_received(payload, Path(peer, state.local, state.key))
+        received = []
+        for payload, link_address in datagrams:
+            peer = state.remote or link_address
+            if len(peer) in (4, 16):
+                received.append((payload, Path(peer, state.local, state.key)))
+            else:
+                self.metrics.dropped("no_peer_address").inc()
+        self.payloads_received(received)
 
     # --- IControlDeviceListener -----------------------------------------------------------
 

@@ -14,7 +14,7 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -99,8 +99,8 @@ class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
         """Set the fields of the outer header, and have what we need delivered."""
         raise NotImplementedError
 
-    def deliver(self, datagram: tuple[bytes, bytes, bytes]) -> None:
-        self._port.packet_received(*datagram)
+    def deliver(self, datagrams: Sequence[tuple[bytes, bytes, bytes]]) -> None:
+        self._port.packets_received(datagrams)
 
     def source(self, datagram: tuple[bytes, bytes, bytes]) -> tuple[bytes, int]:
         return datagram[1], len(datagram[0])
@@ -117,15 +117,16 @@ class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
         self.sock.bind((socket.inet_ntop(self.family, address), 0))
         self.bound = address
 
-    def send(self, packet: bytes, path: Path) -> None:
-        """Send one GRE packet.
-
-        :raises OSError: as ``sendto``.
-        """
-        if path.local and path.local != self.bound:
-            self.send_from(packet, path.peer, path.local)
+    def transmit(self, packet: bytes, path: Path) -> None:
+        try:
+            if path.local and path.local != self.bound:
+                self.send_from(packet, path.peer, path.local)
+            else:
+                self.sock.sendto(packet, (socket.inet_ntop(self.family, path.peer), 0))
+        except OSError as error:
+            self._port.packet_lost(error_name(error))
         else:
-            self.sock.sendto(packet, (socket.inet_ntop(self.family, path.peer), 0))
+            self._port.packet_sent()
 
 
 class _IPv4Socket(_Socket):
@@ -243,12 +244,7 @@ class RawGREPort(GREEndpoint):
         if sock is None:
             self.packet_lost("EAFNOSUPPORT")
             return
-        try:
-            sock.send(packet, path)
-        except OSError as error:
-            self.packet_lost(error_name(error))
-        else:
-            self.packet_sent()
+        sock.send(packet, path)
 
     def stop(self) -> Deferred[None]:
         """Close the sockets; harmless if none is open."""

@@ -112,7 +112,7 @@ class World:
     def receive(self, octets: bytes, path: Path = TO_A) -> list[bytes]:
         """What goes out for a payload."""
         self.transport.sent.clear()
-        self.speaker.datagram_received(octets, path)
+        self.speaker.datagrams_received(((octets, path),))
         return [data for data, _ in self.transport.sent]
 
     def answer(self, octets: bytes, path: Path = TO_A) -> Packet:

@@ -184,7 +184,8 @@ def test_a_vendors_extension_in_an_answer_is_passed_over() -> None:
     assert one.machine.node is not None
     (speaker,) = one.machine.node.speakers.values()
     payload = reply.encode(encapsulation.form, encapsulation.vpn_id)
-    speaker.datagram_received(payload, Path(network.hub.address, one.vtep.nbma))
+    path = Path(network.hub.address, one.vtep.nbma)
+    speaker.datagrams_received(((payload, path),))
     network.run(0.1)
     assert network.path(one, mac(2)) == two.vtep
 

@@ -222,7 +222,7 @@ def reply_octets(request: RegistrationRequest) -> bytes:
 def test_reply_says_what_it_is_told() -> None:
     """Codes, flags and extensions of the answer take the place of the request's."""
     reply = REQUEST.reply(
-        [CIE(code=14)], flags=0, extensions=[DeviceCapabilities(1, 1)], hop_count=255
+        (CIE(code=14),), flags=0, extensions=(DeviceCapabilities(1, 1),), hop_count=255
     )
     assert reply.cies == (CIE(code=14),)
     assert reply.extensions == (DeviceCapabilities(1, 1),)

@@ -131,7 +131,7 @@ class Node:
         The time after it is for what it started: answers, and the timers of its tables.
         """
         before = self.ended()
-        self._transport.packet_received(packet, bytes([192, 0, 2, 10]), self.machine.address)
+        self._transport.packets_received(((packet, bytes([192, 0, 2, 10]), self.machine.address),))
         assert self.ended() > before, "neither a packet nor a named drop"
 
     def ended(self) -> int:

@@ -461,7 +461,7 @@ def carried(key: int | None = None) -> Callable[[Vector], None]:
         packet = vector.octets
         if vector.layer == "ipv4":
             packet = packet[4 * (packet[0] & 15) :]
-        transport.packet_received(packet, SITE_A, HUB)
+        transport.packets_received(((packet, SITE_A, HUB),))
         counted = {
             labels[0][1]: value
             for name, labels, _, value in metrics.snapshot()

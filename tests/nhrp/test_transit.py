@@ -124,7 +124,7 @@ class World:
         """What goes out for a packet, and where to."""
         self.transport.sent.clear()
         octets = packet if isinstance(packet, bytes) else packet.encode()
-        self.speaker.datagram_received(octets, path)
+        self.speaker.datagrams_received(((octets, path),))
         return [(decode_payload(data)[1], way) for data, way in self.transport.sent]
 
     def error(self, packet: Packet | bytes, path: Path = TO_A) -> tuple[int, int, Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from zope.interface import implementer
 
@@ -37,9 +39,9 @@ class Spoke:
         self.transport = MemoryTransport(world.network, Metrics(), [parse_ip(address)], key)
         self.transport.start(self)
 
-    def datagram_received(self, data: bytes, path: Path) -> None:
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Path]]) -> None:
         """Keep what comes back."""
-        self.received.append(decode_payload(data)[1])
+        self.received += [decode_payload(data)[1] for data, _ in datagrams]
 
 
 @pytest.mark.parametrize(

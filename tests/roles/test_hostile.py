@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -44,9 +45,9 @@ class Peer:
         self._transport = MemoryTransport(world.network, Metrics(), [self.address])
         self._transport.start(self)
 
-    def datagram_received(self, data: bytes, path: Path) -> None:
+    def datagrams_received(self, datagrams: Sequence[tuple[bytes, Path]]) -> None:
         """Keep what comes back."""
-        self.received.append(decode_payload(data)[1])
+        self.received += [decode_payload(data)[1] for data, _ in datagrams]
 
     def flooded(self, peer: bytes, dropped: int) -> None:
         """Nobody is limited here."""

@@ -104,11 +104,11 @@ def packets(hub: bytes, spoke: bytes, other: bytes) -> dict[str, Packet]:
         "registration request": registration,
         "registration reply": registration.reply(extensions=answered),
         "registration refused": registration.reply(
-            [CIE(code=CIECode.NO_RESOURCES, prefix_length=EXACT_PREFIX)], extensions=answered
+            (CIE(code=CIECode.NO_RESOURCES, prefix_length=EXACT_PREFIX),), extensions=answered
         ),
         "resolution request": resolution,
-        "resolution reply": resolution.reply([answer], extensions=answered),
-        "resolution refused": resolution.reply([refusal], extensions=answered),
+        "resolution reply": resolution.reply((answer,), extensions=answered),
+        "resolution refused": resolution.reply((refusal,), extensions=answered),
         "purge request": purge,
         "purge reply": purge.reply(),
         "purge without reply": purge_in_silence,
