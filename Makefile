@@ -3,7 +3,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 
-.PHONY: help demo demo-down test lint bench soak chaos fuzz interop page-test bpf deb deb-check docs venv clean
+.PHONY: help demo demo-down test lint bench soak chaos fuzz interop lab-test page-test bpf deb deb-check docs venv clean
 
 help:
 	@echo "make demo          two sites become one LAN, shown in network namespaces (KEEP=1 leaves it up)"
@@ -15,6 +15,7 @@ help:
 	@echo "make chaos         real daemons under faults by chance, and what is promised (ARGS='--seed 7 --minutes 5')"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make interop       FRR's nhrpd and ours together, in a user-mode-linux guest with GRE devices"
+	@echo "make lab-test      README's ten-minute lab, word for word (half a minute)"
 	@echo "make page-test     the status page in a browser (Debian package chromium; PICTURE=1 for docs)"
 	@echo "make bpf           build the eBPF object anew (it is kept in git)"
 	@echo "make deb           build the Debian package into dist"
@@ -45,6 +46,10 @@ lint:
 fuzz:
 	@tools/setup.sh fuzz
 	@$(PYTHON) -m fuzz $(ARGS)
+
+lab-test:
+	@tools/setup.sh test
+	@$(PYTHON) -m pytest labtest $(ARGS)
 
 page-test:
 	@tools/setup.sh page
