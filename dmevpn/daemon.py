@@ -22,6 +22,9 @@ from dmevpn.systemd import Watchdog, notify_systemd, reloading
 
 __all__ = ["Daemon"]
 
+#: Seconds between a `shutdown` and the end.
+_LAST_WORD = 0.1
+
 Row = dict[str, Any]
 
 
@@ -54,7 +57,7 @@ class Daemon(Service):
         self._observer = observer
         self._watchdog = Watchdog(reactor)
         self._garbage = garbage
-        self._operators = operators(Controller(node, config, self.reload))
+        self._operators = operators(Controller(node, config, self.reload, self.shutdown))
 
     def setServiceParent(self, parent: Any) -> None:
         """Become part of an application; twistd looks there for the log's observer."""
@@ -92,6 +95,7 @@ class Daemon(Service):
         for service in self._operators:
             service.startService()  # type: ignore[no-untyped-call]
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.give_way))
         self._watchdog.start()
         if self._garbage is not None:
             self._garbage.start()
@@ -108,6 +112,20 @@ class Daemon(Service):
         for service in self._operators:
             yield maybeDeferred(service.stopService)
         yield self.node.stopService()
+
+    def give_way(self) -> None:
+        """End the process, and leave what forwards to a successor: for an upgrade."""
+        self.node.leaving = True
+        self._reactor.stop()
+
+    def shutdown(self) -> None:
+        """End the process, and leave nothing, whatever ``leave-forwarding`` says.
+
+        A moment later, so that who has asked hears that it was heard.
+        """
+        self.log.info("shutting down: everything is taken down")
+        self.node.leaving = False
+        self._reactor.callLater(_LAST_WORD, self._reactor.stop)
 
     # --- reload -------------------------------------------------------------------------
 

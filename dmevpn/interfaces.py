@@ -456,6 +456,9 @@ class ISpokeDataplane(Interface):
     def stop() -> Any:
         """Withdraw every entry of ours, remove every device of ours; returns a Deferred."""
 
+    def hand_over() -> None:
+        """Stop, and leave entries and devices to a successor, which adopts them."""
+
 
 class ISpokeListener(Interface):
     """What a spoke data plane reports."""
@@ -659,6 +662,9 @@ class IHubDataplane(Interface):
     def stop() -> Any:
         """Detach and unpin the switch, remove the device if it is ours; returns a Deferred."""
 
+    def hand_over() -> None:
+        """Stop, and leave the switch and its device to a successor, which adopts them."""
+
 
 class IHubListener(Interface):
     """What a hub data plane reports. Events are hints; the table is the truth."""
@@ -761,6 +767,9 @@ class ILayer3Dataplane(Interface):
         """Remove every neighbour and route of ours, restore the device's settings; returns a
         Deferred."""
 
+    def hand_over() -> None:
+        """Stop, and leave all that as it is until a successor starts."""
+
 
 class ILayer3Listener(Interface):
     """What a layer 3 data plane reports."""
@@ -843,6 +852,9 @@ class IController(Interface):
 
         :raises CommandError: if the file has errors, with the first of them.
         """
+
+    def shutdown() -> None:
+        """End the daemon and take down everything of it, a moment after this returns."""
 
     def reload() -> Any:
         """Deferred of ``{"ok": bool, "messages": [str, ...]}`` after reading the file again."""

@@ -71,6 +71,7 @@ class Options(usage.Options):
     ]
     optFlags = [  # noqa: RUF012
         ["check", None, "Print every error and warning of FILE and exit: 0 if it has no error."],
+        ["remove", None, "Take down what an ended daemon of FILE left forwarding, and exit."],
     ]
 
     def opt_version(self) -> None:
@@ -94,6 +95,19 @@ class Options(usage.Options):
             raise SystemExit(f"dmevpn: {messages[0]}{hint}")
         self.plan: Plan = plan
         self.warnings = messages
+        if self["remove"]:
+            _remove(plan)
+
+
+def _remove(plan: Plan) -> None:
+    from twisted.internet import reactor
+
+    from dmevpn.removal import remove
+
+    problems = remove(reactor, plan)
+    for problem in problems:
+        print(f"dmevpn: {problem}", file=sys.stderr)
+    raise SystemExit(1 if problems else 0)
 
 
 def _machine_id() -> bytes:

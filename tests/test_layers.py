@@ -70,7 +70,16 @@ LAYERS = (
         ),
     ),
     Layer(
-        modules=("tap", "daemon", "garbage", "logfile", "privileges", "scripts", "systemd"),
+        modules=(
+            "tap",
+            "daemon",
+            "garbage",
+            "logfile",
+            "privileges",
+            "removal",
+            "scripts",
+            "systemd",
+        ),
         own=("",),
         foreign=("zope.interface", "twisted"),
     ),

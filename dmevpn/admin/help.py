@@ -36,6 +36,7 @@ _EXAMPLES = {
     "config reload": ("config reload",),
     "metrics show": ("metrics show",),
     "log level": ("log level", "log level debug"),
+    "shutdown": ("shutdown",),
     "version": ("version",),
     "events": (
         "events",

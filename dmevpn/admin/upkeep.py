@@ -36,6 +36,11 @@ async def _config_reload(context: Context, match: Match) -> Answer:
     return _report(await context.controller.reload(), "not reloaded; what ran before still runs")
 
 
+def _shutdown(context: Context, match: Match) -> Answer:
+    context.controller.shutdown()
+    return Answer([])
+
+
 def _metrics_show(context: Context, match: Match) -> Answer:
     return Answer(context.controller.metrics())
 
@@ -153,6 +158,16 @@ UPKEEP = (
         _log_level,
         text="{level}",
         bare=LEVEL,
+        changes=True,
+    ),
+    Command(
+        "shutdown",
+        "End the daemon, and take down everything of it",
+        (),
+        (Column("message", "nothing is said", "text"),),
+        _shutdown,
+        nothing="shutting down",
+        text="{message}",
         changes=True,
     ),
     Command(

@@ -92,12 +92,14 @@ class Changes:
     """By name of the data interface."""
     layer3: Difference[Layer3Plan] = Difference()
     """By control interface and VPN."""
+    at_once: tuple[str, ...] = ()
+    """Keywords of the daemon as a whole whose change takes effect at once."""
     postponed: tuple[str, ...] = ()
     """Keywords whose change waits for the next start of the daemon."""
 
     def __bool__(self) -> bool:
         roles = self.spokes or self.hubs or self.layer3
-        return bool(self.speakers or roles or self.postponed)
+        return bool(self.speakers or roles or self.at_once or self.postponed)
 
 
 def diff(old: Plan, new: Plan) -> Changes:
@@ -138,6 +140,7 @@ def diff(old: Plan, new: Plan) -> Changes:
             lambda layer3: (layer3.interface, layer3.vpn),
             lambda layer3: layer3.interface in touched,
         ),
+        at_once=("leave-forwarding",) if old.leave_forwarding != new.leave_forwarding else (),
         postponed=tuple(keyword for keyword, changed in postponed.items() if changed),
     )
 

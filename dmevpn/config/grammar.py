@@ -273,6 +273,16 @@ _ROWS = (
         reload=Reload.DAEMON,
     ),
     Keyword(
+        name="leave-forwarding",
+        help="`yes`: a stop of the daemon leaves devices, entries, switch and registrations as they"
+        " are, so that frames are forwarded while there is none, and its successor goes on with"
+        " them; `dmevpnctl shutdown`, or `twistd dmevpn --config FILE --remove` when the daemon has"
+        " ended, takes them down. `no`: a stop leaves nothing. Default: no.",
+        contexts=_TOP,
+        arguments=(_YES_NO,),
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
         name="vpn-oui",
         help=f"The OUI of VPN identifiers (RFC 2685), the same at all sites. Default:"
         f" {DEFAULT_OUI.hex('-')}.",

@@ -369,5 +369,7 @@ class Plan:
     status: str | None = None
     """The same, where the status page is."""
     state_dir: str | None = None
+    leave_forwarding: bool = False
+    """Whether an ordinary stop leaves devices, entries and registrations to a successor."""
     log_format: str = "text"
     """``text`` or ``json``."""

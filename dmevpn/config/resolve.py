@@ -170,6 +170,7 @@ class _Resolver:
             opennhrp_socket=value(top, "opennhrp-socket", cast("str | None", None)),
             status=value(top, "status", cast("str | None", None)),
             state_dir=value(top, "state-dir", f"/var/lib/dmevpn/{name}"),
+            leave_forwarding=value(top, "leave-forwarding", False),
             log_format=value(top, "log-format", "text"),
         )
         self._check_admin(top)

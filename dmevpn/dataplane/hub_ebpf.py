@@ -47,6 +47,7 @@ __all__ = [
     "AGEING_TIME",
     "PIN_ROOT",
     "EBPFSwitch",
+    "take_off",
 ]
 
 #: Seconds of silence after which a MAC counts as unknown, as on a Linux bridge.
@@ -286,16 +287,7 @@ class EBPFSwitch:
 
     def stop(self) -> Deferred[None]:
         """Detach and unpin; frames are no longer forwarded when it returns."""
-        if self._running:
-            self._running = False
-            self._listener = HubListener()
-            assert self._ring is not None
-            self._readers.removeReader(self._ring)
-            for call in (self._poll, self._collect, self._auditing):
-                if call is not None:
-                    call.cancel()
-            self._poll = self._collect = self._auditing = self._audit = None
-            self._macs.stop()
+        if self._end():
             try:
                 self._attachment.remove({self._programs[_PROGRAM].id})
             except DataplaneError as error:
@@ -305,6 +297,31 @@ class EBPFSwitch:
             self._pins.remove()
             self._remove_device()
         return succeed(None)
+
+    def hand_over(self) -> None:
+        """Leave the switch attached and pinned: it goes on, and so do its members."""
+        if self._end():
+            self._attachment.close()
+            self._close()
+            self._pins.close()
+            if self._device is not None:
+                self._device.close()
+                self._device = None
+
+    def _end(self) -> bool:
+        """Have nothing more to do; whether there was something."""
+        if not self._running:
+            return False
+        self._running = False
+        self._listener = HubListener()
+        assert self._ring is not None
+        self._readers.removeReader(self._ring)
+        for call in (self._poll, self._collect, self._auditing):
+            if call is not None:
+                call.cancel()
+        self._poll = self._collect = self._auditing = self._audit = None
+        self._macs.stop()
+        return True
 
     def _close(self) -> None:
         if self._watch is not None:
@@ -527,3 +544,32 @@ class EBPFSwitch:
 
     def __repr__(self) -> str:
         return f"<EBPFSwitch {self.interface} {format_address(self.station_mac)}>"
+
+
+def take_off(interface: str, link: Link | None, pin_root: str = PIN_ROOT) -> None:
+    """Remove the switch that a daemon which has ended left on a device, and its pins.
+
+    In the network namespace of the device.
+
+    :param link: the device; None if it is gone.
+    :raises StartError: if a daemon is serving it.
+    :raises DataplaneError: if the kernel refuses.
+    """
+    if not os.path.isdir(pin_root):
+        return
+    pins = PinDirectory(pin_root, interface)
+    pins.open(trusting=True)
+    try:
+        programs = [name for name in pins.names() if name.startswith(_PROGRAM_PIN)]
+        if link is not None and programs:
+            numbers = {libbpf.pinned_program_id(pins.at(name)) for name in programs}
+            kept = libbpf.pinned_value(pins.at("keepsakes"), layout.NUMBER.pack(0))
+            made_clsact = kept is not None and bool(layout.KEEPSAKE.unpack(kept)[1])
+            attachment = Attachment(interface, link.ifindex, made_clsact=made_clsact)
+            try:
+                attachment.remove(numbers)
+            finally:
+                attachment.close()
+        pins.remove()
+    finally:
+        pins.close()

@@ -163,7 +163,11 @@ class MemoryLayer3:
         self._neighbours.clear()
         self._routes.clear()
         self.repair()
+        self.hand_over()
+        return succeed(None)
+
+    def hand_over(self) -> None:
+        """What is ours stays."""
         if self._tunnel is not None:
             self._tunnel.driver = None
             self._tunnel.listener = Layer3Listener()
-        return succeed(None)

@@ -65,6 +65,10 @@ class NoDevice:
         """Nothing carries packets."""
         return {}
 
+    def hand_over(self) -> None:
+        """Nothing is ours."""
+        self.stop()
+
     def stop(self) -> Deferred[None]:
         """There is nothing to undo."""
         return succeed(None)

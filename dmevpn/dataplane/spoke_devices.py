@@ -152,6 +152,10 @@ class SpokeDevices:
             finally:
                 self._close()
 
+    def hand_over(self) -> None:
+        """Leave our devices as they are to a successor."""
+        self._close()
+
     def _close(self) -> None:
         if self._provisioner is not None:
             self._provisioner.close()

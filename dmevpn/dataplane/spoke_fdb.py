@@ -194,12 +194,9 @@ class VXLANFDB:
 
     def stop(self) -> Deferred[None]:
         """Withdraw every entry of ours and remove every device of ours; again is harmless."""
-        run, self._active = self._active, None
+        run = self._end()
         if run is None:
             return succeed(None)
-        for name in ("hold", "shortcut"):
-            self._metrics.remove_gauge("fdb_entries", vpn=str(self._plan.vpn.index), state=name)
-        self._close(run)
         try:
             if run.devices.stay():
                 run.table.remove_all()
@@ -209,6 +206,22 @@ class VXLANFDB:
         finally:
             run.requests.close()
         return succeed(None)
+
+    def hand_over(self) -> None:
+        """Leave every entry and device as it is; again is harmless."""
+        run = self._end()
+        if run is not None:
+            run.devices.hand_over()
+            run.requests.close()
+
+    def _end(self) -> _Run | None:
+        """Have nothing more to do with what was started; None if nothing was."""
+        run, self._active = self._active, None
+        if run is not None:
+            for name in ("hold", "shortcut"):
+                self._metrics.remove_gauge("fdb_entries", vpn=str(self._plan.vpn.index), state=name)
+            self._close(run)
+        return run
 
     def _open_sockets(self, run: _Run, layout: Layout) -> None:
         run.dumps = NetlinkRequests()

@@ -127,6 +127,15 @@ class KernelTunnel:
 
     def stop(self) -> Deferred[None]:
         """Remove what is ours, and restore the device; harmless if nothing was started."""
+        state: GREDevice | None = self._device.state
+        if self._requests is not None and state is not None:
+            self._remove_ours(state.ifindex)
+            self._restore(state.ifindex)
+        self.hand_over()
+        return succeed(None)
+
+    def hand_over(self) -> None:
+        """Leave all that as it is; harmless if nothing was started."""
         self._device.unsubscribe(self)
         self._listener = Layer3Listener()
         if self._flush_call is not None:
@@ -138,14 +147,9 @@ class KernelTunnel:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        state: GREDevice | None = self._device.state
         if self._requests is not None:
-            if state is not None:
-                self._remove_ours(state.ifindex)
-                self._restore(state.ifindex)
             self._requests.close()
             self._requests = None
-        return succeed(None)
 
     def _prepare(self, state: GREDevice) -> None:
         """Make the kernel ask us, and remove what an earlier run left.

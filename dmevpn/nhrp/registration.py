@@ -280,6 +280,12 @@ class RegistrationClient:
         """Take our binding back from the server, as far as it has one, and be silent."""
         self._move(Input.STOP, self._end)
 
+    def hand_over(self) -> None:
+        """Be silent, and leave our binding at the server to a successor."""
+        self._rest()
+        self._forget()
+        self.state = State.IDLE
+
     def purge_received(self, packet: PurgeRequest, path: Path) -> None:
         """A Purge Request arrived: if our server takes our own binding back, register anew.
 

@@ -40,13 +40,21 @@ class Controller:
     """The admin's hands on a node.
 
     :param reload: reads the file again and applies it; Deferred of a report.
+    :param shutdown: ends the daemon soon, and takes everything down.
     """
 
-    def __init__(self, node: Node, config: ConfigFile, reload: Callable[[], Deferred[Row]]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: ConfigFile,
+        reload: Callable[[], Deferred[Row]],
+        shutdown: Callable[[], None] = lambda: None,
+    ) -> None:
         self._node = node
         self._config = config
         self._reload = reload
         self._turns = Turns(node.clock)
+        self._shutdown = shutdown
 
     # --- tables -------------------------------------------------------------------------
 
@@ -381,8 +389,13 @@ class Controller:
             raise CommandError("; ".join(shown + ([f"and {more} more"] if more > 0 else [])))
         changes = diff(self._node.plan, plan)
         rows = [part_row(change, part, keywords) for change, part, keywords in describe(changes)]
+        rows += [part_row("change", None, (keyword,)) for keyword in changes.at_once]
         rows += [part_row("wait", None, (keyword,)) for keyword in changes.postponed]
         return iter(rows)
+
+    def shutdown(self) -> None:
+        """Like SIGTERM, but with all that ``leave-forwarding`` would leave."""
+        self._shutdown()
 
     def reload(self) -> Deferred[Row]:
         """Like SIGHUP."""

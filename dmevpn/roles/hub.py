@@ -137,16 +137,27 @@ class HubRole:
 
     def stop(self) -> Deferred[None]:
         """Answer no more, detach the switch, take the device down if it is ours."""
-        if self._ageing is not None:
-            self._ageing.cancel()
-            self._ageing = None
-        self._cooperator.stop()
+        self._end()
         for vpn in self.vpns.values():
             vpn.close(remove=False)
         self.vpns.clear()
         self._speaker.known.claim(self, ())
         stopped: Deferred[None] = self.dataplane.stop()
         return stopped
+
+    def hand_over(self) -> None:
+        """Answer no more, and leave the switch with its members as it is to a successor."""
+        self._end()
+        for vpn in self.vpns.values():
+            vpn.hand_over()
+        self.vpns.clear()
+        self.dataplane.hand_over()
+
+    def _end(self) -> None:
+        if self._ageing is not None:
+            self._ageing.cancel()
+            self._ageing = None
+        self._cooperator.stop()
 
     abandon = stop
 

@@ -172,6 +172,16 @@ class HubVPN:
         """
         self.trunks.close()
         self.server.dismiss()
+        self._end()
+        if remove:
+            self._dataplane.remove_vpn(self.vpn_id.index)
+
+    def hand_over(self) -> None:
+        """Stop answering, and leave clients and members to a successor."""
+        self.trunks.hand_over()
+        self._end()
+
+    def _end(self) -> None:
         self._speaker.detach(self.vpn_id, self.trunks)
         self._speaker.detach(self.vpn_id, self.server)
         self._speaker.detach(self.vpn_id, self._transit)
@@ -182,8 +192,6 @@ class HubVPN:
         for vtep in self.members:
             self._owners.release(self.vpn_id.index, vtep)
             self._speaker.known.claim((self.vpn_id, vtep), ())
-        if remove:
-            self._dataplane.remove_vpn(self.vpn_id.index)
 
     def expel(self) -> int:
         """End the registrations that are no longer permitted; how many."""

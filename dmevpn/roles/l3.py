@@ -108,16 +108,27 @@ class Layer3Role:
 
     def stop(self) -> Deferred[None]:
         """Purge what is registered, take everything of ours out of the kernel."""
+        self._end()
+        for station in self.stations.values():
+            station.stop()
+        self.stations.clear()
+        return self.abandon()
+
+    def hand_over(self) -> None:
+        """Stop, and leave registrations, neighbours and routes to a successor."""
+        self._end()
+        for station in self.stations.values():
+            station.hand_over()
+        self.stations.clear()
+        self._dataplane.hand_over()
+
+    def _end(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         for watch in self._names:
             watch.stop()
         self._names.clear()
-        for station in self.stations.values():
-            station.stop()
-        self.stations.clear()
-        return self.abandon()
 
     def abandon(self) -> Deferred[None]:
         """Undo a start that failed."""

@@ -188,24 +188,34 @@ class Layer3Station:
 
     def stop(self) -> None:
         """Purge our registrations, tell our clients, and take what is ours out of the kernel."""
-        if self.server_gate is not None:
-            self.server_gate.close()
         for client in self.registrations:
             client.stop()
-        if self._peer_gate is not None:
-            self._peer_gate.close()
-        if self._registration_gate is not None:
-            self._registration_gate.close()
-        self._speaker.peers.claim(self, {})
-        self._speaker.known.claim(self, ())
-        self._registered.close()
+        self._close_gates()
         # Whoever was told of us or of the networks behind us is told that they are gone.
         self.cache.remove_if(lambda binding: binding.kind is Kind.LOCAL, "stopped")
         self.server.dismiss()
+        self._forwarding.close()
+        self._end()
+
+    def hand_over(self) -> None:
+        """Stop, and leave registrations, clients and the kernel as they are to a successor."""
+        for client in self.registrations:
+            client.hand_over()
+        self._close_gates()
+        self._end()
+
+    def _close_gates(self) -> None:
+        for gate in (self.server_gate, self._peer_gate, self._registration_gate):
+            if gate is not None:
+                gate.close()
+
+    def _end(self) -> None:
+        self._speaker.peers.claim(self, {})
+        self._speaker.known.claim(self, ())
+        self._registered.close()
         self._speaker.detach(self.plan.vpn, self)
         self.resolution.close()
         self.server.close()
-        self._forwarding.close()
         self._outstanding.close()
         self.cache.close()
 

@@ -89,6 +89,8 @@ class Node(Service):
     """All speakers and roles of a daemon.
 
     :ivar plan: what runs.
+    :ivar leaving: whether a stop leaves what forwards to a successor; None: as
+        ``leave-forwarding`` says.
     :param plan: what a start of the service makes true.
     """
 
@@ -119,6 +121,7 @@ class Node(Service):
         self._names: dict[str, NameWatch] = {}
         self._applying = DeferredLock()
         self._stopping = False
+        self.leaving: bool | None = None
 
     # --- service ------------------------------------------------------------------------
 
@@ -144,9 +147,14 @@ class Node(Service):
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Stop everything in order; ready after two seconds at the latest."""
+        """Stop everything in order; ready after two seconds at the latest.
+
+        What forwards is left to a successor, or not, as :attr:`leaving` says.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
+        if self.plan.leave_forwarding if self.leaving is None else self.leaving:
+            self._hand_over()
         self.wall.stop()
         stopping = self.apply(Plan())
         stopping.addTimeout(STOP_LIMIT, self.clock)
@@ -156,6 +164,17 @@ class Node(Service):
             self.log.failure("the stop did not end in order")
         if self._drivers.scripts is not None:
             yield self._drivers.scripts.stop()
+
+    def _hand_over(self) -> None:
+        """Have roles stop as if they were killed; what is left then is ours alone."""
+        for watch in self._names.values():
+            watch.stop()
+        self._names.clear()
+        for roles in (self.spokes, self.layer3, self.hubs):
+            for role in roles.values():
+                role.hand_over()
+            roles.clear()
+        self.log.info("forwarding is left to a successor")
 
     # --- the one way in -------------------------------------------------------------------
 

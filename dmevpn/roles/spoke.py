@@ -168,12 +168,26 @@ class SpokeRole:
 
     def stop(self) -> Deferred[None]:
         """Purge our registrations, withdraw every shortcut and take the devices down."""
-        if self._due_call is not None:
-            self._due_call.cancel()
-            self._due_call = None
         for client in self.registrations:
             self._keepalives.remove(client)
             client.stop()
+        self._end()
+        stopped: Deferred[None] = self.dataplane.stop()
+        return stopped
+
+    def hand_over(self) -> None:
+        """Stop, and leave registrations, devices and shortcuts as they are to a successor."""
+        for client in self.registrations:
+            self._keepalives.remove(client)
+            client.hand_over()
+        self._end()
+        self.dataplane.hand_over()
+
+    def _end(self) -> None:
+        """Let go of all that is not the data plane's."""
+        if self._due_call is not None:
+            self._due_call.cancel()
+            self._due_call = None
         self._carrier.close()
         self._speaker.peers.claim(self, {})
         self.resolution.close()
@@ -181,8 +195,6 @@ class SpokeRole:
         self.cache.unsubscribe(self)
         self.cache.close()
         self._speaker.detach(self.plan.vpn, self)
-        stopped: Deferred[None] = self.dataplane.stop()
-        return stopped
 
     def abandon(self) -> Deferred[None]:
         """Undo a start that failed: nothing was registered, only devices may be there."""

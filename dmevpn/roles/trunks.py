@@ -135,12 +135,24 @@ class Trunks:
 
     def close(self) -> None:
         """Take our registrations back."""
+        self._rest()
+        for hub in list(self._clients):
+            self._end(hub)
+
+    def hand_over(self) -> None:
+        """Be silent, and leave our registrations to a successor."""
+        self._rest()
+        for client in self._clients.values():
+            self._keepalives.remove(client)
+            client.hand_over()
+        self._clients.clear()
+        self._stations.clear()
+
+    def _rest(self) -> None:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
         self._vnis = {}
-        for hub in list(self._clients):
-            self._end(hub)
 
     def heard(self, hub: bytes) -> None:
         """A hub has registered with us: it is there, so we do the same. It may have forgotten us

@@ -96,6 +96,9 @@ class FakeController:
     def config_diff(self, path: str | None) -> Iterator[Row]:
         return self._rows("config_diff", {"path": path})
 
+    def shutdown(self) -> None:
+        self.asked.append(("shutdown", {}))
+
     def reload(self) -> Any:
         self.asked.append(("reload", {}))
         return succeed(self.report)

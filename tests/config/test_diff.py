@@ -142,7 +142,7 @@ def test_empty_difference():
 # --- the table ---
 
 BASE = """vpn-oui 02-00-00 admin tcp:1 metrics tcp:3 status tcp:5 state-dir /a log-format text
-opennhrp-script /b opennhrp-socket /c
+opennhrp-script /b opennhrp-socket /c leave-forwarding yes
 interface n1 transport raw vpn-id 1 map 1.0.0.1 10.0.0.9 map-vni 100 1.0.0.1 register
 interface n3 gre-key 3 protocol-address 1.0.0.3/24 dynamic-map 1.0.0.0/24 hub.example
 shortcut-target 192.168.0.0/24 route-table 7
@@ -159,6 +159,7 @@ EDITS = {
     "status": ("tcp:5", "tcp:6"),
     "state-dir": ("/a", "/b"),
     "log-format": ("log-format text", "log-format json"),
+    "leave-forwarding": ("leave-forwarding yes", "leave-forwarding no"),
     "vpn-oui": ("02-00-00", "02-00-01"),
     "transport": ("transport raw", "transport auto"),
     "nbma-address": ("n1 transport", "n1 nbma-address 10.0.0.2 transport"),

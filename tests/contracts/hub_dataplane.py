@@ -977,6 +977,17 @@ class HubDataplaneContract:
         world.join(1, VTEP(ipv4(8), 8))
         assert world.sent(A, frame(BROADCAST, mac(1))) == [VTEP(ipv4(8), 8), D]
 
+    def test_handed_over(self, world: SwitchWorld) -> None:
+        """A stop that leaves the switch costs no member, and again is harmless."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.dataplane.hand_over()
+        world.dataplane.hand_over()
+        assert world.sent(B, frame(mac(1), mac(2))) == [A]
+        world.restart()
+        assert {(vpn, vtep) for vpn, vtep, *_ in world.adopted()} == {(1, A), (1, B)}
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [B]
+
     def test_events_of_the_time_between(self, world: SwitchWorld) -> None:
         """A MAC that moved while no daemon ran is reported to the next one."""
         world.join(1, A, B)

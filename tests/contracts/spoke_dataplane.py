@@ -322,6 +322,28 @@ class SpokeDataplaneContract:
         assert recorder.failed == []
         dataplane.stop()
 
+    def test_handed_over(self, metrics: Metrics) -> None:
+        """A stop that leaves what forwards changes nothing; the successor finds it all."""
+        dataplane, recorder = self.run(metrics)
+        near = self.near_family[0]
+        dataplane.install(station(1), near)
+        dataplane.hold(station(2))
+        self.until("shortcut", lambda: self.shown(station(1)) == near)
+        dataplane.hand_over()
+        dataplane.hand_over()
+        self.settle()
+        assert self.shown(station(1)) == near
+        assert self.shown(station(2)) == "hold"
+        assert self.shown_flood() == {self.hub}
+        assert recorder.failed == recorder.links == []
+        successor = self.make(metrics)
+        self.start(successor, Recorder())
+        assert sorted(successor.adopted()) == [(station(1), near), (station(2), None)]
+        self.settle()
+        assert self.total(metrics, "fdb_repairs") == 0
+        successor.stop()
+        assert self.shown(station(1)) is None
+
     def test_operators_entry(self, metrics: Metrics) -> None:
         """An operator's static entry wins over an answer, and is there after we have gone."""
         dataplane, recorder = self.run(metrics)

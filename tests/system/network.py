@@ -49,14 +49,16 @@ class Network:
 
     :param family: 4 or 6, of the underlay.
     :param ipv6: whether the virtual machines have IPv6; without it they are silent.
+    :param options: what every configuration begins with.
     """
 
-    def __init__(self, *, family: int = 4, ipv6: bool = False) -> None:
+    def __init__(self, *, family: int = 4, ipv6: bool = False, options: str = "") -> None:
         self.lab = Lab(PREFIX)
         self.family = family
         self.daemons: dict[str, Daemon] = {}
         self.sites: list[Site] = []
         self._ipv6 = ipv6
+        self._options = options
 
     def __enter__(self) -> Self:
         self.lab.__enter__()
@@ -88,7 +90,7 @@ class Network:
     def add_daemon(self, name: str, number: int, config: str) -> Daemon:
         """Put a machine on the underlay and start a daemon on it."""
         machine = self.lab.machines.get(name) or self.lab.add_machine(name, number)
-        daemon = Daemon(machine.namespace, self.lab.directory, name, config)
+        daemon = Daemon(machine.namespace, self.lab.directory, name, self._options + config)
         self.daemons[name] = daemon
         daemon.start()
         return daemon

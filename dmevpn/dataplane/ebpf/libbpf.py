@@ -431,6 +431,18 @@ def pinned_map_shape(path: str) -> MapShape:
     return MapShape(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
 
 
+def pinned_value(path: str, key: bytes) -> bytes | None:
+    """What the map that is pinned at a path has for a key; None if it has nothing.
+
+    :raises DataplaneError: if there is no such map.
+    """
+    table = Map(os.path.basename(path), open_pinned(path), pinned_map_shape(path))
+    try:
+        return table.lookup(key)
+    finally:
+        table.close()
+
+
 def pinned_program_id(path: str) -> int:
     """The kernel's number of the program that is pinned at a path."""
     fd = open_pinned(path)

@@ -1,0 +1,114 @@
+"""Taking down what a daemon that has ended left at work. Layer: top.
+
+``twistd dmevpn --config FILE --remove`` needs no daemon and speaks with nobody: what forwards here
+is taken out of the kernel. A hub forgets a site that it does not hear after its holding time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpokePlan
+from dmevpn.dataplane.gre_device import control_device
+from dmevpn.dataplane.hub_ebpf import take_off
+from dmevpn.dataplane.links import LinkTable
+from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.provision import Provisioner
+from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.tunnel import KernelTunnel
+from dmevpn.errors import DmevpnError, StartError
+from dmevpn.interfaces import Layer3Listener, SpokeListener
+from dmevpn.metrics import Metrics
+
+__all__ = ["remove"]
+
+#: A UNIX socket in a Twisted endpoint description.
+_UNIX = re.compile(r"unix:(?:address=)?((?:\\.|[^:\\])+)")
+
+
+def remove(reactor: Any, plan: Plan) -> list[str]:
+    """Take everything of a plan out of the kernel; what could not be, in words.
+
+    :param reactor: is not run.
+    """
+    running = next(filter(_answers, plan.admin), None)
+    if running is not None:
+        return [f"a daemon is running ({running}): dmevpnctl shutdown"]
+    return [reason for step in _steps(reactor, plan) if (reason := _tried(step))]
+
+
+def _answers(endpoint: str) -> bool:
+    """Whether somebody listens at an admin endpoint; only of a UNIX socket we know."""
+    found = _UNIX.match(endpoint)
+    if found is None:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.connect(re.sub(r"\\(.)", r"\1", found[1]))
+        except OSError:
+            return False
+    return True
+
+
+def _steps(reactor: Any, plan: Plan) -> Iterator[Callable[[], None]]:
+    for spoke in plan.spokes:
+        yield partial(_remove_spoke, reactor, spoke)
+    for layer3 in plan.layer3:
+        yield partial(_remove_layer3, reactor, plan, layer3)
+    for hub in plan.hubs:
+        yield partial(_remove_hub, hub)
+
+
+def _tried(step: Callable[[], None]) -> str:
+    """Why a step could not be done; empty: it was."""
+    try:
+        step()
+    except (DmevpnError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _remove_spoke(reactor: Any, plan: SpokePlan) -> None:
+    requests = NetlinkRequests()
+    with contextlib.closing(requests):
+        if plan.bridge is not None:
+            with contextlib.closing(Provisioner(requests, plan.interface)) as provisioner:
+                provisioner.require_net_admin()
+                provisioner.remove_spoke(plan)
+            return
+        if LinkTable(requests).named(plan.interface) is None:
+            return
+    # A device made by hand: what its successor would adopt is what is ours.
+    dataplane = VXLANFDB(reactor, Metrics(), plan)
+    dataplane.start(SpokeListener())
+    dataplane.stop()
+
+
+def _remove_hub(plan: HubPlan) -> None:
+    requests = NetlinkRequests()
+    with contextlib.closing(requests):
+        take_off(plan.interface, LinkTable(requests).named(plan.interface))
+        if plan.provision:
+            with contextlib.closing(Provisioner(requests, plan.interface)) as provisioner:
+                provisioner.require_net_admin()
+                provisioner.remove_hub(plan)
+
+
+def _remove_layer3(reactor: Any, plan: Plan, layer3: Layer3Plan) -> None:
+    speaker = next(each for each in plan.speakers if each.interface == layer3.interface)
+    metrics = Metrics()
+    device = control_device(reactor, metrics, speaker.interface, speaker.transport)
+    if device is None or layer3.vpn is not None:
+        return
+    with contextlib.suppress(StartError):
+        # A device that is gone has taken all of it along.
+        device.start()
+        tunnel = KernelTunnel(reactor, metrics, device, table=layer3.route_table, redirect=False)
+        tunnel.start(Layer3Listener())
+        tunnel.stop()
+        device.stop()
