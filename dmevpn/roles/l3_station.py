@@ -122,7 +122,7 @@ class Layer3Station:
             identity=identity,
             nat_detection=speaker_plan.nat_detection,
             multi_binding=speaker_plan.multi_binding,
-            passes_on=lambda protocol: True,
+            passes_on=self._ways.may_lead_to,
             metrics=metrics,
         )
         self._transit = Transit(

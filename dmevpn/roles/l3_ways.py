@@ -82,6 +82,13 @@ class Ways:
                 found.append(binding.vtep.nbma)
         return found
 
+    def may_lead_to(self, protocol: bytes) -> bool:
+        """Whether somebody else may know an address that we do not: a server that we register with,
+        the way to some network, or a route of the kernel's."""
+        whole = 8 * self._octets
+        upstream = any(each.register or each.prefix_length < whole for each in self.servers)
+        return upstream or bool(self.servers_for(protocol))
+
     def client(self, source: bytes, sender: bytes) -> Path | None:
         """The way to the registered station that a packet came from; None if there is none.
 

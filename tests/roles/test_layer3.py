@@ -373,14 +373,21 @@ def test_a_map_leads_to_a_network(world: Layer3World) -> None:
         assert binding is not None and binding.next_hop == parse_ip(next_hop)
 
 
-def test_nobody_leads_there(world: Layer3World) -> None:
-    """The hub says so, and the question is not asked again at once."""
-    hub(world)
+@pytest.mark.parametrize("upstream", ["", "map 172.16.0.1/16 10.0.0.9"])
+@pytest.mark.parametrize("address", ["192.168.3.7", "10.255.255.9", "2001:db8:9::9"])
+def test_nobody_leads_there(world: Layer3World, upstream: str, address: str) -> None:
+    """The hub says so, and the question is not asked again at once. If nobody else may know the
+    address there is no binding (code 12), else nobody who could be asked (error 6)."""
+    one = hub(world, upstream)
     two = spoke(world, 2)
     world.run(1)
-    ask(world, two, "192.168.3.7")
-    found = two.known("192.168.3.7")
+    ask(world, two, address)
+    found = two.known(address)
     assert found is not None and found.kind is Kind.NEGATIVE
+    elsewhere = bool(upstream) and ":" not in address
+    assert one.metrics.dropped("unreachable").value == elsewhere
+    answers = one.metrics.value("resolution_answers", code="12", vpn="-")
+    assert answers == (not elsewhere)
 
 
 # --- operators ------------------------------------------------------------------------------
