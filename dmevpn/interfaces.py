@@ -360,6 +360,8 @@ CHECKS = (
     "mac",
     "clock",
     "room",
+    "loop",
+    "flood",
 )
 
 

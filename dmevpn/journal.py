@@ -60,6 +60,8 @@ EVENTS: Final = {
     "table-full": "the switch has no room for more MACs of a VPN, or of one site of it",
     "flood-limited": "a site had more frames for all others than its budget; they were dropped",
     "events-lost": "the kernel was faster than we; the tables were compared",
+    "loop": "two sites are connected behind the hub: frames go round",
+    "loop-ended": "they are not connected any more",
     "clock-stepped": "somebody has set the wall clock",
 }
 

@@ -41,6 +41,8 @@ from dmevpn.transport.memory import MemoryNetwork, MemoryTransport
 __all__ = ["Machine", "Site", "World", "mac"]
 
 BROADCAST = b"\xff" * 6
+#: EtherType of the loop probes of hubs.
+PROBE = b"\x88\xb6"
 
 
 def mac(number: int) -> bytes:
@@ -140,6 +142,8 @@ class World:
         self.machines[self.hub.address] = self.hub
         self.switch = MemorySwitch(self.clock, self._from_hub)
         self.switches = {self.hub.address: self.switch}
+        self.cables: dict[VTEP, Site] = {}
+        self.looped = 0
         self.hub_plan = Plan(
             speakers=(self.speaker,),
             hubs=(HubPlan(interface="vx0", controller="nhrp", vpns=vpns),),
@@ -343,6 +347,9 @@ class World:
             self._arrive(target, frame)
         elif target in self.switches and site.machine.address not in self.blocked:
             self.switches[target].receive(site.vtep, frame)
+            far = self.cables.get(site.vtep, site)
+            if far is not site and frame[0] & 1:
+                self.clock.callLater(0.001, self.switches[target].receive, far.vtep, frame)
 
     def exchange(self, one: Site, a: bytes, other: Site, b: bytes) -> None:
         """Two stations speak as hosts do: a question to all, an answer, then more of both."""
@@ -359,12 +366,25 @@ class World:
         row = site.kernel.rows.get(destination)
         return site.hub if row is None or row.vtep is None else row.vtep
 
+    def connect(self, one: Site, other: Site) -> None:
+        """Lay a cable between the bridges of two sites, behind the hub's back: what one of them or
+        the hub floods comes to the hub from the other. Once more takes it away."""
+        for end, far in ((one, other), (other, one)):
+            if self.cables.pop(end.vtep, None) is None:
+                self.cables[end.vtep] = far
+
     def _from_hub(self, local: bytes, vtep: VTEP, frame: bytes) -> None:
+        is_probe = frame[12:14] == PROBE
+        far = self.cables.get(vtep)
+        if far is not None and (is_probe or frame[0] & 1):
+            self.looped += 1
+            self.clock.callLater(0.001, self.switches[local].receive, far.vtep, frame)
         switch = self.switches.get(vtep.nbma)
-        if switch is None:
+        if switch is not None:
+            if self.network.connected(local, vtep.nbma):
+                switch.receive(VTEP(local, vtep.vni), frame)
+        elif not is_probe:
             self._arrive(vtep, frame)
-        elif self.network.connected(local, vtep.nbma):
-            switch.receive(VTEP(local, vtep.vni), frame)
 
     def _arrive(self, vtep: VTEP, frame: bytes) -> None:
         site = self.sites.get(vtep)

@@ -51,6 +51,9 @@ METRICS = {
     "dmevpn_macs_held_total": "MAC addresses that moved too often and were held at a member.",
     "dmevpn_mac_moves_refused_total": "Reports of frames of a sticky MAC address from another site"
     " than its own.",
+    "dmevpn_loops": "Loops through a hub: sites that are connected behind it.",
+    "dmevpn_loops_found_total": "Loops that were found.",
+    "dmevpn_loop_probes_sent_total": "Broadcasts sent to sites to find loops.",
     "dmevpn_floods_limited_total": "Reports that a member flooded more than its budget.",
     "dmevpn_mac_limit_reached_total": "Reports that the MAC table of a VPN, or a member's share of"
     " it, is full.",

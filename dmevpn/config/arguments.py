@@ -31,7 +31,9 @@ __all__ = [
     "ip_prefix",
     "key",
     "log_format",
+    "looks_like_address",
     "looks_like_mac",
+    "mac_network",
     "multicast",
     "nbma_network",
     "network",
@@ -39,6 +41,7 @@ __all__ = [
     "one_of",
     "oui",
     "prefix",
+    "seconds_or_no",
     "secret",
     "signed_with",
     "spi",
@@ -108,6 +111,7 @@ def number(low: int, high: int, what: str = "a number") -> Callable[[str], int]:
 vni = number(1, VNI_MAX, "a VNI")
 _any_spi = number(1, 0xFFFF, "an SPI")
 _spi = number(2, 0xFFFF, "an SPI")
+_seconds = number(1, 3600, "no, or a number of seconds")
 _vpn_index = number(1, VPN_MAX, "a VPN number")
 
 
@@ -257,6 +261,26 @@ def nbma_network(word: str) -> tuple[bytes, int] | None:
     if len(address) == 6:
         raise ValueError("an IPv4 or IPv6 network is expected")
     return address, bits
+
+
+def mac_network(word: str) -> tuple[bytes, int]:
+    """MACs: one, those with a prefix, or ``any``."""
+    if word == "any":
+        return bytes(6), 0
+    address, bits = network(word)
+    if len(address) != 6:
+        raise ValueError("a MAC address, MAC/BITS or any is expected")
+    return address, bits
+
+
+def looks_like_address(word: str) -> bool:
+    """Whether a word is meant to be an IPv4 or IPv6 address, well-formed or not."""
+    return ":" in word or word[:1].isdigit()
+
+
+def seconds_or_no(word: str) -> int:
+    """Seconds between 1 and 3600; 0 for ``no``."""
+    return 0 if word == "no" else _seconds(word)
 
 
 def multicast(word: str) -> str | bytes:

@@ -24,7 +24,7 @@ _LIVE: Final[dict[type, frozenset[str]]] = {
         {"authentication", "holding_time", "keepalive", "peers", "request_rate", "vpn_errors"}
     ),
     SpokePlan: frozenset({"servers"}),
-    HubPlan: frozenset({"admission", "routes", "trunks", "vpns"}),
+    HubPlan: frozenset({"admission", "routes", "switch", "trunks", "vpns"}),
     Layer3Plan: frozenset(),
 }
 #: The keywords that a field comes from, where its name does not say so.
@@ -40,6 +40,7 @@ _KEYWORDS: Final[dict[str, tuple[str, ...]]] = {
     "routes": ("map",),
     "servers": ("default-vni", "map-vni", "map"),
     "station": ("map-vni",),
+    "switch": ("mac-limit", "flood-rate", "duplicate-mac", "sticky", "loop-probe"),
     "targets": ("shortcut-target",),
     "trunks": ("other-hub",),
     "vni": ("default-vni",),

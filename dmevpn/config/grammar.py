@@ -17,12 +17,14 @@ from dmevpn.config import arguments as a
 from dmevpn.config.model import (
     DEFAULT_HOLDING_TIME,
     DEFAULT_KEEPALIVE_MULTIPLIER,
+    DEFAULT_LOOP_PROBE,
     DEFAULT_REQUEST_RATE,
     DEFAULT_VXLAN_PORT,
     HOLDING_TIME_MAX,
     HOLDING_TIME_MIN,
     MAIN_TABLE,
 )
+from dmevpn.interfaces import VPNRules
 
 __all__ = [
     "KEYWORDS",
@@ -122,6 +124,8 @@ _DATA = _SPOKE | _HUB
 _ANY = _CONTROL | _DATA
 
 _NOT_YET = "not part of this release"
+#: What a hub's switch does unless it is told otherwise.
+_RULES = VPNRules()
 
 _PEERS = (
     Option(
@@ -693,6 +697,83 @@ _ROWS = (
             ),
         ),
         repeatable=True,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="mac-limit",
+        help="How many MACs the switch learns in these VPNs, and how many of them at one site"
+        " (default: half of them), so that no site uses up the room of the others. What is beyond"
+        f" is flooded. Of several lines for a VPN the last one holds. Default: {_RULES.mac_limit}"
+        f" and {_RULES.site_limit}.",
+        contexts=_HUB,
+        arguments=(
+            Argument(name="N|N-M|any", convert=a.vpn_range, example="1"),
+            Argument(name="MACS", convert=a.number(1, 2**20), example="2000"),
+            Argument(
+                name="PER-SITE", convert=a.number(1, 2**20), example="500", wanted=str.isdigit
+            ),
+        ),
+        repeatable=True,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="flood-rate",
+        help="Frames a second that one site may have sent to all others of its VPN: broadcast,"
+        " multicast, unknown destinations; and how many at once (default: twice as many). The rest"
+        " is dropped. 0: any number. Default:"
+        f" {_RULES.flood_rate} and {_RULES.flood_burst}.",
+        contexts=_HUB,
+        arguments=(
+            Argument(name="FRAMES", convert=a.number(0, 10**6), example="1000"),
+            Argument(name="BURST", convert=a.number(0, 10**7), example="3000", wanted=str.isdigit),
+        ),
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="duplicate-mac",
+        help="A MAC that changes between sites more often than MOVES times in SECONDS is held where"
+        " it had settled last: 10 seconds at first, then twice as long each time, up to 640. Frames"
+        " with it from elsewhere are dropped meanwhile. 0: never. Default:"
+        f" {_RULES.moves} in {_RULES.moves_seconds} s, as RFC 7432 has it.",
+        contexts=_HUB,
+        arguments=(
+            Argument(name="MOVES", convert=a.number(0, 1000), example="10"),
+            Argument(
+                name="SECONDS",
+                convert=a.number(1, 86400, "a number of seconds"),
+                example="60",
+                wanted=str.isdigit,
+            ),
+        ),
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="sticky",
+        help="MACs that do not move, in these VPNs: one, those with a prefix, or `any`. Each is of"
+        " the site at NBMA; without it, of the first site that it is seen at, until it has been"
+        " silent for 300 s or the site leaves. Frames with it from elsewhere are dropped. The"
+        " longest prefix holds.",
+        contexts=_HUB,
+        arguments=(
+            Argument(name="N|N-M|any", convert=a.vpn_range, example="1"),
+            Argument(name="MAC[/P]|any", convert=a.mac_network, example="52:54:00:00:00:00/24"),
+            Argument(
+                name="NBMA",
+                convert=a.ip_address,
+                example="10.0.0.2",
+                wanted=a.looks_like_address,
+            ),
+        ),
+        repeatable=True,
+        reload=Reload.AT_ONCE,
+    ),
+    Keyword(
+        name="loop-probe",
+        help="Seconds in which every site is sent one small broadcast. If it comes back from"
+        " another site, or the same one, they are connected behind the hub's back, and both are"
+        f" named. `no` sends none. Default: {DEFAULT_LOOP_PROBE}.",
+        contexts=_HUB,
+        arguments=(Argument(name="SECONDS|no", convert=a.seconds_or_no, example="10"),),
         reload=Reload.AT_ONCE,
     ),
     # --- of OpenNHRP and the original dmevpn, without effect here ---

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
+from dmevpn.interfaces import VPNRules
 
 __all__ = [
     "DEFAULT_HOLDING_TIME",
     "DEFAULT_KEEPALIVE_MULTIPLIER",
+    "DEFAULT_LOOP_PROBE",
     "DEFAULT_REQUEST_RATE",
     "DEFAULT_VXLAN_PORT",
     "HOLDING_TIME_MAX",
@@ -27,6 +29,7 @@ __all__ = [
     "KeepalivePlan",
     "KeyPlan",
     "Layer3Plan",
+    "MACLimitPlan",
     "MapPlan",
     "NHSPlan",
     "PeerPlan",
@@ -36,6 +39,8 @@ __all__ = [
     "SpeakerPlan",
     "SpokePlan",
     "Statement",
+    "StickyPlan",
+    "SwitchPlan",
     "TargetPlan",
     "TrunkPlan",
 ]
@@ -50,6 +55,8 @@ DEFAULT_REQUEST_RATE = 1000
 #: What can be asked for: below, a request that is lost cannot be sent again in time; above, a CIE
 #: has no room for it (RFC 2332 §5.2.0.1).
 HOLDING_TIME_MIN, HOLDING_TIME_MAX = 30, 65535
+#: Seconds in which a hub sends every site one loop probe.
+DEFAULT_LOOP_PROBE = 30
 #: IANA's VXLAN port (RFC 7348 §8), used on devices that we make.
 DEFAULT_VXLAN_PORT = 4789
 #: The kernel's main routing table (RT_TABLE_MAIN in ``linux/rtnetlink.h``).
@@ -330,6 +337,48 @@ class TrunkPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MACLimitPlan:
+    """A ``mac-limit``: how many MACs some VPNs may have."""
+
+    vpns: tuple[int, int]
+    """VPN indices, both ends included."""
+    macs: int
+    per_site: int | None = None
+    """MACs of one site; None: half of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StickyPlan:
+    """A ``sticky``: MACs of some VPNs that stay with their sites."""
+
+    vpns: tuple[int, int]
+    """VPN indices, both ends included."""
+    mac: bytes
+    prefix_length: int
+    """Bits of the MAC that count; 0 is all MACs."""
+    nbma: bytes = b""
+    """Underlay address of the site that they belong to; empty: the first that has each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchPlan:
+    """What a hub's switch lets sites do."""
+
+    mac_limits: tuple[MACLimitPlan, ...] = ()
+    """Of several for a VPN the last one holds."""
+    flood_rate: int = VPNRules().flood_rate
+    """Frames a second that one site may have flooded; 0: any number."""
+    flood_burst: int = VPNRules().flood_burst
+    moves: int = VPNRules().moves
+    """Moves of a MAC that are followed; one more, and it is held. 0: any number."""
+    moves_seconds: int = VPNRules().moves_seconds
+    """Seconds in which they count."""
+    sticky: tuple[StickyPlan, ...] = ()
+    loop_probe: int = DEFAULT_LOOP_PROBE
+    """Seconds in which every site is probed once; 0: none is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HubPlan:
     """A hub's data interface: one switch for many VPNs."""
 
@@ -344,6 +393,7 @@ class HubPlan:
     admission: AdmissionPlan = AdmissionPlan()
     trunks: tuple[TrunkPlan, ...] = ()
     """The other hubs of these VPNs; none is named twice for the same one."""
+    switch: SwitchPlan = SwitchPlan()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

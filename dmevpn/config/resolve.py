@@ -38,6 +38,7 @@ from dmevpn.config.parser import parse_all
 from dmevpn.config.peers import check_families, implied_vpns, peers
 from dmevpn.config.servers import check_servers, default_servers, register
 from dmevpn.config.statements import Findings, every, holding_time, last, single_vpn, value
+from dmevpn.config.switch import switch
 from dmevpn.config.trunks import trunks
 from dmevpn.config.upstream import upstream
 from dmevpn.errors import ConfigError
@@ -360,6 +361,7 @@ class _Resolver:
             port=port,
             admission=admission(self.found, block, ranges),
             trunks=trunks(self.found, block, ranges),
+            switch=switch(self.found, block, ranges),
         )
 
     # --- control interfaces ---

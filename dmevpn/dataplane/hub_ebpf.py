@@ -444,8 +444,8 @@ class EBPFSwitch:
         Losing one is no fault: there will be another.
         """
         member = self._members.find(vpn, vtep)
-        if member is None:
-            return
+        if member is None or member.hub:
+            return  # what another hub gets goes to all of its sites
         probe = layout.PROBE.pack(layout.PROBE_MAGIC, member.number, self._secret)
         # The device would not take a frame back that came from its own MAC.
         source = bytes([*self.station_mac[:5], self.station_mac[5] ^ 1])

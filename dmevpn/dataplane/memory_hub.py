@@ -221,7 +221,7 @@ class MemoryHubDataplane:
     def probe(self, vpn: int, vtep: VTEP) -> None:
         """Send a loop probe into a member's site."""
         member = self._switch.members.get(vtep)
-        if member is not None and member.vpn == vpn:
+        if member is not None and member.vpn == vpn and not member.registration.hub:
             self._switch.probe(vtep)
 
     def age(self, max_idle: float, keep: Mapping[int, Iterable[bytes]]) -> None:

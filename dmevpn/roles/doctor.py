@@ -19,9 +19,11 @@ from dmevpn.nhrp.indication import describe
 from dmevpn.nhrp.registration import RegistrationClient, State, refusal
 from dmevpn.nhrp.resolution import UNKNOWN, Said
 from dmevpn.roles.histories import History
-from dmevpn.roles.hub import FRAMES_REFUSED, HubRole
+from dmevpn.roles.hub import HubRole
 from dmevpn.roles.node import Node
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.switch_checks import switch_findings
+from dmevpn.roles.troubles import FRAMES_REFUSED
 from dmevpn.roles.turns import Turns, unhurried
 
 __all__ = ["examine", "rows"]
@@ -67,7 +69,7 @@ def _here(node: Node) -> Iterator[Finding | None]:
     node.wall.look()
     history = History(node.journal, node.clock.seconds())
     yield from _clock(history)
-    yield from (finding for _, _, finding in history.duplicates())
+    yield from _duplicates(node, history)
     yield from _repairs(history)
     yield None
     for spoke in list(node.spokes.values()):
@@ -76,6 +78,7 @@ def _here(node: Node) -> Iterator[Finding | None]:
     for hub in list(node.hubs.values()):
         yield from hub.dataplane.examine()
         yield from _hub(hub)
+        yield from switch_findings(hub, history)
     yield from _refused(node, history)
     yield from _floods(history)
 
@@ -92,6 +95,14 @@ def _clock(history: History) -> Iterator[Finding]:
             "find who sets it (`chronyc tracking`, `timedatectl`); after a suspend, expect to"
             " register anew",
         )
+
+
+def _duplicates(node: Node, history: History) -> Iterator[Finding]:
+    """MACs that were at several places lately; what a switch holds is said by the hub."""
+    held = {(each.vpn, each.mac) for hub in node.hubs.values() for each in hub.dataplane.held()}
+    for vpn, mac, finding in history.duplicates():
+        if (vpn, mac) not in held:
+            yield finding
 
 
 def _ago(seconds: float) -> str:
@@ -117,9 +128,6 @@ def _repairs(history: History) -> Iterator[Finding]:
         for interface, event in latest.items():
             when = _ago(history.now - event.at)
             yield Finding(check, interface, f"{name} {when}: {event.detail}", cure)
-    for event in {event.vpn: event for event in history.recent("table-full")}.values():
-        problem = "the switch has no room for more MACs: they are flooded"
-        yield Finding("room", f"vpn {event.vpn}", problem, "find who makes up MACs; split the VPN")
 
 
 def _at_spoke(spoke: SpokeRole, turns: Turns) -> Deferred[list[Finding]]:

@@ -21,6 +21,7 @@ from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.node import Node
 from dmevpn.roles.rows import Row, left, place
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.switch_checks import held_finding
 from dmevpn.roles.turns import Turns, unhurried
 
 __all__ = ["explain"]
@@ -249,6 +250,10 @@ class _Case:
             text = f"clients were told {', '.join(map(str, told))}"
             rows.append(self.row("answers", text, vtep=told[0]))
         rows += self._events()
+        for held in hub.dataplane.held():
+            if (held.vpn, held.mac) == (self._vpn, self._mac):
+                finding = held_finding(held)
+                return [*rows, self._problem(finding.problem, finding.cure)]
         if vtep is not None and vtep not in vpn.members:
             text = f"{vtep} is no member: its frames are dropped"
             rows.append(self._problem(text, "see `member show` and, at that site, `doctor`"))

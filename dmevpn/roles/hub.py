@@ -17,7 +17,8 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, format_address
 from dmevpn.config.model import HubPlan, SpeakerPlan
-from dmevpn.interfaces import IHubDataplane, IHubListener, VPNRules
+from dmevpn.config.switch import rules
+from dmevpn.interfaces import IHubDataplane, IHubListener
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
@@ -28,11 +29,13 @@ from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.hub_vpn import HubVPN
+from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
+from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
 
-__all__ = ["FRAMES_REFUSED", "HubRole"]
+__all__ = ["HubRole"]
 
 #: Seconds without a frame after which a MAC that nobody has asked for is forgotten; also what
 #: the switch itself takes for stale. The same 300 s as of a Linux bridge.
@@ -44,8 +47,6 @@ AGEING_INTERVAL = 30.0
 EAGER_VPNS = 1024
 #: VPNs that one hub interface serves, however many its ranges name: each takes kernel memory.
 MAX_VPNS = 4096
-#: What the journal says of frames of somebody who is no member.
-FRAMES_REFUSED = "frames of somebody who has not registered"
 
 
 @implementer(IHubListener)
@@ -95,11 +96,16 @@ class HubRole:
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
         self._aged = metrics.counter("macs_aged", interface=plan.interface)
-        self._limited = metrics.counter("mac_limit_reached", interface=plan.interface)
-        self._held = metrics.counter("macs_held", interface=plan.interface)
-        self._stuck = metrics.counter("mac_moves_refused", interface=plan.interface)
-        self._flooding = metrics.counter("floods_limited", interface=plan.interface)
-        self._refused = metrics.counter("senders_refused", interface=plan.interface)
+        self._troubles = Troubles(clock, self._journal, metrics, plan.interface)
+        self.loops = LoopWatch(
+            clock,
+            dataplane,
+            metrics,
+            members=self._members,
+            count=lambda: sum(len(vpn.members) for vpn in self.vpns.values()),
+            found=self._troubles.loop_found,
+            over=self._troubles.loop_over,
+        )
         self._lost = metrics.counter("switch_events_lost", interface=plan.interface)
 
     # --- life ---------------------------------------------------------------------------
@@ -134,6 +140,14 @@ class HubRole:
                 count=adopted,
             )
         self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
+        self.loops.start(self.plan.switch.loop_probe)
+
+    def _members(self) -> Iterator[tuple[int, VTEP]]:
+        """Who is a member of which VPN; both may change while it is read."""
+        for index, vpn in list(self.vpns.items()):
+            for vtep in list(vpn.members):
+                if vtep in vpn.members:
+                    yield index, vtep
 
     def stop(self) -> Deferred[None]:
         """Answer no more, detach the switch, take the device down if it is ours."""
@@ -157,6 +171,7 @@ class HubRole:
         if self._ageing is not None:
             self._ageing.cancel()
             self._ageing = None
+        self.loops.stop()
         self._cooperator.stop()
 
     abandon = stop
@@ -167,8 +182,8 @@ class HubRole:
             self.vpns.pop(index).close(remove=True)
 
     def change(self, plan: HubPlan) -> None:
-        """Serve other VPNs, by other servers, and admit others, from now on; who stays is not
-        touched.
+        """Serve other VPNs, by other servers and rules, and admit others, from now on; who stays
+        is not touched.
 
         :param plan: differs in nothing else.
         :raises DataplaneError: if there is no room for a VPN.
@@ -178,10 +193,13 @@ class HubRole:
         self._admission.set(plan.admission, self._trunks)
         if plan.admission != self.plan.admission:
             self._expel()
-        self.plan = plan
+        old, self.plan = self.plan, plan
         self._know()
         for index, vpn in self.vpns.items():
             vpn.set_servers(self._routes(index), self._trunks.of(index))
+            if plan.switch != old.switch:
+                self.dataplane.add_vpn(index, rules(plan.switch, index))
+        self.loops.start(plan.switch.loop_probe)
         self._serve_all()
 
     def _know(self) -> None:
@@ -247,7 +265,7 @@ class HubRole:
             metrics=self._metrics,
             watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
             routes=self._routes(index),
-            rules=VPNRules(),
+            rules=rules(self.plan.switch, index),
             trunks=self._trunks.of(index),
             machine_id=self._machine_id,
             keepalives=self._keepalives,
@@ -369,68 +387,34 @@ class HubRole:
     def mac_held(
         self, vpn: int, mac: bytes, vtep: VTEP, other: VTEP | None, seconds: float
     ) -> None:
-        """It stays where it is held: whoever was told another place must hear of it, once."""
-        self._held.inc()
-        why = f"for {seconds:.0f} s" + ("" if other is None else f"; it sends from {other}, too")
-        self._note("held", vpn, mac, vtep, why)
+        """It stays where it is held: whoever was told another place hears of it, once."""
+        self._troubles.held(vpn, mac, vtep, other, seconds)
+        self._tell("held", vpn, mac, vtep)
         hub_vpn = self.vpns.get(vpn)
         if hub_vpn is not None:
             hub_vpn.moved(mac)
-        if self._complaints.due(b"held" + mac):
-            self.log.warn(
-                "vpn {vpn}: {mac} is held at {vtep} {why}",
-                vpn=vpn,
-                mac=format_address(mac),
-                vtep=str(vtep),
-                why=why,
-            )
+        self.loops.suspect(vpn, vtep, other)
 
     def move_refused(self, vpn: int, mac: bytes, owner: VTEP | None, vtep: VTEP) -> None:
         """A sticky MAC sends from another site than its own."""
-        self._stuck.inc()
-        if self._complaints.due(b"sticky" + mac):
-            why = "" if owner is None else f"it belongs to {owner}"
-            self._note("move-refused", vpn, mac, vtep, why)
-            self.log.warn(
-                "vpn {vpn}: frames of sticky {mac} from {vtep} are dropped{why}",
-                vpn=vpn,
-                mac=format_address(mac),
-                vtep=str(vtep),
-                why=why and f": {why}",
-            )
+        self._troubles.move_refused(vpn, mac, owner, vtep)
 
     def flood_limited(self, vpn: int, vtep: VTEP) -> None:
-        """A member has more to flood than it may: a storm, or a loop."""
-        self._flooding.inc()
-        if self._complaints.due(b"flood" + str(vtep).encode()):
-            self._note("flood-limited", vpn, vtep=vtep)
-            self.log.warn(
-                "vpn {vpn}: {vtep} floods more than its budget: the rest is dropped",
-                vpn=vpn,
-                vtep=str(vtep),
-            )
+        """A site has more to flood than it may."""
+        self._troubles.flood_limited(vpn, vtep)
+        self.loops.suspect(vpn, vtep)
 
     def limit_reached(self, vpn: int, vtep: VTEP | None) -> None:
         """A table is full: more MACs are flooded, not learned."""
-        self._limited.inc()
-        if self._complaints.due(f"full {vpn} {vtep}".encode()):
-            self._note("table-full", vpn, vtep=vtep)
-            whose = "the VPN's table" if vtep is None else f"the share of {vtep}"
-            self.log.warn("vpn {vpn}: {whose} of learned MACs is full", vpn=vpn, whose=whose)
+        self._troubles.limit_reached(vpn, vtep)
 
     def loop_seen(self, vpn: int, origin: VTEP | None, vtep: VTEP) -> None:
-        """Two sites are connected behind our back."""
+        """A probe of ours came back."""
+        self.loops.seen(vpn, origin, vtep)
 
     def sender_refused(self, vtep: VTEP) -> None:
         """Somebody who is not registered sends us frames."""
-        self._refused.inc()
-        if self._complaints.due(vtep.nbma):
-            self._note("refused", vtep=vtep, why=FRAMES_REFUSED)
-            self.log.warn(
-                "{ifname}: frames of {vtep} dropped: it has not registered",
-                ifname=self.plan.interface,
-                vtep=str(vtep),
-            )
+        self._troubles.stranger(vtep)
 
     def entries_repaired(self, count: int) -> None:
         """Somebody changed what the switch knows of members; the driver has put it right."""
