@@ -6,8 +6,9 @@ import argparse
 import random
 import subprocess
 import sys
+from pathlib import Path
 
-from lab.chaos.driver import BrokenPromise, Chaos
+from lab.chaos.driver import Chaos
 from lab.chaos.faults import FAULTS
 from lab.chaos.mesh import Mesh
 from lab.chaos.stage import Stage
@@ -17,6 +18,8 @@ from lab.netns import namespaces
 __all__ = ["main", "run"]
 
 PREFIX = "dmchaos"
+#: Below the checkout, like everything that is built.
+LOGS = Path("build/chaos")
 
 
 def _show_table(chaos: Chaos) -> None:
@@ -34,9 +37,10 @@ def _show_table(chaos: Chaos) -> None:
         print(f"{role} at the end:        {chaos.after[role]}")
 
 
-def _show_logs(stage: Stage) -> None:
+def _keep_logs(stage: Stage, directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
     for node in stage.nodes:
-        print(f"\n--- the end of {node}'s log", *node.daemon.log.splitlines()[-15:], sep="\n")
+        (directory / f"{node}.log").write_text(node.daemon.log)
 
 
 def run(
@@ -46,10 +50,13 @@ def run(
     prefix: str = PREFIX,
     only: str = "",
     keep_going: bool = False,
+    logs: Path | None = None,
 ) -> tuple[Chaos | None, str]:
     """Build, let it happen, remove; what was measured, and the first broken promise or nothing.
 
     :param only: a part of the names of those kinds of faults that are wanted.
+    :param keep_going: whether to go on after a broken promise.
+    :param logs: a directory for the logs of all daemons.
     """
     kinds = [fault for fault in FAULTS if only in fault.kind]
     if not kinds:
@@ -62,9 +69,9 @@ def run(
                 chaos = Chaos(stage, mesh, kinds, seed=seed, keep_going=keep_going)
                 try:
                     chaos.run(seconds)
-                except BrokenPromise:
-                    _show_logs(stage)
-                    raise
+                finally:
+                    if logs is not None:
+                        _keep_logs(stage, logs)
         left = [namespace.name for namespace in namespaces(prefix)]
         assert not left, f"left behind: {', '.join(left)}"
     except KeyboardInterrupt:
@@ -81,6 +88,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=4.0, help="how long (4)")
     parser.add_argument("--only", default="", help="only faults with this in their name")
     parser.add_argument("--keep-going", action="store_true", help="do not end at a broken promise")
+    parser.add_argument("--logs", type=Path, default=LOGS, help=f"where to leave logs ({LOGS})")
     parser.add_argument("--prefix", default=PREFIX, help=f"of the namespaces ({PREFIX})")
     options = parser.parse_args()
     seed = random.randrange(2**16) if options.seed is None else options.seed
@@ -91,13 +99,14 @@ def main() -> int:
         prefix=options.prefix,
         only=options.only,
         keep_going=options.keep_going,
+        logs=options.logs,
     )
     if chaos is not None and chaos.table:
         _show_table(chaos)
     if problem:
         only = f" --only '{options.only}'" if options.only else ""
         again = f'make chaos ARGS="--seed {seed} --minutes {options.minutes:g}{only}"'
-        print(f"\nchaos: failed: {problem}\nagain: {again}", flush=True)
+        print(f"\nlogs: {options.logs}; again: {again}\nchaos: failed: {problem}", flush=True)
         return 1
     assert chaos is not None
     worst = max(max(kind.recoveries) for kind in chaos.table.values())

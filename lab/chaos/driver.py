@@ -111,6 +111,8 @@ class Chaos:
         self._begin = time.monotonic()
         self._looked: dict[str, int] = {}
         self._quiet = self._begin
+        self._late: list[str] = []
+        """Paths that recovered too late, after the latest round."""
 
     def run(self, seconds: float) -> None:
         """Let faults befall the network for a time.
@@ -189,10 +191,13 @@ class Chaos:
                 f"not recovered after {patience:g} s: frames are lost on {len(lost)} paths "
                 f"({paths}); stale: {stale}"
             ) from None
-        lost_last = [max(times) for times in self.mesh.lost(healed, time.monotonic()).values()]
         # The frame after the last that was lost is the first that came.
-        arrived = max(lost_last) + 1 / RATE if lost_last else healed
-        return max(arrived, fresh) - healed
+        came = {
+            f"{stream} at {receiver}": max(times) + 1 / RATE - healed
+            for (stream, receiver), times in self.mesh.lost(healed, time.monotonic()).items()
+        }
+        self._late = [f"{path} {took:.1f} s" for path, took in came.items() if took > RECOVERY]
+        return max([fresh - healed, *came.values()])
 
     def _account(self, event: Round, took: float) -> None:
         end = time.monotonic()
@@ -217,7 +222,7 @@ class Chaos:
         self._quiet = end
         problems = []
         if took > RECOVERY:
-            problems.append(f"{took:.1f} s after {event.text}")
+            problems.append(f"{took:.1f} s after {event.text} ({', '.join(self._late)})")
         self._hold(f"all is as before within {RECOVERY:g} s", problems)
         if elsewhere and all(fault.control_only for fault in event.faults):
             problems = [f"{elsewhere} lost during {event.text}"]
