@@ -35,6 +35,9 @@ UNSUPPORTED_AFTER: Final = 10
 _EARLIER: Final = 0.1
 #: Seconds over which the registrations with a server that is back are renewed.
 _RETURN: Final = 1.0
+#: Seconds by which a keepalive has to be late to show that this daemon was kept from its work,
+#: or its machine suspended: what servers did meanwhile, nobody has seen.
+_STALLED: Final = 1.0
 #: Seconds at least between two doubts about registrations because of errors in place of answers.
 _DOUBT: Final = 10.0
 
@@ -85,6 +88,8 @@ class ServerWatch:
         #: When the latest keepalive was sent, and how many have had no answer by then.
         self._sent = 0.0
         self._unanswered = 0
+        #: When the next one is to be sent.
+        self._due = 0.0
         self._returning: list[RegistrationClient] = []
         self._return: IDelayedCall | None = None
         self._doubted = float("-inf")
@@ -140,11 +145,16 @@ class ServerWatch:
         return next((each for each in self._clients if each.state is State.DOWN), None)
 
     def _wait(self, delay: float) -> None:
+        self._due = self._clock.seconds() + delay
         self._next = self._clock.callLater(delay, self._ask)
 
     def _ask(self) -> None:
         self._next = None
         now = self._clock.seconds()
+        if now - self._due > _STALLED:
+            # A server may have been started anew in the time, and have forgotten us.
+            self._unanswered = 0
+            self._renew_all(State.REGISTERED)
         if self._unanswered >= self._limit:
             self._unheard()
         asker = self._asker()
@@ -199,14 +209,19 @@ class ServerWatch:
     def _answered(self) -> None:
         self._unanswered = 0
         if self._next is not None and self._next.active():
-            due = self._sent + self._in_turn()
-            self._next.reset(max(0.0, due - self._clock.seconds()))
+            now = self._clock.seconds()
+            self._due = max(now, self._sent + self._in_turn())
+            self._next.reset(self._due - now)
         if self.status is Status.SILENT:
             self.log.info("{nbma} answers again", nbma=format_address(self.nhs))
             # It may have forgotten us: first of all, register anew.
-            self._returning = [each for each in self._clients if each.state is State.DOWN]
-            self._renew_next()
+            self._renew_all(State.DOWN)
         self.status = Status.UP
+
+    def _renew_all(self, state: State) -> None:
+        """Renew the registrations that are in a state."""
+        self._returning = [each for each in self._clients if each.state is state]
+        self._renew_next()
 
     def _renew_next(self) -> None:
         """Renew the registrations one after the other, since the server has as many clients as

@@ -49,12 +49,14 @@ def run(
     seconds: float,
     prefix: str = PREFIX,
     only: str = "",
+    most: int | None = None,
     keep_going: bool = False,
     logs: Path | None = None,
 ) -> tuple[Chaos | None, str]:
     """Build, let it happen, remove; what was measured, and the first broken promise or nothing.
 
     :param only: a part of the names of those kinds of faults that are wanted.
+    :param most: rounds that are enough, however soon they are over.
     :param keep_going: whether to go on after a broken promise.
     :param logs: a directory for the logs of all daemons.
     """
@@ -68,7 +70,7 @@ def run(
             with Mesh(stage.stations) as mesh:
                 chaos = Chaos(stage, mesh, kinds, seed=seed, keep_going=keep_going)
                 try:
-                    chaos.run(seconds)
+                    chaos.run(seconds, most=most)
                 finally:
                     if logs is not None:
                         _keep_logs(stage, logs)

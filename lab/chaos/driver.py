@@ -114,18 +114,20 @@ class Chaos:
         self._late: list[str] = []
         """Paths that recovered too late, after the latest round."""
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, *, most: int | None = None) -> None:
         """Let faults befall the network for a time.
 
+        :param most: rounds that are enough, however soon they are over.
         :raises BrokenPromise: something did not hold.
         """
         self._begin = time.monotonic()
         self._await_calm(self._begin, 60)
+        eventually("shortcuts between all sites", self.stage.direct, timeout=30, interval=0.2)
         self._quiet = time.monotonic()
         # Each kind once is the warm-up, if there is time for that.
-        warm_up = min(len(self._kinds), max(1, round(seconds / 12)))
+        warm_up = min(len(self._kinds), max(1, round(seconds / 12)), most or len(self._kinds))
         rounds = 0
-        while time.monotonic() < self._begin + seconds:
+        while time.monotonic() < self._begin + seconds and rounds != most:
             self._round()
             rounds += 1
             if rounds == warm_up:

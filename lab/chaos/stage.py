@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,20 +200,32 @@ class Stage:
         return found
 
     def _stale(self, site: Site, vpn: int) -> list[str]:
-        truth = {each.vm.mac: each.home for each in self.stations if each.vpn == vpn}
         found = []
-        for row in site.machine.namespace.fdb(f"vx{vpn}-s"):
-            home, destination = truth.get(row["mac"]), row.get("dst")
-            if home is None or destination in (None, "0.0.0.0"):
-                continue
-            # Not shown if it is the device's own.
-            there = destination, row.get("vni", site.vnis[vpn])
+        for mac, home, there in self._shortcuts(site, vpn):
             if home is site or there != (home.address, home.vnis[vpn]):
                 found.append(
-                    f"{site} sends frames of VPN {vpn} for {row['mac']} to {there[0]} VNI "
-                    f"{there[1]}, it is at {home.address} VNI {home.vnis[vpn]}"
+                    f"{site} sends frames of VPN {vpn} for {mac} to {there[0]} VNI {there[1]}, "
+                    f"it is at {home.address} VNI {home.vnis[vpn]}"
                 )
         return found
+
+    def _shortcuts(self, site: Site, vpn: int) -> Iterator[tuple[str, Site, tuple[str, int]]]:
+        """The stations that a site has shortcuts to: MAC, where it is, and where its frames go."""
+        truth = {each.vm.mac: each.home for each in self.stations if each.vpn == vpn}
+        for row in site.machine.namespace.fdb(f"vx{vpn}-s"):
+            home, destination = truth.get(row["mac"]), row.get("dst")
+            if home is not None and destination not in (None, "0.0.0.0"):
+                # The VNI is not shown if it is the device's own.
+                yield row["mac"], home, (str(destination), row.get("vni", site.vnis[vpn]))
+
+    def direct(self) -> bool:
+        """Whether every site has a shortcut to every station that is elsewhere."""
+        for site in self.sites:
+            for vpn in VPNS:
+                away = [each for each in self.stations if each.vpn == vpn and each.home is not site]
+                if len(list(self._shortcuts(site, vpn))) < len(away):
+                    return False
+        return True
 
     def entries(self, site: Site) -> int:
         """How many forwarding entries a site's tables have, those of its own devices left out."""

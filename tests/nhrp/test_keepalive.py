@@ -257,6 +257,21 @@ def test_a_daemon_that_was_stopped(world: World) -> None:
         assert world.states() == [State.REGISTERED]
 
 
+def test_a_daemon_that_has_missed_something(world: World) -> None:
+    """Nobody has seen what the server did while the daemon was stopped: all registrations are
+    renewed, at a pace, whether it answers or not; after a shorter delay none is."""
+    world.vpns.append(VPN(world, STATION_B))
+    world.run(5)
+    for stopped, renewed in ((0.9, 0), (30, 2)):
+        world.seen.clear()
+        world.clock.advance(stopped)
+        world.run(2)
+        requests = [packet for _, packet in world.seen if isinstance(packet, RegistrationRequest)]
+        assert len(requests) == renewed
+    assert world.status is Status.UP
+    assert world.states() == [State.REGISTERED] * 2
+
+
 def test_late_answers_are_answers(world: World) -> None:
     """A way of a quarter of a second there and back is no silence."""
     late: list[tuple[float, VPN, Any]] = []

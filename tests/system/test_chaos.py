@@ -1,0 +1,21 @@
+"""A little of `make chaos`, so that it keeps working."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.chaos.__main__ import run
+from tests.system.network import PREFIX
+
+pytestmark = pytest.mark.system
+
+
+def test_a_short_run() -> None:
+    """All promises are kept, and the faults were real: where frames are lost on purpose, some
+    are missed."""
+    chaos, problem = run(seed=7, seconds=60, most=6, prefix=PREFIX)
+    assert not problem, problem
+    assert chaos is not None
+    assert chaos.faults >= 6
+    assert chaos.frames > 10_000
+    assert sum(kind.lost for kind in chaos.table.values()) > 0
