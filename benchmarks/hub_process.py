@@ -136,14 +136,16 @@ class Questions(LineReceiver):
             self._answer({"learned": end - first})
 
     def _serve(self, directory: str) -> None:
-        """As a daemon does, by dmevpnctl and by the status page."""
+        """As a daemon does, by dmevpnctl, by the status page and by scrapes."""
         from dmevpn.admin.pb import AdminService
+        from dmevpn.admin.scraping import MetricsService
         from dmevpn.admin.statuspage import StatusService
 
         controller = Controller(self._node, ConfigFile("none.conf"), reload=Deferred)
         for service in (
             AdminService(reactor, f"unix:{directory}/admin", controller, metrics=self._metrics),
             StatusService(reactor, f"unix:{directory}/status", controller, self._metrics, "hub"),
+            MetricsService(reactor, f"unix:{directory}/metrics", controller, self._metrics),
         ):
             service.privilegedStartService()
             service.startService()

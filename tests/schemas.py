@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dmevpn.admin.commands import COMMANDS
 from dmevpn.admin.pages import encode_row
+from dmevpn.admin.render import WIDTH, text_lines
 from dmevpn.roles.controller import Controller
 
 __all__ = ["DIRECTORY", "CheckedController", "checked", "validate", "validate_output"]
@@ -57,13 +58,16 @@ def validate_output(words: Iterable[str], status: int, out: str, err: str) -> No
 
 
 def checked(name: str, rows: Iterable[Row]) -> Iterator[Row]:
-    """Rows of a command, each of which is as an operator may expect it."""
+    """Rows of a command, each of which is as an operator may expect it, as JSON and as text."""
     columns = [column.name for column in COMMANDS[name].columns]
     for row in rows:
         if row:
             assert set(row) <= set(columns), f"{name}: {set(row) - set(columns)}"
             shown = json.loads(encode_row(columns, row))
             validate(name.replace(" ", "-"), {"attr": {"entriesCount": 1}, "table": [shown]})
+            page = json.dumps([shown]).encode()
+            text = text_lines(COMMANDS[name], [page], filtered=False)
+            assert all(len(line) <= WIDTH + 1 for line in text), shown
         yield row
 
 

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from dmevpn.admin import tls
 from dmevpn.admin.broker import CarefulBroker
+from dmevpn.admin.command import ANSWERED_WITHIN
 from dmevpn.admin.listening import words_of
 from dmevpn.admin.parameters import UsageError
 from dmevpn.errors import CommandError, DmevpnError
@@ -25,8 +26,8 @@ __all__ = ["NoDaemon", "Result", "run", "watch"]
 
 #: Seconds until a daemon that takes no connection counts as absent.
 CONNECT_TIMEOUT = 5.0
-#: Seconds until a daemon that does not answer counts as stuck. A resolution asks several times.
-ANSWER_TIMEOUT = 40.0
+#: Seconds until a daemon that does not answer counts as stuck, unless the command may take longer.
+ANSWER_TIMEOUT = ANSWERED_WITHIN
 
 
 class NoDaemon(DmevpnError):
@@ -144,9 +145,14 @@ class Connection:
             if explained is not error:
                 raise explained from None
 
-    async def call(self, remote: Any, method: str, *arguments: Any) -> Any:
-        """Call a remote method; an answer comes in time, or an error."""
-        return await remote.callRemote(method, *arguments).addTimeout(ANSWER_TIMEOUT, self._reactor)
+    async def call(
+        self, remote: Any, method: str, *arguments: Any, patience: float = ANSWER_TIMEOUT
+    ) -> Any:
+        """Call a remote method; an answer comes in time, or an error.
+
+        :param patience: seconds to wait for the answer.
+        """
+        return await remote.callRemote(method, *arguments).addTimeout(patience, self._reactor)
 
     def when_lost(self, function: Callable[[], None]) -> None:
         """Call a function when the connection ends, or now if it has."""
@@ -182,14 +188,22 @@ def _reason(error: ConnectError) -> str:
     return str(error).rstrip(".")
 
 
-async def run(reactor: Any, description: str, name: str, arguments: dict[str, str]) -> Result:
+async def run(
+    reactor: Any,
+    description: str,
+    name: str,
+    arguments: dict[str, str],
+    *,
+    patience: float = ANSWER_TIMEOUT,
+) -> Result:
     """Run a command and fetch all of its rows.
 
+    :param patience: seconds to wait for the first of them.
     :raises NoDaemon: if there is none, or not any more.
     :raises CommandError: if the daemon refuses; UsageError for its kind.
     """
     async with Connection(reactor, description) as connection:
-        answer = await connection.call(connection.root, "run", name, arguments)
+        answer = await connection.call(connection.root, "run", name, arguments, patience=patience)
         number, page, more = answer["page"]
         pages = [page]
         while more:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dmevpn.admin.columns import Column
 from dmevpn.admin.parameters import Parameter, check_arguments, read_arguments
 
-__all__ = ["Answer", "Column", "Command", "Context", "Match", "Row"]
+__all__ = ["ANSWERED_WITHIN", "Answer", "Column", "Command", "Context", "Match", "Row"]
+
+#: Seconds in which the answer to a command begins, if its row does not say otherwise; a resolution
+#: asks several times.
+ANSWERED_WITHIN: Final = 40.0
 
 Row = dict[str, Any]
 Match = dict[str, Any]
@@ -47,11 +51,15 @@ class Command(NamedTuple):
     text: str | Callable[[Row], str] = ""
     """For rows that make no table: a line for each, whose format fields are columns; or what makes
     such text of a row, which is wrapped and indented where it is too long."""
+    verbatim: bool = False
+    """Whether such lines are shown as they are, however long."""
     bare: Parameter | None = None
     """The parameter whose value may stand without its name."""
     required: tuple[Parameter, ...] = ()
     changes: bool = False
     """Whether it changes anything; if so, its use is logged."""
+    patience: float = ANSWERED_WITHIN
+    """Seconds in which its answer begins."""
     streams: bool = False
     """Whether rows come one by one, without end."""
     follow: Callable[[Context, Callable[[Row], None]], Callable[[], None]] | None = None

@@ -157,7 +157,7 @@ async def perform(
             out.flush()
 
         await client.watch(reactor, endpoint, command.name, arguments, events)
-    result = await client.run(reactor, endpoint, command.name, arguments)
+    result = await client.run(reactor, endpoint, command.name, arguments, patience=command.patience)
     if json:
         _print(render.json_document(result.pages, result.row_count), out)
     elif result.row_count or not result.refused:

@@ -97,6 +97,9 @@ _FILTERS = (VPN, MAC, PROTOCOL, NBMA, VNI, TYPE, INTERFACE)
 
 _ASKED = MAC._replace(parse=parse_protocol_address, meaning="the MAC, IPv4 or IPv6 address")
 
+#: Seconds that it may take to remove the bindings of a large hub, in the turns that packets leave.
+_WHOLE_TABLE = 600.0
+
 #: A VPN where packets that name none have no place.
 _THE_VPN = IN_VPN._replace(null="")
 _NO_SITE = "a VPN of IPv4 or IPv6 has no VNI"
@@ -160,6 +163,7 @@ LISTINGS = (
         _cache_flush,
         text="{flushed} flushed",
         changes=True,
+        patience=_WHOLE_TABLE,
     ),
     Command(
         "cache purge",
@@ -169,6 +173,7 @@ LISTINGS = (
         _cache_purge,
         text="{purged} purged",
         changes=True,
+        patience=_WHOLE_TABLE,
     ),
     Command(
         "cache resolve",

@@ -141,27 +141,31 @@ def text_event(command: Command, page: bytes) -> Iterator[str]:
                 words.append(f"{cell:<8}")
             elif cell != "-":
                 words.append(f"{column.name} {cell}")
-        yield " ".join(words) + "\n"
+        yield from _folded(" ".join(words))
 
 
 def _sentence(command: Command, row: Mapping[str, Any]) -> Iterator[str]:
     cells = {column.name: _cell(column.kind, row[column.name]) for column in command.columns}
-    if isinstance(command.text, str):
-        yield command.text.format(**cells) + "\n"
-        return
-    for line in command.text(cells).splitlines():
-        yield from (f"{part}\n" for part in _folded(line))
+    text = command.text
+    said = text.format(**cells) if isinstance(text, str) else text(cells)
+    for line in said.splitlines() or [""]:
+        yield from [f"{line}\n"] if command.verbatim else _folded(line)
 
 
-def _folded(line: str) -> list[str]:
+def _folded(line: str) -> Iterator[str]:
     """A line that fits, or several: what follows is indented further."""
     if len(line) <= WIDTH:
-        return [line]
+        yield f"{line}\n"
+        return
     from textwrap import wrap
 
     indent = len(line) - len(line.lstrip())
     here, further = " " * indent, " " * (indent + 4)
-    return wrap(line.strip(), WIDTH, initial_indent=here, subsequent_indent=further)
+    # A word with hyphens may be the name of a device, to be copied.
+    for part in wrap(
+        line.strip(), WIDTH, initial_indent=here, subsequent_indent=further, break_on_hyphens=False
+    ):
+        yield f"{part}\n"
 
 
 def _table(columns: Sequence[Column], rows: list[Row]) -> Iterator[str]:
@@ -210,7 +214,10 @@ def _wrapped(
     if any(len(cell) > width for cell, width in zip(cells, widths, strict=True)):
         from textwrap import wrap
 
-        parts = [wrap(cell, width) for cell, width in zip(cells, widths, strict=True)]
+        parts = [
+            wrap(cell, width, break_on_hyphens=False)
+            for cell, width in zip(cells, widths, strict=True)
+        ]
         lines = [
             [part[number] if number < len(part) else "" for part in parts]
             for number in range(max(map(len, parts)))

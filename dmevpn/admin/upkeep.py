@@ -86,6 +86,7 @@ UPKEEP = (
         _config_show,
         nothing="the configuration is empty",
         text="{text}",
+        verbatim=True,
     ),
     Command(
         "config check",
