@@ -162,11 +162,13 @@ class World:
         """Start the hub's daemon (again)."""
         return self._start(self.hub, self.hub_plan)
 
-    def add_hub(self, address: str, *upstream: str, trunks: tuple[str, ...] = ()) -> Machine:
+    def add_hub(
+        self, address: str, *upstream: str, trunks: tuple[str, ...] = (), keep_trunks: bool = False
+    ) -> Machine:
         """Add and start another hub, or start the first one (again).
 
         :param upstream: servers to ask about MACs that it does not know, the preferred one first.
-        :param trunks: the other hubs of its VPNs.
+        :param trunks: the other hubs of its VPNs; or as the plan of hubs says.
         """
         octets = parse_ip(address)
         machine = self.machines.setdefault(octets, Machine(octets, ProcessClock(self.clock)))
@@ -178,7 +180,9 @@ class World:
         hub = replace(
             hub,
             routes=routes,
-            trunks=tuple(TrunkPlan(address=parse_ip(each)) for each in trunks),
+            trunks=hub.trunks
+            if keep_trunks
+            else tuple(TrunkPlan(address=parse_ip(each)) for each in trunks),
         )
         self._start(machine, replace(self.hub_plan, hubs=(hub,)))
         return machine

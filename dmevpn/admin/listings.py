@@ -187,7 +187,7 @@ LISTINGS = (
     ),
     Command(
         "member show",
-        "List the sites registered at this hub, with their traffic",
+        "List the sites and other hubs registered at this hub, with their traffic",
         (VPN, MAC._replace(meaning="this station MAC only"), NBMA, VNI),
         (
             _THE_VPN,

@@ -179,7 +179,7 @@ class Controller:
         return selected(match, shortcut_rows(self._node))
 
     def registrations(self, match: Match) -> Iterator[Row]:
-        """Our registrations with the hubs."""
+        """Our registrations with the hubs, as a spoke or as another hub of the VPN."""
         now = self._node.clock.seconds()
         for vpn, client in self._clients():
             row = {
@@ -295,6 +295,10 @@ class Controller:
         for station in self._stations():
             for client in station.registrations:
                 yield index_of(station), client
+        for hub in self._hubs():
+            for index, vpn in sorted(hub.vpns.items()):
+                for client in vpn.trunks.registrations:
+                    yield index, client
 
     def _hubs(self) -> list[HubRole]:
         return list(self._node.hubs.values())

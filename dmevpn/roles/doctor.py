@@ -79,6 +79,7 @@ def _here(node: Node) -> Iterator[Finding | None]:
         yield from hub.dataplane.examine()
         yield from _hub(hub)
         yield from switch_findings(hub, history)
+        yield from _trunks(hub, history)
     yield from _refused(node, history)
     yield from _floods(history)
 
@@ -247,6 +248,21 @@ def _hub(hub: HubRole) -> Iterator[Finding | None]:
             problem = f"sites of vpn {index} send frames of MTU {max(stated.values())}, {mtu} fit"
             cure = f"ip link set {hub.plan.interface} mtu {max(stated.values())}"
             yield Finding("mtu", hub.plan.interface, problem, cure)
+
+
+def _trunks(hub: HubRole, history: History) -> Iterator[Finding | None]:
+    """Other hubs that do not have us, or that we do not have."""
+    for index, vpn in sorted(hub.vpns.items()):
+        yield None
+        members = {vtep.nbma for vtep in vpn.trunks.vteps if vtep in vpn.members}
+        for client in vpn.trunks.registrations:
+            if client.state is not State.REGISTERED:
+                yield _not_registered(index, client, history)
+            elif client.nhs not in members:
+                other = format_address(client.nhs)
+                problem = f"hub {other} has us in vpn {index}, but has not registered here"
+                cure = "name this hub there by `other-hub`, by the address that it sends from"
+                yield Finding("hub", other, problem, cure)
 
 
 def _refused(node: Node, history: History) -> Iterator[Finding | None]:

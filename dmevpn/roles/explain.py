@@ -234,7 +234,8 @@ class _Case:
         """What the switch does with frames for it, and what it has told others."""
         interface = hub.plan.interface
         vtep = hub.dataplane.lookup(self._vpn, self._mac)
-        rows = [self._hub_verdict(interface, vtep)]
+        is_hub = vtep is not None and vtep in vpn.trunks.vteps
+        rows = [self._hub_verdict(interface, vtep, is_hub=is_hub)]
         entry = hub.dataplane.entry(self._vpn, self._mac)
         if entry is not None:
             ends = "" if entry.static else f", forgotten after {AGEING_TIME - entry.idle:.0f} s"
@@ -259,7 +260,7 @@ class _Case:
             rows.append(self._problem(text, "see `member show` and, at that site, `doctor`"))
         return [*rows, *self._duplicate()]
 
-    def _hub_verdict(self, interface: str, vtep: VTEP | None) -> Row:
+    def _hub_verdict(self, interface: str, vtep: VTEP | None, *, is_hub: bool) -> Row:
         if vtep is None:
             if not is_station_mac(self._mac):
                 text = "it is a group's address: frames for it go to every member"
@@ -267,9 +268,12 @@ class _Case:
                 text = "frames for it go to every member: the switch has not seen it lately"
             return self.row("verdict", text, interface=interface)
         event = self._history.since(self._mac, self._vpn, vtep, "learned", "moved")
+        text = f"frames go to {vtep}: the switch has seen it there"
+        if is_hub:
+            text = f"it is behind hub {format_address(vtep.nbma)}, which tells its site: ask there"
         return self.row(
             "verdict",
-            f"frames go to {vtep}: the switch has seen it there",
+            text,
             vtep=vtep,
             interface=interface,
             since=None if event is None else event.at,

@@ -364,9 +364,9 @@ class HubVPN:
     def _trunk_changed(self, client: RegistrationClient, old: State, new: State) -> None:
         """A hub that does not answer is not sent to: its sites, as far as they are ours as well,
         are flooded to instead of it."""
-        if new is State.DOWN and old is not State.DOWN:
-            for vtep in [each for each in self.members if each.nbma == client.nhs]:
-                if vtep in self.trunks.vteps:
+        if new is State.DOWN and old is State.REGISTERED:
+            for vtep in self.trunks.vteps:
+                if vtep.nbma == client.nhs:
                     for binding in self.cache.registrations_of(vtep):
                         self.cache.drop(binding, "silent")
         self._on_trunk(client, old, new)

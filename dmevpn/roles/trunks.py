@@ -116,6 +116,8 @@ class Trunks:
         self._vnis: dict[bytes, int] = {}
         self._clients: dict[bytes, RegistrationClient] = {}
         self._stations: dict[bytes, bytes] = {}
+        #: When we asked a hub again since we had heard it.
+        self._prompted: dict[bytes, float] = {}
         self._retry: Any = None
         self._complaints = Complaints(clock)
 
@@ -160,10 +162,14 @@ class Trunks:
         client = self._clients.get(hub)
         if client is None:
             return
-        if client.state in (State.REFUSED, State.DOWN):
-            client.renew()
-        else:
+        if client.state is State.REGISTERED:
             client.verify(_CERTAIN)
+            return
+        # Not more often, or two hubs that begin would only cancel each other's requests.
+        now = self._clock.seconds()
+        if now - self._prompted.get(hub, float("-inf")) >= _CERTAIN:
+            self._prompted[hub] = now
+            client.renew()
 
     def _begin(self) -> None:
         """Register with the hubs that we are not registered with."""
@@ -213,6 +219,7 @@ class Trunks:
             self._keepalives.remove(client)
             client.stop()
             del self._stations[hub]
+            self._prompted.pop(hub, None)
 
     def _changed(self, client: RegistrationClient, old: State, new: State) -> None:
         if self._complaints.due(client.nhs + new.value.encode()):

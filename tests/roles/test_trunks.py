@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from dmevpn.addresses import VTEP
+from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.config.model import TrunkPlan
 from dmevpn.dataplane.memory_hub import MemorySwitch
+from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.spoke import SpokeRole
+from tests.roles.test_faults import controller, doctor, explain
+from tests.roles.test_hostile import Peer
 from tests.world import BROADCAST, Machine, Site, World, mac
 
 FIRST, SECOND, THIRD = "10.0.0.1", "10.0.1.1", "10.0.2.1"
@@ -259,3 +265,167 @@ def test_hubs_that_cannot_reach_each_other(mesh: Mesh) -> None:
     mesh.world.network.heal()
     mesh.world.run(70, step=0.2)
     assert mesh.heard(mesh.sites[0], A) == everybody_but(mesh, "0")
+
+
+# --- hubs that disagree -----------------------------------------------------------------------
+
+
+class Pair:
+    """Two hubs that say what they like of each other, and a site at each."""
+
+    def __init__(
+        self,
+        first: tuple[TrunkPlan, ...],
+        second: tuple[TrunkPlan, ...],
+        vpns: tuple[tuple[int, int], ...] = ((1, 1),),
+    ) -> None:
+        self.world = world = World(vpns=vpns)
+        (plan,) = world.hub_plan.hubs
+        self.hubs = []
+        for address, trunks in ((FIRST, first), (SECOND, second)):
+            world.hub_plan = replace(world.hub_plan, hubs=(replace(plan, trunks=trunks),))
+            self.hubs.append(world.add_hub(address, keep_trunks=True))
+        self.one, self.two = [
+            world.add_site(f"10.0.{number}.10", 100, hub=hub)
+            for number, hub in enumerate(self.hubs)
+        ]
+        world.run(15)
+
+    def reload(self, number: int, *trunks: TrunkPlan) -> None:
+        """Give a hub other trunks while it runs."""
+        node = self.hubs[number].node
+        assert node is not None
+        (plan,) = node.plan.hubs
+        node.apply(replace(node.plan, hubs=(replace(plan, trunks=trunks),)))
+        self.world.run(15)
+
+    def heard(self) -> tuple[int, int]:
+        """How often a broadcast of each site arrived at the other one; never where it came from."""
+        counts = []
+        for sender, other in ((self.one, self.two), (self.two, self.one)):
+            sender.received.clear()
+            other.received.clear()
+            self.world.speak(sender, A)
+            self.world.run(0.1)
+            assert sender.received == []
+            counts.append(len(other.received))
+        return counts[0], counts[1]
+
+    def findings(self, number: int) -> list[str]:
+        """What `doctor` says at a hub."""
+        return [row["finding"] for row in doctor(self.world, self.hubs[number])]
+
+
+TO_FIRST, TO_SECOND = (TrunkPlan(address=parse_ip(each)) for each in (FIRST, SECOND))
+
+
+def test_hubs_that_agree() -> None:
+    """In a VNI of their own, for the VPNs that both say."""
+    pair = Pair(
+        (replace(TO_SECOND, vpns=(1, 5), vni=4001),), (replace(TO_FIRST, vpns=(0, 1), vni=4000),)
+    )
+    assert pair.heard() == (1, 1)
+    first = pair.world.switches[pair.hubs[0].address]
+    assert VTEP(parse_ip(SECOND), 4001) in first.members
+    assert pair.findings(0) == []
+
+
+def test_a_trunk_of_one_side() -> None:
+    """It carries nothing, and who has it is told."""
+    pair = Pair((TO_SECOND,), ())
+    assert pair.heard() == (0, 0)
+    found = pair.findings(0)
+    assert f"hub {SECOND} has us in vpn 1, but has not registered here" in found
+
+
+def test_hubs_with_different_vnis() -> None:
+    """Neither believes the other, nothing loops, and both say so."""
+    pair = Pair((replace(TO_SECOND, vpns=(1, 1), vni=7),), (TO_FIRST,))
+    assert pair.heard() == (0, 0)
+    for number, other in ((0, SECOND), (1, FIRST)):
+        assert pair.hubs[number].metrics.value("drops", reason="trunk_mismatch") >= 1
+        assert any(
+            f"not registered with hub {other}: refused" in each for each in pair.findings(number)
+        )
+
+
+def test_a_hub_that_names_itself() -> None:
+    """It has no trunk to itself, whatever the file says."""
+    pair = Pair((TO_FIRST, TO_SECOND), (TO_FIRST,))
+    assert pair.heard() == (1, 1)
+    assert [each.nhs for each in vpn_of(pair.hubs[0]).trunks.registrations] == [parse_ip(SECOND)]
+
+
+def test_nobody_poses_as_a_hub() -> None:
+    """A trunk's VTEP is registered by its hub alone; its VNI means nothing anywhere else."""
+    pair = Pair((TO_SECOND,), (TO_FIRST,))
+    pair.world.hub = pair.hubs[0]
+    members = pair.world.switches[pair.hubs[0].address].members
+    before = members[VTEP(parse_ip(SECOND), 1)].registration
+    intruder = Peer(pair.world)
+    intruder.register(CIE(nbma=parse_ip(SECOND), holding_time=600), station=mac(66), vni=1)
+    intruder.register(CIE(nbma=parse_ip(SECOND), holding_time=600), station=mac(67), vni=9)
+    intruder.register(CIE(holding_time=600), station=mac(68), vni=1)
+    pair.world.run(1)
+    assert members[VTEP(parse_ip(SECOND), 1)].registration.station == before.station
+    assert VTEP(parse_ip(SECOND), 9) not in members
+    assert not members[VTEP(intruder.address, 1)].registration.hub
+    assert pair.hubs[0].metrics.value("drops", reason="trunk_mismatch") == 2
+    assert pair.heard() == (1, 1)
+
+
+def test_trunks_come_and_go_by_reload() -> None:
+    """Frames flow once both name each other, and no more when one does not; sites stay."""
+    pair = Pair((), ())
+    assert pair.heard() == (0, 0)
+    pair.reload(0, TO_SECOND)
+    assert pair.heard() == (0, 0)
+    pair.reload(1, TO_FIRST)
+    assert pair.heard() == (1, 1)
+    pair.reload(0)
+    assert pair.heard() == (0, 0)
+    assert pair.findings(1) != []
+    pair.reload(0, TO_SECOND)
+    assert pair.heard() == (1, 1)
+    (client,) = spoke_of(pair.one).registrations
+    assert client.state is State.REGISTERED and client.last_error is None
+
+
+def test_vpns_on_demand() -> None:
+    """Of a wide range a hub serves the VPNs that sites of its own are in: a trunk keeps none."""
+    pair = Pair((TO_SECOND,), (TO_FIRST,), ((1, 5000),))
+    world = pair.world
+    roles = [hub.node.hubs["vx0"] for hub in pair.hubs]  # type: ignore[union-attr]
+    assert [set(role.vpns) for role in roles] == [{1}, {1}]
+    assert pair.heard() == (1, 1)
+    three = world.add_site("10.0.0.30", 300, vpn=3, hub=pair.hubs[0])
+    world.run(120, step=0.2)
+    assert [set(role.vpns) for role in roles] == [{1, 3}, {1}]
+    four = world.add_site("10.0.1.40", 400, vpn=3, hub=pair.hubs[1])
+    world.run(5)
+    world.speak(three, A)
+    world.run(0.1)
+    assert four.received == [BROADCAST + A]
+    assert four.machine.node is not None
+    four.machine.node.stopService()
+    world.run(100, step=0.2)
+    assert [set(role.vpns) for role in roles] == [{1, 3}, {1}]
+
+
+# --- what operators see -----------------------------------------------------------------------
+
+
+def test_what_operators_see() -> None:
+    """`registration show` has a hub's registrations with other hubs, `explain` names the hub that a
+    MAC is behind, `doctor` the one that is gone."""
+    mesh = Mesh(FIRST, SECOND)
+    mesh.heard(mesh.sites[1], B)
+    first = mesh.hubs[0]
+    rows = list(controller(first).registrations({}))
+    assert [(row["vpn"], row["nhs"], row["state"]) for row in rows] == [(1, SECOND, "registered")]
+    assert explain(mesh.world, first, B)[0]["text"].startswith(f"it is behind hub {SECOND}")
+    assert doctor(mesh.world, first) == []
+    mesh.world.network.isolate(mesh.hubs[1].address)
+    mesh.world.run(40, step=0.2)
+    (finding,) = doctor(mesh.world, first)
+    assert finding["finding"] == f"vpn 1 is not registered with hub {SECOND}: no answer"

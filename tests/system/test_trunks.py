@@ -1,0 +1,149 @@
+"""Two hubs of one VPN with a trunk, and sites of the one, of the other, and of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+
+import pytest
+
+from lab.traffic import BROADCAST, Flow, ping
+from lab.wait import eventually
+from tests.system.network import Network, Site, wait_for_shortcut
+
+pytestmark = pytest.mark.system
+
+FIRST, SECOND = ("hub", 1), ("hub2", 9)
+#: The hubs of each site, by its number.
+HUBS = {2: (FIRST,), 3: (SECOND,), 4: (FIRST, SECOND)}
+#: A MAC that no hub has learnt.
+NOBODY = "02:00:00:01:00:99"
+
+
+class Trunked(Network):
+    """A network with two hubs, which have their sites by these lists."""
+
+    def address_of(self, name: str) -> str:
+        """A hub's underlay address."""
+        machine = self.lab.machines[name]
+        return machine.address if self.family == 4 else machine.address6
+
+    def add_hubs(self) -> None:
+        """Start both, each of which names the other."""
+        for name, number in (FIRST, SECOND):
+            self.lab.add_machine(name, number)
+        for (name, number), (other, _) in ((FIRST, SECOND), (SECOND, FIRST)):
+            lines = ["interface nhrp", "keepalive 600", "interface vx0", "controller nhrp"]
+            lines += ["vpn-id 1", "l2learnonly", "provision"]
+            lines += [f"other-hub {self.address_of(other)} vni 7001"]
+            self.add_daemon(name, number, "\n".join(lines) + "\n")
+
+    def add_sites(self) -> None:
+        """Start a site for each list of hubs."""
+        for number, hubs in HUBS.items():
+            self._hubs = [name for name, _ in hubs]
+            self.add_site(number, {1: 98 + number})
+
+    def spoke_config(self, vnis: dict[int, int]) -> str:
+        lines = ["interface nhrp", "keepalive 600"]
+        for vpn, vni in vnis.items():
+            lines += [f"interface vx{vpn}", "controller nhrp", f"vpn-id {vpn}"]
+            lines += [f"default-vni {vni} {self.address_of(each)} register" for each in self._hubs]
+            lines += [f"provision br{vpn}"]
+        return "\n".join(lines) + "\n"
+
+    def await_registrations(self) -> None:
+        """Wait until all sites and both hubs are registered wherever they should be."""
+
+        def states() -> list[str]:
+            rows = [
+                row
+                for daemon in self.daemons.values()
+                for row in daemon.ctl.rows("registration", "show")
+            ]
+            return [row["state"] for row in rows]
+
+        wanted = ["registered"] * (2 + sum(map(len, HUBS.values())))
+        eventually("registrations with all hubs", lambda: states() == wanted)
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Trunked]:
+    with Trunked() as network:
+        network.add_hubs()
+        network.add_sites()
+        network.await_registrations()
+        yield network
+
+
+def arrivals(network: Trunked, sender: Site, destination: str) -> dict[str, tuple[int, int]]:
+    """How many of a hundred frames arrived at each site, and how many twice."""
+    flow = Flow(
+        sender.vm.namespace,
+        [site.vm.namespace for site in network.sites],
+        source=sender.vm.mac,
+        destination=destination,
+        rate=500,
+        count=100,
+    )
+    reports = flow.start().finish()
+    return {
+        site.daemon.name: (report.received, report.duplicated)
+        for site, report in zip(network.sites, reports, strict=True)
+    }
+
+
+@pytest.mark.parametrize("destination", [BROADCAST, NOBODY])
+def test_what_is_flooded_arrives_once(network: Trunked, destination: str) -> None:
+    """At every other site, of whichever hub, and never where it came from."""
+    for sender in network.sites:
+        wanted = {site.daemon.name: (0 if site is sender else 100, 0) for site in network.sites}
+        assert arrivals(network, sender, destination) == wanted, sender.daemon.name
+
+
+def test_known_unicast_takes_one_way(network: Trunked) -> None:
+    """What both hubs have learnt goes to its site only."""
+    for one, two in permutations(network.sites, 2):
+        wanted = {site.daemon.name: (100 if site is two else 0, 0) for site in network.sites}
+        assert arrivals(network, one, two.vm.mac) == wanted, (one.daemon.name, two.daemon.name)
+
+
+def test_all_pairs(network: Trunked) -> None:
+    """Every virtual machine pings every other without loss, and the sites talk directly then: the
+    hub that has the other one answers."""
+    for one, two in permutations(network.sites, 2):
+        assert two.vm.address is not None
+        report = ping(one.vm.namespace, two.vm.address, count=20, interval=0.01)
+        assert report.lost == 0, f"{one.daemon.name} to {two.daemon.name}: {report}"
+        wait_for_shortcut(one, two)
+    forwarded = [
+        network.metric(network.daemons[name], "dmevpn_packets_forwarded_total")
+        for name, _ in (FIRST, SECOND)
+    ]
+    print(f"requests passed on by the hubs: {forwarded}")
+    assert all(forwarded), forwarded
+
+
+def test_a_hub_dies_and_comes_back(network: Trunked) -> None:
+    """The site of both goes on with the other, and the hub's return doubles nothing."""
+    _, other, both = network.sites
+    network.hub.kill()
+    network.lab.machines[FIRST[0]].namespace.ip("link", "delete", "vx0")
+    flow = Flow(
+        both.vm.namespace,
+        [other.vm.namespace, both.vm.namespace],
+        source=both.vm.mac,
+        destination=BROADCAST,
+        rate=100,
+        count=300,
+    )
+    there, back = flow.start().finish()
+    print(f"a hub with a trunk is lost: {there}")
+    assert len(there.lost) < 110
+    assert there.duplicated == back.received == 0
+    network.hub.start()
+    network.await_registrations()
+    wanted = {"site2": (100, 0), "site3": (100, 0), "site4": (0, 0)}
+    assert arrivals(network, both, BROADCAST) == wanted
+    wanted = {"site2": (100, 0), "site3": (0, 0), "site4": (100, 0)}
+    assert arrivals(network, other, BROADCAST) == wanted
