@@ -148,6 +148,25 @@ class DatagramTransportContract:
         near.stop()
         far.stop()
 
+    def test_answers(self, metrics: Metrics) -> None:
+        """What a receiver sends while something is delivered goes out, however much it is."""
+        many = 150
+        near, far = self.make_near(metrics), self.make_far(metrics)
+        recorder = Recorder()
+        near.start(recorder)
+
+        def answer(data: bytes) -> None:
+            for number in range(many):
+                far.send(b"answer %03d" % number, Path(self.near, self.far))
+
+        far.start(Recorder(answer))
+        near.send(b"a question", Path(self.far))
+        self.settle()
+        self.pump(lambda: len(recorder.received) == many)
+        assert recorder.payloads == [b"answer %03d" % number for number in range(many)]
+        near.stop()
+        far.stop()
+
     def test_stop(self, metrics: Metrics) -> None:
         """After stop nothing is delivered, sending is a counted loss, and stop fires at once."""
         near, far = self.make_near(metrics), self.make_far(metrics)

@@ -27,6 +27,7 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.peers import DIALECTS, peer_of
 from dmevpn.nhrp.records import CIE
+from dmevpn.nhrp.speaker import MOST_GATHERED
 from tests.nhrp.neighbours import (
     HOST,
     HUB,
@@ -34,6 +35,7 @@ from tests.nhrp.neighbours import (
     SITE_A,
     SITE_B,
     STATION_A,
+    TO_A,
     TO_B,
     VPN7,
     VTEP_B,
@@ -418,6 +420,42 @@ def test_a_fault_of_ours_ends_nothing(world: World, logged_failures: list[Any]) 
     assert world.dropped() == {"internal_error": 3}
     assert len(logged_failures) == 1
     logged_failures.clear()
+
+
+@given(st.lists(st.tuples(st.sampled_from(NHRP), st.sampled_from([TO_A, TO_B])), max_size=8))
+def test_packets_at_once(arrivals: list[tuple[Vector, Path]]) -> None:
+    """Packets that arrive together are answered like one after the other, in their order."""
+    together, apart = World(), World()
+    for each in (together, apart):
+        each.serve(None, HUB_MAC)
+        each.serve(VPN7)
+    datagrams = [(vector.octets, path) for vector, path in arrivals]
+    together.speaker.datagrams_received(datagrams)
+    for datagram in datagrams:
+        apart.speaker.datagrams_received((datagram,))
+    assert together.transport.sent == apart.transport.sent
+    assert together.dropped() == apart.dropped()
+
+
+def test_more_answers_than_wait(hub: World) -> None:
+    """What is to be sent does not pile up until all arrivals are handed on."""
+    many = 2 * MOST_GATHERED + 5
+    hub.speaker.datagrams_received([(octets("V08"), TO_A)] * many)
+    assert len(hub.transport.sent) == many
+
+
+def test_stopped_by_a_packet(world: World) -> None:
+    """What arrived with it is not for anybody any more."""
+
+    class Last(Station):
+        def packet_received(self, packet: Packet, path: Path) -> bool:
+            world.speaker.stop()
+            return super().packet_received(packet, path)
+
+    station = Last(*PacketType)
+    world.speaker.attach(None, station)
+    world.speaker.datagrams_received([(octets("V18"), TO_A)] * 3)
+    assert len(station.received) == 1
 
 
 @settings(max_examples=300, deadline=None)
