@@ -565,8 +565,9 @@ class VPNRules(NamedTuple):
     site_limit: int = 8192
     """Those at one member: half of them, so that no site alone can take it all."""
     flood_rate: int = 10_000
-    """Frames a second that one member may have flooded; 0: no limit. Each costs about 2 µs of CPU
-    per other member; ordinary sites flood a few dozen a second."""
+    """Frames a second that one site may have flooded; 0: no limit. Each costs about 2 µs of CPU
+    per other member; ordinary sites flood a few dozen a second. What another hub sends is that of
+    many sites, and has been under their budgets there."""
     flood_burst: int = 20_000
     """As many may come at once: ARP of a site that comes back, or a burst to a MAC just
     forgotten."""

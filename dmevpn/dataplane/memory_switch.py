@@ -151,7 +151,7 @@ class MemorySwitch:
                 return False
             member.held_due = due + 1 / _HELD_RATE
         rules = self.rules[member.vpn]
-        if rules.flood_rate:
+        if rules.flood_rate and not member.registration.hub:
             due = max(member.flood_due, now)
             if due - now > rules.flood_burst / rules.flood_rate:
                 member.limited += 1

@@ -458,7 +458,12 @@ class HubDataplaneContract:
         assert 37 <= dropped <= 39
         counters = world.dataplane.member_counters(1, A)
         assert counters.dropped == counters.limited == dropped
-        # Others, and known unicast, are not affected.
+        # Others, among them a hub that many sites are behind, and known unicast are not affected.
+        world.join_as(HUB_2, hub=True)
+        for _ in range(50):
+            world.send(HUB_2, frame(BROADCAST, mac(3)))
+        assert len(world.deliveries()) == 100
+        world.dataplane.remove_member(1, HUB_2)
         assert world.sent(B, frame(BROADCAST, mac(2))) == [A]
         assert world.sent(A, frame(mac(2), mac(1))) == [B]
 

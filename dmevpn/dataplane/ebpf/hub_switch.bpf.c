@@ -992,7 +992,8 @@ int hub_switch(struct __sk_buff *skb)
 	if (verdict == PASS_HELD &&
 	    !conforms(&from->held, now, HELD_GAP * packets(skb), HELD_BURST))
 		return drop_from(from, DROP_HELD_FLOOD);
-	if (vpn->flood_gap &&
+	/* What a hub sends is that of many sites, each of which has a budget there. */
+	if (vpn->flood_gap && !sender->hub &&
 	    !conforms(&from->flood, now, vpn->flood_gap * packets(skb), vpn->flood_burst)) {
 		add(&from->limited, 1);
 		alarm(EVENT_FLOOD, sender, NOBODY, source, &vtep.vtep, now);
