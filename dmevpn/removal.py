@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any
 
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpokePlan
+from dmevpn.dataplane.adoption import is_ours
 from dmevpn.dataplane.gre_device import control_device
 from dmevpn.dataplane.hub_ebpf import take_off
 from dmevpn.dataplane.links import LinkTable
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.provision import Provisioner
+from dmevpn.dataplane.provision import Provisioner, shortcut_plane
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import DmevpnError, StartError
@@ -76,14 +77,18 @@ def _tried(step: Callable[[], None]) -> str:
 def _remove_spoke(reactor: Any, plan: SpokePlan) -> None:
     requests = NetlinkRequests()
     with contextlib.closing(requests):
+        links = LinkTable(requests)
+        names = [plan.interface]
         if plan.bridge is not None:
+            names.append(shortcut_plane(plan.interface))
+        stay = [link for name in names if (link := links.named(name)) and not is_ours(link)]
+        if plan.bridge is not None and not stay:
             with contextlib.closing(Provisioner(requests, plan.interface)) as provisioner:
                 provisioner.require_net_admin()
                 provisioner.remove_spoke(plan)
+        if not stay:
             return
-        if LinkTable(requests).named(plan.interface) is None:
-            return
-    # A device made by hand: what its successor would adopt is what is ours.
+    # Devices made by others: what their successor would adopt is what is ours.
     dataplane = VXLANFDB(reactor, Metrics(), plan)
     dataplane.start(SpokeListener())
     dataplane.stop()

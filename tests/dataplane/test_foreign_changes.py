@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel
 
 from dmevpn.addresses import VTEP, format_address, parse_ip
+from dmevpn.config.model import Plan
 from dmevpn.dataplane import spoke_fdb
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.metrics import Metrics
+from dmevpn.removal import remove
 from tests.contracts.spoke_dataplane import Recorder, station
 from tests.dataplane.site import HUB4, UNDERLAY, Site, spoke_plan
 from tests.dataplane.test_provision import PLANES, make_by_hand, shown, texts_of
@@ -194,6 +197,24 @@ def test_planes_of_others(namespace: Site) -> None:
         assert namespace.bridge_port(station(1)) is None
         assert namespace.destinations("vx1-s", theirs[0]) == {parse_ip("10.0.0.7")}
         assert namespace.destinations("vx1", "00:00:00:00:00:00") == {HUB4}
+
+
+def test_planes_of_others_are_taken_down(namespace: Site) -> None:
+    """What an ended daemon left on them goes, and they stay (`--remove`)."""
+    with namespace.cleared():
+        for name, parameters in PLANES.items():
+            make_by_hand(namespace, name, parameters)
+        spoke = Spoke(namespace)
+        # Killed: nothing is taken back.
+        assert spoke.dataplane._active is not None
+        spoke.dataplane._close(spoke.dataplane._active)
+        spoke.dataplane._active.requests.close()
+        assert spoke.has_shortcut()
+        with namespace.namespace.entered():
+            assert remove(MemoryReactorClock(), Plan(spokes=(spoke_plan(),))) == []
+        assert namespace.namespace.devices() == {*UNDERLAY, *PLANES}
+        assert namespace.entry("vx1-s", station(1)) is None
+        assert namespace.bridge_port(station(1)) is None
 
 
 @pytest.mark.parametrize("change", ["learning", "dstport 8472", "l2miss"])
