@@ -844,6 +844,22 @@ class IController(Interface):
     def renew(match: dict[str, Any]) -> int:
         """Send Registration Requests now; how many."""
 
+    def hubs(match: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Rows of ``hub show``, of ``interface`` or all."""
+
+    def drain(match: dict[str, Any]) -> Any:
+        """Begin to drain hubs; Deferred of the rows of ``hub drain``, once they are drained or
+        ``wait`` (int) seconds are over.
+
+        :raises CommandError: if there is no hub of that interface.
+        """
+
+    def undrain(match: dict[str, Any]) -> list[dict[str, Any]]:
+        """Have drained hubs serve again: rows of ``hub undrain``.
+
+        :raises CommandError: if there is no hub of that interface.
+        """
+
     def config_show() -> str:
         """The text of the running configuration file, secrets masked."""
 

@@ -14,6 +14,7 @@ from dmevpn.admin.columns import Column
 from dmevpn.admin.command import Answer, Command, Context, Match, Row
 from dmevpn.admin.insight import INSIGHT
 from dmevpn.admin.listings import LISTINGS
+from dmevpn.admin.maintenance import MAINTENANCE
 from dmevpn.admin.parameters import UsageError, near_match
 from dmevpn.admin.upkeep import UPKEEP
 
@@ -29,7 +30,9 @@ __all__ = [
 ]
 
 
-COMMANDS: dict[str, Command] = {command.name: command for command in (*LISTINGS, *UPKEEP, *INSIGHT)}
+COMMANDS: dict[str, Command] = {
+    command.name: command for command in (*LISTINGS, *MAINTENANCE, *UPKEEP, *INSIGHT)
+}
 
 
 def find_command(name: str) -> Command:

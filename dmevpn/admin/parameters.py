@@ -27,6 +27,7 @@ __all__ = [
     "TYPE",
     "VNI",
     "VPN",
+    "WAIT",
     "Parameter",
     "UsageError",
     "check_arguments",
@@ -115,6 +116,13 @@ def _file(text: str) -> str:
     return text
 
 
+def _wait(text: str) -> int:
+    # Less than a client waits for an answer.
+    if not (text.isascii() and text.isdigit()) or len(text) > 2 or not 0 <= int(text) <= 30:
+        raise ValueError(f"{text!r} is not a number of seconds from 0 to 30")
+    return int(text)
+
+
 VPN = Parameter("vpn", "N", _vpn, "this VPN index only", "1")
 MAC = Parameter("mac", "M", parse_mac, "this MAC address only", "52:54:00:12:34:56")
 PROTOCOL = Parameter(
@@ -130,6 +138,7 @@ TYPE = Parameter("type", "T", _type, f"this type only: {' '.join(BINDING_TYPES)}
 INTERFACE = Parameter("interface", "I", _interface, "this interface only", "vx1")
 EVENT = Parameter("event", "E", _event, "this event only, such as refused", "refused")
 FILE = Parameter("file", "FILE", _file, "the file; without it the daemon's own", "hub.conf")
+WAIT = Parameter("wait", "S", _wait, "seconds to wait at most, up to 30; else 10", "30")
 LEVEL = Parameter("level", "LEVEL", _level, f"one of {' '.join(LOG_LEVELS)}", "debug")
 
 

@@ -54,6 +54,8 @@ _AFTER_CONFLICT: Final = 2.0
 #: At most so long after the server took our binding back, by chance: all its clients lost theirs
 #: in the same moment.
 _AFTER_REVOCATION: Final = 2.0
+#: Gaps between the transmissions of a purge by which we leave a server that wants to be left.
+_LEAVING: Final = (0.5, 1.0, 2.0)
 #: From, and how much more at most, in seconds, until we ask again after a refusal and an Error
 #: Indication.
 _AFTER_REFUSAL: Final = (30.0, 60.0)
@@ -110,7 +112,8 @@ class Input(Enum):
     EXPIRE = "expire"
     """The holding time has passed without an ack."""
     REVOKE = "revoke"
-    """The server has taken our binding back: it is about to stop."""
+    """The server has taken our binding back, since it is about to stop or wants to be left; or it
+    has refused us, and would have us now."""
     STOP = "stop"
 
 
@@ -137,6 +140,7 @@ TRANSITIONS: Final[dict[tuple[State, Input], State]] = {
     (State.REFUSED, Input.EXPIRE): State.REFUSED,
     (State.DOWN, Input.EXPIRE): State.DOWN,
     (State.REGISTERED, Input.REVOKE): State.REGISTERING,
+    (State.REFUSED, Input.REVOKE): State.REGISTERING,
     **{(state, Input.STOP): State.IDLE for state in _ALL_BUT_IDLE},
 }
 
@@ -286,13 +290,16 @@ class RegistrationClient:
         self._forget()
         self.state = State.IDLE
 
-    def purge_received(self, packet: PurgeRequest, path: Path) -> None:
+    def purge_received(self, packet: PurgeRequest, path: Path, *, leave: bool = False) -> None:
         """A Purge Request arrived: if our server takes our own binding back, register anew.
 
         Nobody else may; that the address is forged costs us one registration.
+
+        :param leave: whether to take the binding back ourselves first, since another server has it,
+            too, and this one may want to be left. Whether it does, it says to our next request.
         """
         if path.peer == self.nhs and any(cie.protocol == self._station for cie in packet.cies):
-            self._move(Input.REVOKE, self._revoked)
+            self._move(Input.REVOKE, self._leave if leave else self._revoked)
 
     def silent(self) -> None:
         """The server does not answer, as somebody else has found out: ask until it does."""
@@ -417,6 +424,26 @@ class RegistrationClient:
         self._say("taken back by the server")
         self._wait(_AFTER_REVOCATION * self._jitter(), Input.RETRY)
 
+    def _leave(self) -> None:
+        self._rest()
+        self._forget()
+        self._say("asked to leave")
+        self._request_id = self._outstanding.send(
+            partial(self._make_purge, flags=0, cies=self._own()),
+            self._link,
+            self.path,
+            delays=_LEAVING,
+            on_reply=lambda packet, path: self._left(),
+            on_error=lambda code, path: self._left(),
+            on_timeout=self._left,
+        )
+        if self._request_id is None:
+            self._left()
+
+    def _left(self) -> None:
+        self._request_id = None
+        self._wait(_AFTER_REVOCATION * self._jitter(), Input.RETRY)
+
     def _refused(self, code: int) -> None:
         if code == CIECode.ALREADY_REGISTERED:
             self._forget()
@@ -507,9 +534,12 @@ class RegistrationClient:
         )
 
     def _purge(self) -> None:
-        cies = (CIE(prefix_length=8 * len(self._station), protocol=self._station),)
-        make = partial(self._make_purge, flags=PurgeFlag.N, cies=cies)
+        make = partial(self._make_purge, flags=PurgeFlag.N, cies=self._own())
         self._outstanding.send_once(make, self._link, self.path, self._kept_id)
+
+    def _own(self) -> tuple[CIE, ...]:
+        """What a purge of our registration names."""
+        return (CIE(prefix_length=8 * len(self._station), protocol=self._station),)
 
     def _make_request(self, request_id: int) -> RegistrationRequest:
         """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3)."""

@@ -30,6 +30,9 @@ CIES: Final = 40
 #: Gaps between the transmissions of a Purge Request, in seconds, and the last wait.
 _DELAYS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
+#: Seconds for which a client that does not reply is asked to leave.
+_RECALL: Final = 4.0
+
 
 @dataclass(slots=True)
 class _Belief:
@@ -114,6 +117,13 @@ class Retraction:
         """
         self._purges.inc()
         self._send_once([key], station, path)
+
+    def recall(self, key: bytes, station: bytes, path: Path) -> None:
+        """Ask a client to end its own registration, until it replies.
+
+        :param station: the client's protocol address.
+        """
+        self._purge([key], station, path, _RECALL)
 
     def _purge(self, keys: list[bytes], station: bytes, path: Path, left: float) -> None:
         # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.

@@ -265,6 +265,22 @@ class NextHopServer:
             if binding.kind is Kind.DYNAMIC:
                 self._dismiss(binding)
 
+    def recall(self, wanted: Callable[[Binding], bool]) -> Iterator[None]:
+        """Ask clients to end their registrations, if another server has them too; one at each
+        step. A client that does not understand it, or has no other, registers again.
+
+        :param wanted: asked about every one.
+        """
+        for binding in list(self._cache.bindings()):
+            if binding.kind is Kind.DYNAMIC and binding.path is not None and wanted(binding):
+                station = binding.next_hop or binding.protocol
+                self._retraction.recall(binding.key, station, binding.path)
+                yield
+
+    def call_back(self, station: bytes, path: Path) -> None:
+        """Tell a client that is not registered, though it would like to be, to try again now."""
+        self._retraction.dismiss(station, station, path)
+
     def _dismiss(self, binding: Binding) -> None:
         if binding.path is not None:
             station = binding.next_hop or binding.protocol

@@ -70,7 +70,7 @@ def _significant(address: bytes, bits: int) -> int:
 class Admission:
     """Decides about the registrations of one hub.
 
-    :param then: asked about what is permitted.
+    :ivar then: asked about what is permitted. May be replaced.
     :param trunks: the other hubs.
     """
 
@@ -84,7 +84,7 @@ class Admission:
         metrics: Metrics,
         trunks: TrunkTable,
     ) -> None:
-        self._then = then
+        self.then = then
         self._refused = metrics.dropped("not_permitted")
         self._no_trunk = metrics.dropped("trunk_mismatch")
         self._complaints = Complaints(clock)
@@ -118,7 +118,7 @@ class Admission:
         if self._trunks and not self._is_trunk_or_site(vpn, vtep, sender):
             self._no_trunk.inc()
             return CIECode.PROHIBITED
-        code: int = self._then.decide(vpn, station, vtep, sender, spi)
+        code: int = self.then.decide(vpn, station, vtep, sender, spi)
         return code
 
     def _is_trunk_or_site(self, vpn: int, vtep: VTEP, sender: bytes) -> bool:

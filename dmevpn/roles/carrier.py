@@ -75,6 +75,10 @@ class Carrier:
             _keep(self._hubs[nhs], standing, now)
         self._decide()
 
+    def __contains__(self, nhs: bytes) -> bool:
+        """Whether a hub may carry at all."""
+        return nhs in self._hubs
+
     def trusted_in(self, nhs: bytes) -> float | None:
         """Seconds until a hub that was lost is believed again; None if it is, or is not back."""
         record = self._hubs.get(nhs)

@@ -17,7 +17,7 @@ from dmevpn.interfaces import FDBEntry, IController, PlaneCounters
 from dmevpn.journal import Event
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.registration import RegistrationClient
-from dmevpn.roles import doctor, explain
+from dmevpn.roles import doctor, explain, maintenance
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.hub import AGEING_TIME, HubRole
 from dmevpn.roles.l3_station import Layer3Station
@@ -192,6 +192,18 @@ class Controller:
             }
             if accepts(match, row):
                 yield row
+
+    def hubs(self, match: Match) -> Iterator[Row]:
+        """Our hubs, and whether they are drained."""
+        return maintenance.hub_rows(self._node, match)
+
+    def drain(self, match: Match) -> Deferred[list[Row]]:
+        """Have the members of our hubs leave."""
+        return maintenance.drain(self._node, match)
+
+    def undrain(self, match: Match) -> list[Row]:
+        """Have them come back."""
+        return maintenance.undrain(self._node, match)
 
     def fdb(self, match: Match) -> Deferred[Iterator[Row]]:
         """What the kernel forwards by, with ages read now."""

@@ -28,6 +28,7 @@ from dmevpn.nhrp.registration import RegistrationClient, State, refusal
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.drain import Drain
 from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
@@ -83,6 +84,15 @@ class HubRole:
         self._keepalives = keepalives
         self._trunks = TrunkTable(plan.trunks)
         self._admission = Admission(plan.admission, owners, clock, metrics, self._trunks)
+        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+        self.drain = Drain(
+            interface=plan.interface,
+            vpns=self.vpns,
+            admission=self._admission,
+            clock=clock,
+            cooperator=self._cooperator,
+            note=lambda event, why: self._note(event, why=why),
+        )
         self._clock = clock
         self._jitter = jitter
         self._ids = ids
@@ -90,7 +100,6 @@ class HubRole:
         self._watchers = watchers
         self._journal = watchers.journal
         self._ageing: Any = None
-        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
         self._comparing = self._compare_again = False
         self._complaints = Complaints(clock)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
@@ -172,6 +181,7 @@ class HubRole:
             self._ageing.cancel()
             self._ageing = None
         self.loops.stop()
+        self.drain.close()
         self._cooperator.stop()
 
     abandon = stop

@@ -78,6 +78,9 @@ class HubVPN:
         self.vpn_id = vpn_id
         self.cache = Cache(clock, metrics)
         self.members: dict[VTEP, set[bytes]] = {}
+        #: Members that have left since the hub is drained: the station and the way to each, and
+        #: whether the switch keeps it. None: nobody lingers.
+        self.lingering: dict[VTEP, tuple[bytes, Path | None, bool]] | None = None
         #: The registration of each member that the switch keeps for our successor.
         self._kept: dict[VTEP, Registration] = {}
         #: So that one that comes and goes cannot fill the log.
@@ -271,6 +274,8 @@ class HubVPN:
                     vtep=str(vtep),
                     mac=format_address(binding.protocol),
                 )
+            if self.lingering:
+                self.lingering.pop(vtep, None)
         stations.add(binding.protocol)
         expires = binding.expires if binding.expires is not None else float("inf")
         registration = Registration(
@@ -307,7 +312,10 @@ class HubVPN:
         # What was answered about MACs behind another hub names their sites, which are as they were.
         forgetful = self._forgetful() and vtep not in self.trunks.vteps
         behind = self._macs_at(vtep) if forgetful else []
-        self._dataplane.remove_member(self.vpn_id.index, vtep)
+        if self.lingering is None or vtep in self.trunks.vteps:
+            self._dataplane.remove_member(self.vpn_id.index, vtep)
+        else:
+            self.lingering[vtep] = binding.protocol, binding.path, True
         self.server.invalidate_vtep(vtep, reason)
         self._tell_everyone(behind, reason)
         if self._left.due(str(vtep).encode()):
@@ -317,6 +325,35 @@ class HubVPN:
                 vtep=str(vtep),
                 reason=reason,
             )
+
+    @property
+    def sites(self) -> int:
+        """Members that are no hubs."""
+        return sum(vtep not in self.trunks.vteps for vtep in self.members)
+
+    def recall(self) -> Iterator[None]:
+        """Ask the sites to leave, one at each step."""
+        return self.server.recall(lambda binding: binding.vtep not in self.trunks.vteps)
+
+    def call_back(self) -> None:
+        """Tell those who had left that they may come back; until they do, they stay members."""
+        for station, path, _ in (self.lingering or {}).values():
+            if path is not None:
+                self.server.call_back(station, path)
+
+    def let_go(self, vtep: VTEP) -> None:
+        """Have the switch keep one of them no more."""
+        lingering = self.lingering or {}
+        station, path, kept = lingering.get(vtep, (b"", None, False))
+        if kept:
+            lingering[vtep] = station, path, False
+            self._dataplane.remove_member(self.vpn_id.index, vtep)
+
+    def stop_lingering(self) -> None:
+        """Let those go who had left, and have not come back."""
+        for vtep in self.lingering or ():
+            self.let_go(vtep)
+        self.lingering = None
 
     def _apart(self, binding: Binding) -> frozenset[bytes] | None:
         """The hubs whose floods a member has from themselves, of those that there are."""
@@ -328,7 +365,7 @@ class HubVPN:
 
     def is_idle(self) -> bool:
         """Whether no site is registered."""
-        return all(vtep in self.trunks.vteps for vtep in self.members)
+        return not self.sites and not self.lingering
 
     def hub_of(self, mac: bytes) -> bytes | None:
         """The underlay address of the hub that a MAC is behind; None: of none, or unknown."""

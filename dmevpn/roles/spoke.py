@@ -31,7 +31,7 @@ from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, I
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
-from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.constants import PacketType, PurgeFlag
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.packet import Packet, PurgeRequest, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
@@ -293,6 +293,14 @@ class SpokeRole:
         good = client.state is State.REGISTERED and expected
         return Standing.GOOD if good else Standing.DOUBTFUL
 
+    def _has_other(self, hub: RegistrationClient) -> bool:
+        """Whether another hub could carry our flooding at once."""
+        return any(
+            self._standing(client) is Standing.GOOD and client.nhs in self._carrier
+            for client in self.registrations
+            if client is not hub
+        )
+
     def _serving(self) -> list[RegistrationClient]:
         """The hubs that know our registration. First the one that carries our flooding: its switch
         has seen the most. The others by preference; those that are silent or refuse us come last.
@@ -506,7 +514,9 @@ class SpokeRole:
             return True
         if isinstance(packet, PurgeRequest):
             for client in self.registrations:
-                client.purge_received(packet, path)
+                # One that says farewell wants no reply; one that wants to be left does.
+                leave = not packet.flags & PurgeFlag.N and self._has_other(client)
+                client.purge_received(packet, path, leave=leave)
             return self.resolution.purge_received(packet, path)
         return self._outstanding.reply_received(packet, path)
 

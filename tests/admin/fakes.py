@@ -65,6 +65,15 @@ class FakeController:
     def interfaces(self, match: Row) -> Iterator[Row]:
         return self._rows("interfaces", match)
 
+    def hubs(self, match: Row) -> Iterator[Row]:
+        return self._rows("hubs", match)
+
+    def drain(self, match: Row) -> Any:
+        return succeed(list(self._rows("drain", match)))
+
+    def undrain(self, match: Row) -> list[Row]:
+        return list(self._rows("undrain", match))
+
     def metrics(self) -> Iterator[Row]:
         return self._rows("metrics", {})
 

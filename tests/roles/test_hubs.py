@@ -20,6 +20,7 @@ from dmevpn.nhrp.keepalive import Status
 from dmevpn.nhrp.packet import PurgeRequest, decode_payload
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.carrier import PROBATION
+from dmevpn.roles.drain import LINGER, SETTLE, Drain
 from dmevpn.roles.node import Node
 from dmevpn.roles.spoke import SpokeRole
 from tests.world import Machine, Site, World, mac
@@ -272,3 +273,181 @@ def test_a_site_with_a_silent_hub_stops_cleanly(world: TwoHubs) -> None:
     node.stopService()
     world.run(3)
     assert world.one.machine.clock.getDelayedCalls() == []
+
+
+# --- draining -------------------------------------------------------------------------------
+
+
+def drain_of(machine: Machine) -> Drain:
+    (hub,) = node_of(machine).hubs.values()
+    return hub.drain
+
+
+def noted(machine: Machine, *names: str) -> list[str]:
+    return [each.event for each in node_of(machine).journal if each.event in names]
+
+
+def test_a_drained_hub_is_left(world: TwoHubs) -> None:
+    """At once, by all that know another; it keeps them in its switch, and says when it is done."""
+    drain = drain_of(world.first)
+    assert (drain.state, drain.registered) == ("serving", 2)
+    drain.begin()
+    done: list[bool] = []
+    drain.wait(10).addCallback(done.append)
+    world.run(0.3)
+    assert world.carriers() == [world.second] * 2
+    assert (drain.state, drain.registered, drain.left) == ("draining", 0, 2)
+    assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+    assert done == []
+    world.run(SETTLE + 0.5)
+    assert done == [True]
+    assert drain.state == "drained"
+    world.run(5)
+    assert states(world.one) == [State.REFUSED, State.REGISTERED]
+    assert noted(world.first, "drain", "drained") == ["drain", "drained"]
+    assert world.carriers() == [world.second] * 2
+    world.run(300)
+    assert world.carriers() == [world.second] * 2
+    assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+
+
+def test_frames_reach_all_while_a_hub_is_drained(world: TwoHubs) -> None:
+    """At each step every station reaches every other, whichever hub each site floods by."""
+    drain_of(world.first).begin()
+    sent = 0
+    for _ in range(40):
+        for site, other, source in ((world.one, world.two, A), (world.two, world.one, B)):
+            before = len(other.received)
+            world.speak(site, source)
+            assert len(other.received) == before + 1
+            sent += 1
+        world.run(0.05)
+    assert world.carriers() == [world.second] * 2
+    assert sent == 80
+
+
+def test_half_of_the_sites_have_left(world: TwoHubs) -> None:
+    """One that does not hear of it stays, and reaches those that have left; it is asked again."""
+    world.network.separate(world.first.address, world.two.machine.address)
+    role_of(world.two)._keepalives.set(0, 3)
+    drain = drain_of(world.first)
+    drain.begin()
+    world.run(3)
+    assert world.carriers() == [world.second, world.first]
+    assert (drain.state, drain.registered, drain.left) == ("draining", 1, 1)
+    world.speak(world.two, B)
+    world.speak(world.one, A)
+    assert len(world.one.received) == len(world.two.received) == 1
+    world.network.heal()
+    world.run(5)
+    assert world.carriers() == [world.second] * 2
+    assert drain.state == "drained"
+
+
+def test_a_spoke_with_one_hub_is_let_stay() -> None:
+    """It is asked three times, registers again each time, and floods where it did."""
+    world = TwoHubs(hubs=HUBS[:1])
+    drain = drain_of(world.first)
+    drain.begin()
+    done: list[bool] = []
+    drain.wait(10).addCallback(done.append)
+    world.run(11)
+    assert done == [False]
+    world.run(60)
+    assert (drain.state, drain.registered, drain.left) == ("draining", 2, 0)
+    assert states(world.one) == [State.REGISTERED]
+    world.speak(world.one, A)
+    assert len(world.two.received) == 1
+
+
+def test_the_other_hub_is_silent(world: TwoHubs) -> None:
+    """Nobody leaves for a hub that does not answer."""
+    world.network.isolate(world.second.address)
+    world.run(1)
+    drain = drain_of(world.first)
+    drain.begin()
+    world.run(3)
+    assert world.carriers() == [world.first] * 2
+    assert drain.registered == 2
+    world.network.heal()
+    world.run(20)
+    assert drain.state == "drained"
+    assert world.carriers() == [world.second] * 2
+
+
+def test_nobody_new_while_it_lasts(world: TwoHubs) -> None:
+    """A site that comes now is refused, and floods by the other hub."""
+    drain_of(world.first).begin()
+    world.run(3)
+    late = world.add_site("10.0.0.4", 102)
+    world.run(1)
+    assert states(late) == [State.REFUSED, State.REGISTERED]
+    assert world.path_of(late) == world.second.address
+
+
+def test_undrained_all_come_back(world: TwoHubs) -> None:
+    """They are told, register at once, and flood by it again after the probation; nobody is
+    forgotten or doubled in the switch meanwhile."""
+    drain = drain_of(world.first)
+    drain.begin()
+    world.run(40)
+    drain.end()
+    assert drain.state == "serving"
+    world.run(2.5)
+    assert states(world.one) == states(world.two) == [State.REGISTERED] * 2
+    assert (drain.registered, drain.left) == (2, 0)
+    world.run(PROBATION)
+    assert world.carriers() == [world.first] * 2
+    world.run(200)
+    assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+    assert noted(world.first, "undrained") == ["undrained"]
+    drain.begin()
+    world.run(3)
+    assert drain.state == "drained"
+
+
+def test_who_does_not_come_back_is_forgotten(world: TwoHubs) -> None:
+    """Two minutes after the end of a drain, members that have not registered are none."""
+    drain = drain_of(world.first)
+    drain.begin()
+    world.run(3)
+    node_of(world.one.machine).stopService()
+    world.run(1)
+    drain.end()
+    drain.begin()
+    drain.end()
+    assert world.one.vtep in world.switch.members or drain.left <= 1
+    world.run(LINGER + 1)
+    assert set(world.switch.members) == {world.two.vtep}
+
+
+def test_a_drained_hub_stops_cleanly(world: TwoHubs) -> None:
+    """Whether or not all have left, and whether or not it serves again: no timer is left."""
+    for seconds, again in ((0.1, False), (3, False), (3, True)):
+        drain = drain_of(world.first)
+        drain.begin()
+        done: list[bool] = []
+        drain.wait(10).addCallback(done.append)
+        world.run(seconds)
+        if again:
+            drain.end()
+        node_of(world.first).stopService()
+        world.run(2.5)
+        assert world.first.clock.getDelayedCalls() == []
+        assert len(done) == 1
+        assert world.carriers() == [world.second] * 2
+        world.add_hub(HUBS[0])
+        world.run(10)
+        world.run(100)
+        assert world.carriers() == [world.first] * 2
+
+
+def test_a_drain_ends_with_the_daemon(world: TwoHubs) -> None:
+    """The next one serves, with the members that the switch has kept."""
+    drain_of(world.first).begin()
+    world.run(3)
+    world.kill(world.first)
+    world.add_hub(HUBS[0])
+    assert drain_of(world.first).state == "serving"
+    world.run(200)
+    assert world.carriers() == [world.first] * 2

@@ -267,6 +267,29 @@ def test_hubs_that_cannot_reach_each_other(mesh: Mesh) -> None:
     assert mesh.heard(mesh.sites[0], A) == everybody_but(mesh, "0")
 
 
+def test_a_hub_with_trunks_is_drained(mesh: Mesh) -> None:
+    """The site with two hubs leaves, that with one stays and the other hubs do; at each moment what
+    a site floods arrives everywhere, and soon not more than once."""
+    node = mesh.hubs[0].node
+    assert node is not None
+    (hub,) = node.hubs.values()
+    assert hub.drain.registered == 2
+    hub.drain.begin()
+    for tenth in range(80):
+        for name, site, source in (("0", mesh.sites[0], A), ("1", mesh.sites[1], B)):
+            heard = mesh.heard(site, source)
+            expected = everybody_but(mesh, name)
+            assert heard.keys() == expected.keys()
+            assert tenth < 40 or heard == expected
+    assert (hub.drain.state, hub.drain.registered) == ("draining", 1)
+    assert mesh.heard(mesh.both, C) == everybody_but(mesh, "b")
+    hub.drain.end()
+    mesh.world.run(10)
+    assert hub.drain.registered == 2
+    assert mesh.heard(mesh.both, C) == everybody_but(mesh, "b")
+    assert mesh.heard(mesh.sites[0], A) == everybody_but(mesh, "0")
+
+
 # --- hubs that disagree -----------------------------------------------------------------------
 
 
