@@ -32,6 +32,7 @@ from dmevpn.roles.admission import Admission
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.rows import CacheWatcher
+from dmevpn.roles.takeover import TakeoverGuard
 from dmevpn.roles.trunks import Trunks
 
 __all__ = ["HubVPN"]
@@ -108,7 +109,14 @@ class HubVPN:
             cache=self.cache,
             outstanding=self._outstanding,
             link=self._link,
-            policy=admission,
+            policy=TakeoverGuard(
+                admission,
+                clock,
+                metrics,
+                members=self.members,
+                trunks=lambda: self.trunks.vteps,
+                find_mac=self._find_mac,
+            ),
             find_mac=self._find_mac,
             vpn=vpn_id.index,
             identity=identity,

@@ -1,4 +1,4 @@
-"""A cable between the bridges of two sites, behind the hub's back, and a MAC that two sites have."""
+"""A cable between the bridges of two sites, behind the back of their hub."""
 
 from __future__ import annotations
 

@@ -829,10 +829,15 @@ static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key 
 	return !sender->hub && there->flags & MEMBER_HUB ? PASS_TO_HUBS : PASS;
 }
 
-static __always_inline __u64 learn(const struct mac_key *key, __u64 mac,
-				   const struct sender *sender, const struct vpn *vpn,
-				   const struct vtep *vtep, __u64 now)
+/*
+ * A source that is not where it was a moment ago: new, moved, or silent for a second. A function of
+ * its own, so that the way of most frames keeps its numbers in registers.
+ */
+static __noinline __u64 learn_slowly(const union mac_key_words *words, const struct sender *sender,
+				     const struct vpn *vpn, const struct vtep *vtep, __u64 now)
 {
+	const struct mac_key *key = &words->key;
+	__u64 mac = words->words[0] >> 32 | words->words[1] << 32;
 	struct mac_entry *entry = bpf_map_lookup_elem(&macs, key);
 	int returned;
 
@@ -840,12 +845,21 @@ static __always_inline __u64 learn(const struct mac_key *key, __u64 mac,
 		return learn_new(key, mac, sender, vpn, vtep, now);
 	if (entry->member != sender->member)
 		return move(entry, key, mac, sender, vpn, vtep, now);
-	if ((__s64)(now - entry->seen) > (__s64)SEEN_GRANULARITY) {
-		returned = !fresh(entry, vpn, now);
-		entry->seen = now;
-		if (returned)
-			report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
-	}
+	returned = !fresh(entry, vpn, now);
+	entry->seen = now;
+	if (returned)
+		report(EVENT_LEARNED, sender, NOBODY, mac, vtep, now);
+	return is_held(entry, now) ? PASS_HELD : PASS;
+}
+
+static __always_inline __u64 learn(const union mac_key_words *key, const struct sender *sender,
+				   const struct vpn *vpn, const struct vtep *vtep, __u64 now)
+{
+	struct mac_entry *entry = bpf_map_lookup_elem(&macs, &key->key);
+
+	if (!entry || entry->member != sender->member ||
+	    (__s64)(now - entry->seen) > (__s64)SEEN_GRANULARITY)
+		return learn_slowly(key, sender, vpn, vtep, now);
 	return is_held(entry, now) ? PASS_HELD : PASS;
 }
 
@@ -962,7 +976,7 @@ int hub_switch(struct __sk_buff *skb)
 	    ends_probe(skb, sender, source, &vtep.vtep, now))
 		return drop_from(from, DROP_PROBE);
 	fill_mac_key(&key, vpn_number, source);
-	verdict = learn(&key.key, source, sender, vpn, &vtep.vtep, now);
+	verdict = learn(&key, sender, vpn, &vtep.vtep, now);
 	if (verdict < PASS)
 		return drop_from(from, verdict);
 

@@ -1,0 +1,84 @@
+"""Registrations that would take what is another site's. Layer: role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from dmevpn.addresses import VTEP, format_address
+from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.log import Logger
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.complaints import Complaints
+from dmevpn.nhrp.constants import CIECode
+
+__all__ = ["TakeoverGuard"]
+
+_NOBODY: Final[frozenset[bytes]] = frozenset()
+
+
+@implementer(IRegistrationPolicy)
+class TakeoverGuard:
+    """Refuses, in one VPN of a hub, a MAC that is at another site, and a site in its absence.
+
+    What is renewed is not looked at again.
+
+    :param then: asked about what is nobody else's.
+    :param members: the stations that are registered at each VTEP.
+    :param trunks: VTEPs of other hubs; what is behind them is for them to say.
+    :param find_mac: where the switch sends frames for a MAC; None if it floods them.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        then: IRegistrationPolicy,
+        clock: IReactorTime,
+        metrics: Metrics,
+        *,
+        members: Mapping[VTEP, set[bytes]],
+        trunks: Callable[[], Container[VTEP]],
+        find_mac: Callable[[bytes], VTEP | None],
+    ) -> None:
+        self._then = then
+        self._members = members
+        self._trunks = trunks
+        self._find_mac = find_mac
+        self._complaints = Complaints(clock)
+        self._elsewhere = metrics.dropped("station_elsewhere")
+        self._taken = metrics.dropped("vtep_taken")
+
+    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+        """The code for what would take over; else what the next policy says."""
+        code: int = self._then.decide(vpn, station, vtep, sender, spi)
+        stations = self._members.get(vtep, _NOBODY)
+        if code or station in stations:
+            return code
+        if stations and sender != vtep.nbma:
+            # Its site registers itself; who else speaks for it would get, or keep, its place.
+            self._taken.inc()
+            self._say(vpn, station, vtep, sender, "the site is another station's")
+            return CIECode.PROHIBITED
+        place = self._find_mac(station)
+        if place in (None, vtep) or place in self._trunks():
+            return CIECode.SUCCESS
+        if station in self._members.get(place, _NOBODY):
+            return CIECode.SUCCESS  # it comes from there: whether it may, its registration says
+        self._elsewhere.inc()
+        self._say(vpn, station, vtep, sender, f"this MAC sends frames from {place}")
+        return CIECode.ALREADY_REGISTERED
+
+    def _say(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, why: str) -> None:
+        if self._complaints.due(sender):
+            self.log.warn(
+                "vpn {vpn}: {sender} may not register {mac} at {vtep}: {why}",
+                vpn=vpn,
+                sender=format_address(sender),
+                mac=format_address(station),
+                vtep=str(vtep),
+                why=why,
+            )
