@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -144,6 +145,9 @@ def _explain(error: BaseException, place: str, keyword: str) -> str:
         error = error.socketError
     if isinstance(error, PermissionError):
         return f"{error.strerror}; run as root, or name another place with `{keyword}`"
+    if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
+        reason = f"{error.strerror}: no device that is up has it (`ip link set lo up`?)"
+        return f"{reason}; name another place with `{keyword}`"
     if isinstance(error, OSError):
         return f"{error.strerror or error}; name another place with `{keyword}`"
     if str(error) == "Cannot acquire lock":

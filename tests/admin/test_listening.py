@@ -160,6 +160,12 @@ async def test_any_endpoint() -> None:
     await first.stopService()
 
 
+def test_an_address_that_nobody_has() -> None:
+    """In a network namespace whose loopback is down, that is what is wrong."""
+    line = refusal("tcp:0:interface=192.0.2.1")
+    assert "no device that is up has it (`ip link set lo up`?); name another place" in line
+
+
 @pytest_twisted.ensureDeferred
 async def test_started_twice_is_stopped_once(tmp_path: Path) -> None:
     """twistd calls both ways to start, and stopping what never started is harmless."""
