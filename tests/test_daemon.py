@@ -12,6 +12,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from dmevpn.daemon import Daemon
 from dmevpn.errors import StartError
+from dmevpn.roles import configfile
 from dmevpn.roles.configfile import ConfigFile
 from tests.test_systemd import Manager
 from tests.world import World
@@ -145,3 +146,13 @@ def test_manager_is_told(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert manager.heard()[1] == "READY=1\nSTATUS=not reloaded: the log says why"
         daemon.stopService()
         assert manager.heard() == ["STOPPING=1"]
+
+
+def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused: half of it would be another file."""
+    file = tmp_path / "large.conf"
+    file.write_text("interface nhrp\n" * 10)
+    monkeypatch.setattr(configfile, "MAX_SIZE", file.stat().st_size)
+    assert ConfigFile(str(file)).load()[0] is not None
+    monkeypatch.setattr(configfile, "MAX_SIZE", file.stat().st_size - 1)
+    assert ConfigFile(str(file)).load() == (None, [f"{file}: File too large"])

@@ -13,7 +13,10 @@ METRICS = {
     "dmevpn_garbage_collection_seconds": "Seconds that a full search for garbage kept the daemon.",
     "dmevpn_garbage_found_late_total": "Objects that were garbage after they had been set aside.",
     "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
+    "dmevpn_admin_listings_refused_total": "Listings turned away: a client had too many half read.",
     "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
+    "dmevpn_web_connections_refused_total": "Connections closed at once: too many were open.",
+    "dmevpn_complaints_full_total": "Lines not logged: too many peers were logged about.",
     "dmevpn_journal_forgotten_total": "Events that made room for later ones in the journal.",
     "dmevpn_status_refused_total": "Status pages and tables turned away: too many were open.",
     "dmevpn_status_dropped_total": "Status pages dropped: they read nothing for a minute.",
@@ -87,6 +90,8 @@ METRICS = {
     "dmevpn_packets_forwarded_total": "NHRP packets passed on to another server.",
     "dmevpn_drops_total": "NHRP packets and requests that were discarded, by reason.",
     "dmevpn_errors_sent_total": "Error Indications sent, by code.",
+    "dmevpn_error_sources_forgotten_total": "Peers whose budget of errors was forgotten: too many"
+    " are remembered.",
     "dmevpn_errors_received_total": "Error Indications received, by code.",
     "dmevpn_registration_answers_total": "Registrations answered, by CIE code (0: accepted).",
     "dmevpn_registrations_not_held_total": "Registrations refused because too many waited for the"

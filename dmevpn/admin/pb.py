@@ -216,6 +216,7 @@ class AdminRoot(Remote):
         if command.changes:
             self.log.info("admin: {command} {arguments}", command=name, arguments=arguments or {})
         if len(self._listings) >= MAX_LISTINGS:
+            self._service.listings_refused.inc()
             raise CommandError(f"{MAX_LISTINGS} listings are open already; finish one first")
         answer = command.function(self._service.context, match)
         if inspect.isawaitable(answer):
@@ -410,6 +411,7 @@ class AdminService(Service):
         self.access = Access()
         self.context = Context(controller, log_levels)
         self.clients_refused = metrics.counter("admin_clients_refused")
+        self.listings_refused = metrics.counter("admin_listings_refused")
         self.watchers_dropped = metrics.counter("admin_watchers_dropped")
         self._factory = AdminFactory(self)
         self._port: IListeningPort | None = None

@@ -68,4 +68,4 @@ class MetricsService(WebService):
         root: Any = notFound()
         refused = metrics.counter("scrapes_refused")
         root.putChild(b"metrics", _Metrics(reactor, controller, refused))
-        super().__init__(reactor, description, "metrics", root)
+        super().__init__(reactor, description, "metrics", root, metrics)

@@ -270,7 +270,7 @@ class StatusService(WebService):
         for each in TABLES:
             tables.putChild(each.encode(), _Table(self, COMMANDS[f"{each} show"]))
         root.putChild(b"tables", tables)
-        super().__init__(reactor, loopback(description), "status", root, _StatusSite)
+        super().__init__(reactor, loopback(description), "status", root, metrics, _StatusSite)
 
     def has_room(self) -> bool:
         """Whether one more table may be made; counts those that may not."""

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from dmevpn.admin.listening import listen, stop_listening
 from dmevpn.log import Logger
+from dmevpn.metrics import Counter, Metrics
 
 __all__ = ["ANSWER_LIMIT", "CONNECTIONS", "Answer", "QuietSite", "WebService"]
 
@@ -77,10 +78,14 @@ class _Connections(WrappingFactory[ProtocolWrapper]):
     """Not more of them than :data:`CONNECTIONS`."""
 
     noisy = False
+    refused: Counter
 
     def buildProtocol(self, addr: Any) -> Any:
         """None closes the connection at once."""
-        return None if len(self.protocols) >= CONNECTIONS else super().buildProtocol(addr)
+        if len(self.protocols) >= CONNECTIONS:
+            self.refused.inc()
+            return None
+        return super().buildProtocol(addr)
 
 
 class WebService(Service):
@@ -90,6 +95,7 @@ class WebService(Service):
     :param description: a Twisted server endpoint, such as ``tcp:9101:interface=127.0.0.1``.
     :param keyword: of the configuration, which error messages name.
     :param root: the resource at the top.
+    :param metrics: where connections are counted that find no room.
     :param make_site: the class of site that it is served by.
     """
 
@@ -99,6 +105,7 @@ class WebService(Service):
         description: str,
         keyword: str,
         root: Any,
+        metrics: Metrics,
         make_site: type[QuietSite] = QuietSite,
     ) -> None:
         self._reactor = reactor
@@ -106,6 +113,7 @@ class WebService(Service):
         self._keyword = keyword
         site = make_site(root, timeout=IDLE_LIMIT, reactor=reactor)
         self._factory = _Connections(site)  # type: ignore[no-untyped-call]
+        self._factory.refused = metrics.counter("web_connections_refused")
         self._port: IListeningPort | None = None
 
     def privilegedStartService(self) -> None:

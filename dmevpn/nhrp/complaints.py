@@ -6,6 +6,8 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
+from dmevpn.metrics import Metrics
+
 __all__ = ["PEERS", "Complaints"]
 
 #: Seconds between two log lines about the same peer; what happens meanwhile is only counted.
@@ -19,8 +21,9 @@ PEERS: Final = 1024
 class Complaints:
     """Says whether a line about a peer is due."""
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, metrics: Metrics) -> None:
         self._clock = clock
+        self._full = metrics.counter("complaints_full")
         #: When each was last logged about; the oldest first.
         self._logged: dict[bytes, float] = {}
 
@@ -35,6 +38,7 @@ class Complaints:
         elif len(self._logged) >= PEERS:
             oldest = next(iter(self._logged))
             if now - self._logged[oldest] < INTERVAL:
+                self._full.inc()
                 return False
             del self._logged[oldest]
         self._logged[peer] = now

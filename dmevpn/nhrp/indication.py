@@ -43,6 +43,7 @@ class ErrorReporter:
     def __init__(self, clock: IReactorTime, metrics: Metrics) -> None:
         self._clock = clock
         self._suppressed = metrics.dropped("error_suppressed")
+        self._forgotten = metrics.counter("error_sources_forgotten")
         self._total = (TOTAL_RATE, clock.seconds())
         #: Tokens and when they were counted, by peer; least recently told first.
         self._sources: dict[bytes, tuple[float, float]] = {}
@@ -106,6 +107,7 @@ class ErrorReporter:
         self._sources[peer] = (tokens, now)
         if len(self._sources) > SOURCES:
             del self._sources[next(iter(self._sources))]
+            self._forgotten.inc()
         return allowed
 
 

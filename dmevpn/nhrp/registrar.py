@@ -82,7 +82,7 @@ class Registrar:
         self._answers = Codes(metrics, "registration_answers", "-" if vpn is None else str(vpn))
         # Nobody needs the MAC of a switch, and older daemons expect their own in the answer.
         self._introduces = 8 * identity.octets != _MAC_BITS
-        self._complaints = Complaints(cache.clock)
+        self._complaints = Complaints(cache.clock, metrics)
         self._bad_vni = metrics.dropped("bad_vni")
         self._bad_nbma = metrics.dropped("bad_nbma")
         self._nat_conflicts = metrics.dropped("nat_conflict")

@@ -97,10 +97,10 @@ class Speaker:
         self.authenticator = authenticator
         self._unknown_vpn = unknown_vpn
         self._on_refused = on_refused
-        self._refusals = Complaints(clock)
+        self._refusals = Complaints(clock, metrics)
         self.vpn_errors = vpn_errors
         self._reporter = ErrorReporter(clock, metrics)
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
         self._vpns: dict[VPNID | None, VPNLink] = {}
         self._too_large = metrics.dropped("too_large")
         self._incapable = metrics.dropped("peer_incapable")

@@ -87,7 +87,7 @@ class Admission:
         self.then = then
         self._refused = metrics.dropped("not_permitted")
         self._no_trunk = metrics.dropped("trunk_mismatch")
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
         self.set(plan, trunks)
 
     def set(self, plan: AdmissionPlan, trunks: TrunkTable) -> None:

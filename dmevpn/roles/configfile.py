@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import replace
@@ -83,4 +84,8 @@ class ConfigFile:
 
     def _read(self) -> str:
         with open(self.path, "rb") as file:
-            return file.read(MAX_SIZE).decode("utf-8", "surrogateescape")
+            octets = file.read(MAX_SIZE + 1)
+        if len(octets) > MAX_SIZE:
+            # Half a file is another one.
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return octets.decode("utf-8", "surrogateescape")

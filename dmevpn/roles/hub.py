@@ -101,7 +101,7 @@ class HubRole:
         self._journal = watchers.journal
         self._ageing: Any = None
         self._comparing = self._compare_again = False
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
         self._aged = metrics.counter("macs_aged", interface=plan.interface)

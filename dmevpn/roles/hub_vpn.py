@@ -85,9 +85,9 @@ class HubVPN:
         #: The registration of each member that the switch keeps for our successor.
         self._kept: dict[VTEP, Registration] = {}
         #: So that one that comes and goes cannot fill the log.
-        self._joined = Complaints(clock)
+        self._joined = Complaints(clock, metrics)
         self._mtus = MTUComparison(clock, metrics, vpn_id.index, dataplane.interface)
-        self._left = Complaints(clock)
+        self._left = Complaints(clock, metrics)
         self._amnesia_ends = 0.0
         self._told_everyone: set[bytes] = set()
         self._not_told = metrics.counter("amnesia_full", vpn=str(vpn_id.index))
@@ -200,7 +200,8 @@ class HubVPN:
         self.server.close()
         self._outstanding.close()
         self.cache.close()
-        for vtep in self.members:
+        for vtep, stations in self.members.items():
+            self._owners.unregistered(vtep, len(stations))
             self._owners.release(self.vpn_id.index, vtep)
             self._speaker.known.claim((self.vpn_id, vtep), ())
 
@@ -284,7 +285,9 @@ class HubVPN:
                 )
             if self.lingering:
                 self.lingering.pop(vtep, None)
-        stations.add(binding.protocol)
+        if binding.protocol not in stations:
+            stations.add(binding.protocol)
+            self._owners.registered(vtep)
         expires = binding.expires if binding.expires is not None else float("inf")
         registration = Registration(
             binding.protocol,
@@ -304,9 +307,10 @@ class HubVPN:
 
     def _leave(self, binding: Binding, vtep: VTEP, reason: str) -> None:
         stations = self.members.get(vtep)
-        if stations is None:
+        if stations is None or binding.protocol not in stations:
             return
-        stations.discard(binding.protocol)
+        stations.remove(binding.protocol)
+        self._owners.unregistered(vtep)
         if stations:
             if self._kept[vtep].station == binding.protocol:
                 other = self.cache.registration_of(vtep)

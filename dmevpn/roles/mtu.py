@@ -27,7 +27,7 @@ class MTUComparison:
     def __init__(self, clock: IReactorTime, metrics: Metrics, vpn: int, interface: str) -> None:
         self._vpn = vpn
         self._interface = interface
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
         self._mismatches = metrics.counter("mtu_mismatches", vpn=str(vpn))
 
     def compare(self, own: int, other: int, vtep: VTEP) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP
@@ -9,24 +11,39 @@ from dmevpn.interfaces import IRegistrationPolicy
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode
 
-__all__ = ["MAX_MEMBERS_PER_VPN", "VTEPOwners"]
+__all__ = ["MAX_MEMBERS_PER_VPN", "MAX_REGISTRATIONS_PER_ADDRESS", "VTEPOwners"]
 
 #: Members of one VPN, and so the copies that one broadcast frame can cost.
 MAX_MEMBERS_PER_VPN = 4096
+#: Registrations at one underlay address, in all VPNs together: two in each that a hub can serve. A
+#: site has one in each of its VPNs; whoever makes up more takes no more than that of the hub's
+#: memory, and of the room of other sites.
+MAX_REGISTRATIONS_PER_ADDRESS = 8192
 
 
 @implementer(IRegistrationPolicy)
 class VTEPOwners:
-    """Which VPN each VTEP belongs to: (address, VNI) on the wire can mean one VPN only."""
+    """Which VPN each VTEP belongs to: (address, VNI) on the wire can mean one VPN only.
 
-    def __init__(self, metrics: Metrics) -> None:
+    :param is_member: whether a station is registered in a VPN at a VTEP.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        is_member: Callable[[int, bytes, VTEP], bool] = lambda vpn, station, vtep: False,
+    ) -> None:
+        self._is_member = is_member
         self._vpn: dict[VTEP, int] = {}
         self._members: dict[int, int] = {}
+        #: How many registrations there are at each underlay address.
+        self._registrations: dict[bytes, int] = {}
+        self._too_many = metrics.dropped("registrations_full")
         self._conflicts = metrics.dropped("vtep_conflict")
         self._full = metrics.dropped("members_full")
 
     def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
-        """Refuse what is no VXLAN site, a VTEP of another VPN, and a member too many."""
+        """Refuse what is no VXLAN site, a VTEP of another VPN, and what is too many."""
         if vtep.vni is None or len(station) != 6:
             return CIECode.PROHIBITED
         owner = self._vpn.get(vtep)
@@ -37,12 +54,27 @@ class VTEPOwners:
         elif owner != vpn:
             self._conflicts.inc()
             return CIECode.PROHIBITED
+        if self._registrations.get(vtep.nbma, 0) >= MAX_REGISTRATIONS_PER_ADDRESS and not (
+            self._is_member(vpn, station, vtep)
+        ):
+            self._too_many.inc()
+            return CIECode.NO_RESOURCES
         return CIECode.SUCCESS
 
     def claim(self, vpn: int, vtep: VTEP) -> None:
         """A VTEP became a member of a VPN."""
         if self._vpn.setdefault(vtep, vpn) == vpn:
             self._members[vpn] = self._members.get(vpn, 0) + 1
+
+    def registered(self, vtep: VTEP) -> None:
+        """One more station registered at a VTEP."""
+        self._registrations[vtep.nbma] = self._registrations.get(vtep.nbma, 0) + 1
+
+    def unregistered(self, vtep: VTEP, count: int = 1) -> None:
+        """So many have ended."""
+        left = self._registrations[vtep.nbma] = self._registrations[vtep.nbma] - count
+        if not left:
+            del self._registrations[vtep.nbma]
 
     def release(self, vpn: int, vtep: VTEP) -> None:
         """It is no longer one."""

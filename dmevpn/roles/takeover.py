@@ -48,7 +48,7 @@ class TakeoverGuard:
         self._members = members
         self._trunks = trunks
         self._find_mac = find_mac
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
         self._elsewhere = metrics.dropped("station_elsewhere")
         self._taken = metrics.dropped("vtep_taken")
 

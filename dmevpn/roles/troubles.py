@@ -30,7 +30,7 @@ class Troubles:
     ) -> None:
         self._journal = journal
         self._interface = interface
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
         self._full = metrics.counter("mac_limit_reached", interface=interface)
         self._held = metrics.counter("macs_held", interface=interface)
         self._stuck = metrics.counter("mac_moves_refused", interface=interface)

@@ -119,7 +119,7 @@ class Trunks:
         #: When we asked a hub again since we had heard it.
         self._prompted: dict[bytes, float] = {}
         self._retry: Any = None
-        self._complaints = Complaints(clock)
+        self._complaints = Complaints(clock, metrics)
 
     @property
     def registrations(self) -> list[RegistrationClient]:

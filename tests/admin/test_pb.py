@@ -308,6 +308,7 @@ async def test_too_many_listings(served: Served) -> None:
             open_listings.append(answer["listing"])
         with pytest.raises(pb.RemoteError, match="listings are open already"):
             await connection.call(connection.root, "run", "cache show", {})
+        assert served.metrics.value("admin_listings_refused") == 1
         del answer
         open_listings.pop()
         answer = await connection.call(connection.root, "run", "cache show", {})

@@ -159,6 +159,7 @@ async def test_connections_are_bounded(scraped: Scraped, monkeypatch: pytest.Mon
     second = await scraped.send(b"")
     await until(lambda: second.lost)
     assert not first.lost
+    assert scraped.metrics.value("web_connections_refused") == 1
     first.transport.abortConnection()
 
 

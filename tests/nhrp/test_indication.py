@@ -116,6 +116,7 @@ def test_the_table_of_peers_is_bounded(world: World) -> None:
         world.clock.advance(0.01)
         assert world.report(packet, peer=number.to_bytes(4, "big")) is not None
     assert len(world.reporter._sources) == SOURCES
+    assert world.metrics.value("error_sources_forgotten") == 100
 
 
 def test_codes_in_words() -> None:
@@ -126,14 +127,15 @@ def test_codes_in_words() -> None:
 
 def test_complaints_once_a_minute() -> None:
     """One peer's faults fill no log, and a thousand peers' do not either."""
-    clock = Clock()
-    complaints = Complaints(clock)
+    clock, metrics = Clock(), Metrics()
+    complaints = Complaints(clock, metrics)
     assert complaints.due(SITE_A)
     assert not complaints.due(SITE_A)
     clock.advance(60)
     assert complaints.due(SITE_A)
     others = [number.to_bytes(4, "big") for number in range(2 * PEERS)]
     assert sum(complaints.due(peer) for peer in others) == PEERS - 1
+    assert metrics.value("complaints_full") == PEERS + 1
     clock.advance(60)
     assert complaints.due(others[-1])
     assert len(complaints._logged) == PEERS

@@ -15,17 +15,18 @@ from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import IDatagramReceiver
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Kind
-from dmevpn.nhrp.constants import EXACT_PREFIX, PurgeFlag
+from dmevpn.nhrp.constants import EXACT_PREFIX, CIECode, PurgeFlag
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.packet import (
     Packet,
     PurgeRequest,
+    RegistrationReply,
     RegistrationRequest,
     ResolutionRequest,
     decode_payload,
 )
 from dmevpn.nhrp.records import CIE, encode_vni
-from dmevpn.roles import hub_vpn
+from dmevpn.roles import hub, hub_vpn, owners
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.transport.memory import MemoryTransport
@@ -303,6 +304,57 @@ def test_events_that_are_lost_all_the_time_do_not_stop_the_comparison(world: Wor
     world.run(0.1)
     assert vpn.server._answered.told(B) == ()
     assert left[0] > 0, "it did not wait for the losses to end"
+
+
+def test_members_of_a_vpn_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One site too many is told that there is no room; those that are there stay."""
+    monkeypatch.setattr(owners, "MAX_MEMBERS_PER_VPN", 2)
+    peer = Peer(world)
+    for vni in (100, 101, 102, 100):
+        peer.register(CIE(holding_time=600), station=mac(vni), vni=vni)
+    world.run(1)
+    assert codes(peer) == [0, 0, CIECode.NO_RESOURCES, 0]
+    assert world.hub.metrics.value("drops", reason="members_full") == 1
+    assert len(switch_of(world).vpns[1].members) == 2
+
+
+def test_registrations_at_one_address_are_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site cannot fill the hub with stations that it makes up, be it in one VPN or in many; its
+    own renewals, and other sites, are not concerned, and what has ended makes room."""
+    monkeypatch.setattr(owners, "MAX_REGISTRATIONS_PER_ADDRESS", 5)
+    peer, other = Peer(world), Peer(world, "10.0.0.67")
+    for number in range(7):
+        peer.register(CIE(holding_time=60), station=mac(number), vni=100 + number % 2)
+    peer.register(CIE(holding_time=600), station=mac(4))
+    other.register(CIE(holding_time=600), station=mac(9), vni=100)
+    world.run(1)
+    assert codes(peer) == [0] * 5 + [CIECode.NO_RESOURCES] * 2 + [0]
+    assert codes(other) == [0]
+    assert world.hub.metrics.value("drops", reason="registrations_full") == 2
+    world.run(70)
+    peer.register(CIE(holding_time=600), station=mac(6))
+    world.run(1)
+    assert codes(peer)[-1] == 0
+
+
+def test_vpns_on_demand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A station that registers in ever new VPNs of a wide range ends at what a hub can hold."""
+    monkeypatch.setattr(hub, "MAX_VPNS", 2)
+    world = World(vpns=((1, 1_000_000),))
+    world.start_hub()
+    peer = Peer(world)
+    for vpn in (7, 8, 9, 7):
+        peer.register(CIE(holding_time=600), vni=100 + vpn, vpn=vpn)
+    world.run(1)
+    assert sorted(switch_of(world).vpns) == [7, 8]
+    assert world.hub.metrics.value("drops", reason="vpns_full") == 1
+
+
+def codes(peer: Peer) -> list[int]:
+    """How its registrations were answered."""
+    return [each.cies[0].code for each in peer.received if isinstance(each, RegistrationReply)]
 
 
 def test_members_and_servers_are_no_strangers() -> None:

@@ -17,10 +17,21 @@ from tests.system.network import Network
 pytestmark = pytest.mark.system
 
 
+#: A slow machine cannot send as much as the default lets pass.
+HUB = """interface nhrp
+    request-rate 200
+interface vx0
+    controller nhrp
+    vpn-id 1
+    l2learnonly
+    provision
+"""
+
+
 @pytest.fixture(scope="module")
 def network() -> Iterator[Network]:
     with Network() as network:
-        network.add_hub(1)
+        network.add_daemon("hub", 1, HUB)
         for number in (2, 3):
             network.lab.add_machine(f"spoke{number}", number)
         yield network
@@ -43,7 +54,7 @@ def test_others_are_answered(network: Network, probe: Probe, kind: str) -> None:
     delays = probe.measure(20)
     rate = flood.finish()
     print(f"{kind}, {rate:,}/s: {delays}")
-    assert rate > 5000, "this machine is too slow to flood anybody"
+    assert rate > 2000, "this machine is too slow to flood anybody"
     assert delays.lost == 0, str(delays)
 
 
@@ -58,7 +69,7 @@ def test_it_is_named(network: Network, probe: Probe) -> None:
             if "drops" in row["name"] and "_rate" in str(row)
         )
 
-    assert eventually("drops", lambda: max(0, dropped() - 5000))
+    assert eventually("drops", lambda: max(0, dropped() - 1000))
     rows = json.loads(network.hub.ctl.run("doctor", json=True).stdout)["table"]
     assert {address, "strangers"} <= {
         row["subject"] for row in rows if "request-rate" in row["finding"]

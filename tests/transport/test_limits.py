@@ -13,7 +13,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dmevpn.addresses import Path, parse_ip
-from dmevpn.dataplane.ebpf.peer_filter import PeerFilter
+from dmevpn.dataplane.ebpf.peer_filter import MAX_OFFENDERS, MAX_STRANGERS, PeerFilter
 from dmevpn.errors import StartError
 from dmevpn.interfaces import IPacketFilter, PacketLimits
 from dmevpn.metrics import Metrics
@@ -211,6 +211,23 @@ def send(lab: Lab, count: int, local: bytes = NEAR) -> None:
 def test_filter_interface() -> None:
     """The filter provides what the limits ask for."""
     assert verifyObject(IPacketFilter, PeerFilter())
+
+
+def test_maps_of_the_filter() -> None:
+    """Its maps have room for as many as is documented."""
+    if os.geteuid() != 0:
+        pytest.skip("eBPF needs root")
+    packet_filter = PeerFilter()
+    packet_filter.open(PacketLimits(1, 1, 1, 1))
+    sizes = {name: each.shape.max_entries for name, each in packet_filter._maps.items()}
+    assert sizes["known"] == limits.KNOWN_PEERS
+    assert sizes["strangers"] == MAX_STRANGERS
+    assert sizes["offenders"] == MAX_OFFENDERS
+    full = [
+        packet_filter.know(number.to_bytes(4, "big")) for number in range(limits.KNOWN_PEERS + 1)
+    ]
+    assert len(full) == limits.KNOWN_PEERS + 1, "one too many does no harm"
+    packet_filter.close()
 
 
 @pytest.mark.parametrize("source", [NEAR, NEAR6], ids=["IPv4", "IPv6"])

@@ -18,7 +18,12 @@ from dmevpn.dataplane.ebpf import libbpf
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import IPacketFilter, PacketLimits
 
-__all__ = ["PeerFilter"]
+__all__ = ["MAX_OFFENDERS", "MAX_STRANGERS", "PeerFilter"]
+
+#: Sources that are not known whose budgets are remembered; the longest silent makes room.
+MAX_STRANGERS: Final = 16384
+#: Sources of which is told how much was dropped.
+MAX_OFFENDERS: Final = 256
 
 _OBJECT = Path(__file__).parent / "peer_filter.bpf.o"
 _PROGRAMS: Final = {True: "peer_filter_ipv4", False: "peer_filter_ipv6"}
