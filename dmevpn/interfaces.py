@@ -40,6 +40,7 @@ __all__ = [
     "IScripts",
     "ISpokeDataplane",
     "ISpokeListener",
+    "IStateStore",
     "IStation",
     "InterfaceEntry",
     "Layer3Listener",
@@ -301,6 +302,25 @@ class IRequestIDStore(Interface):
 
     def reserve_ahead(count: int) -> int:
         """The same at once, for later: meanwhile they are made sure of."""
+
+
+class IStateStore(Interface):
+    """Keeps what a daemon knows for its successor: plain values, as JSON has them."""
+
+    boot = Attribute("What tells this run of the machine from others; empty if unknown.")
+
+    def load() -> Any:
+        """What an earlier run has saved, a dict; None if there is nothing of use. May wait for the
+        disk."""
+
+    def forget() -> bool:
+        """Have nothing saved; whether that could be."""
+
+    def save(state: Any) -> None:
+        """Save some time soon, without waiting; of what is handed in meanwhile, the last."""
+
+    def save_now(state: Any) -> None:
+        """Save, and wait for it."""
 
 
 class IScripts(Interface):

@@ -45,6 +45,7 @@ from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.node import Drivers, Node
 from dmevpn.roles.peer_table import PeerTable
 from dmevpn.scripts import ScriptRunner
+from dmevpn.statefile import open_state
 from dmevpn.transport.hostname import resolve_host
 from dmevpn.transport.limits import PeerLimits
 from dmevpn.transport.packet import PacketPort
@@ -161,6 +162,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         layer3_dataplane=layer3_dataplane,
         resolve_host=partial(resolve_host, reactor),
         request_ids=open_store(plan.state_dir or "", time.time, metrics, aside),
+        state=open_state(plan.state_dir or "", metrics, aside),
         jitter=random.random,
         machine_id=_machine_id(),
         wall_clock=time.time,

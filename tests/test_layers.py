@@ -78,6 +78,7 @@ LAYERS = (
             "privileges",
             "removal",
             "scripts",
+            "statefile",
             "systemd",
         ),
         own=("",),

@@ -36,6 +36,7 @@ from dmevpn.interfaces import IControlDevice, IScripts
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.request_ids import TimeRequestIDStore
 from dmevpn.roles.node import Drivers, Node
+from dmevpn.statefile import MemoryStateStore
 from dmevpn.transport.memory import MemoryNetwork, MemoryTransport
 
 __all__ = ["Machine", "Site", "World", "mac"]
@@ -155,6 +156,10 @@ class World:
         self.blocked: set[bytes] = set()
         """Machines whose VXLAN frames reach no hub."""
         self.names: dict[str, Callable[[], Deferred[Any]]] = {}
+        self.jitter: Callable[[], float] = lambda: 0.5
+        """What nodes leave to chance."""
+        self.states: dict[bytes, MemoryStateStore] = {}
+        """What daemons have written down, by the address of their machine."""
 
     # --- making it ------------------------------------------------------------------------
 
@@ -276,10 +281,11 @@ class World:
                 layer3_dataplane=partial(self.make_layer3, machine),
                 resolve_host=self._resolve,
                 request_ids=TimeRequestIDStore(self.clock.seconds),
-                jitter=lambda: 0.5,
+                jitter=lambda: self.jitter(),
                 machine_id=b"test",
                 wall_clock=lambda: self.wall + self.clock.seconds(),
                 scripts=machine.scripts,
+                state=self.states.setdefault(machine.address, MemoryStateStore()),
             ),
         )
 
@@ -320,9 +326,12 @@ class World:
         machine.clock.kill()
 
     def lose_power(self, machine: Machine) -> None:
-        """Let a machine lose what daemon and kernel know."""
+        """Let a machine lose what daemon and kernel know, but not what is on its disk."""
         if machine.node is not None:
             self.kill(machine)
+        store = self.states.get(machine.address)
+        if store is not None:
+            store.boot += "'"
         switch = self.switches.get(machine.address)
         if switch is not None:
             switch.attached = False

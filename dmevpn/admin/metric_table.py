@@ -43,6 +43,8 @@ METRICS = {
     "dmevpn_member_dropped_packets_total": "Frames of a member that were dropped.",
     "dmevpn_switch_drops_total": "Frames and events that the switch dropped, by reason.",
     "dmevpn_switch_full_total": "Members or VPNs that the switch had no room for.",
+    "dmevpn_state_saves_failed_total": "Times that what a successor should know could not be"
+    " written.",
     "dmevpn_switch_repairs_total": "Entries of the switch's tables that somebody else changed and"
     " that were put right.",
     "dmevpn_switch_errors_total": "Changes of the switch's tables that the kernel refused.",

@@ -82,6 +82,13 @@ class Answered:
                 if until > self._clock.seconds():
                     yield station, key, answers.vteps, until
 
+    def records(self) -> Iterator[tuple[bytes, tuple[VTEP, ...], bytes, Path, float]]:
+        """The same, for who is to remember it: key, VTEPs, station, the way to it, until when."""
+        for key, answers in list(self._answers.items()):
+            for station, (until, path) in list(answers.stations.items()):
+                if until > self._clock.seconds():
+                    yield key, answers.vteps, station, path, until
+
     def told(self, key: bytes) -> tuple[VTEP, ...]:
         """The VTEPs that requesters were told; empty if nobody asked."""
         answers = self._answers.get(key)

@@ -245,6 +245,24 @@ class Peers:
         if self._visitor == nbma:
             self._visitor = None
 
+    def remembered(self) -> Iterator[tuple[bytes, Peer, float]]:
+        """Those that are remembered for what they sent: address, peer, until when."""
+        for nbma, until in list(self._until.items()):
+            peer = self._known.get(nbma)
+            if peer is not None:
+                yield nbma, peer, until
+
+    def recall(self, nbma: bytes, peer: Peer, until: float) -> None:
+        """Remember a peer as an earlier run did, unless more is known about it by now.
+
+        :param until: on the clock.
+        """
+        room = len(self._until) < self._limit
+        if nbma not in self._known and room and until > self._clock.seconds():
+            self._put(nbma, peer)
+            self._until[nbma] = until
+            self._deadlines.set(nbma, until)
+
     def _due(self, nbma: bytes) -> float | None:
         until = self._until[nbma]
         if until > self._clock.seconds():

@@ -284,6 +284,27 @@ class RegistrationClient:
         """Take our binding back from the server, as far as it has one, and be silent."""
         self._move(Input.STOP, self._end)
 
+    def recall(self, until: float, seen_as: bytes, request_id: int | None) -> None:
+        """Have what an earlier run had: the server may be asked things while we make sure of it.
+
+        Before :meth:`start`.
+
+        :param until: when the binding at the server runs out, on the clock.
+        :param request_id: of all requests, where one is kept.
+        """
+        left = until - self._clock.seconds()
+        if left > 0:
+            self.expires = until
+            self.seen_as = seen_as
+            self._expiry = self._clock.callLater(left, self._expired)
+            if self._keeps_id:
+                self._kept_id = request_id
+
+    @property
+    def kept_id(self) -> int | None:
+        """The request ID of all our requests, where one is kept."""
+        return self._kept_id
+
     def hand_over(self) -> None:
         """Be silent, and leave our binding at the server to a successor."""
         self._rest()

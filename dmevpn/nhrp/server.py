@@ -216,6 +216,21 @@ class NextHopServer:
         """The VTEPs that somebody was told of an address or prefix, by its key."""
         return self._answered.told(key)
 
+    def records(self) -> Iterator[tuple[bytes, tuple[VTEP, ...], bytes, Path, float]]:
+        """Every answer that is still believed, as :meth:`remember` takes it."""
+        return self._answered.records()
+
+    def remember(
+        self, key: bytes, vteps: tuple[VTEP, ...], station: bytes, path: Path, until: float
+    ) -> None:
+        """Remember what an earlier run has answered.
+
+        :param until: when it is no longer believed, on the clock.
+        """
+        known = self._answered.told(key)
+        if not known or known == vteps:
+            self._answered.add(key, vteps, station, path, until)
+
     def each_answer(self) -> Iterator[tuple[bytes, bytes, tuple[VTEP, ...], float]]:
         """Every answer that is still believed: who was told, address or key of a prefix, VTEPs,
         until when."""

@@ -29,9 +29,10 @@ from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.drain import Drain
-from dmevpn.roles.hub_vpn import HubVPN
+from dmevpn.roles.hub_vpn import AMNESIA, HubVPN
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
+from dmevpn.roles.recollection import Answer
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
 from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
@@ -72,6 +73,8 @@ class HubRole:
         machine_id: bytes,
         keepalives: Keepalives,
         watchers: Watchers,
+        recalled: dict[int, list[Answer]] | None = None,
+        exact: bool = False,
     ) -> None:
         self.plan = plan
         self.dataplane = dataplane
@@ -99,6 +102,9 @@ class HubRole:
         self._metrics = metrics
         self._watchers = watchers
         self._journal = watchers.journal
+        self._recalled = recalled or {}
+        self._exact = exact
+        self._recalled_until = clock.seconds() + AMNESIA if recalled else 0.0
         self._ageing: Any = None
         self._comparing = self._compare_again = False
         self._complaints = Complaints(clock, metrics)
@@ -148,6 +154,8 @@ class HubRole:
                 ifname=self.plan.interface,
                 count=adopted,
             )
+        if self._recalled_until:
+            self._reconcile()
         self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
         self.loops.start(self.plan.switch.loop_probe)
 
@@ -282,6 +290,7 @@ class HubRole:
             on_refused=partial(self._registration_refused, index),
             on_trunk=partial(self._trunk_changed, index),
         )
+        self.vpns[index].remember(self._recalled.pop(index, ()), exact=self._exact)
 
     def _routes(self, index: int) -> PrefixTable[bytes]:
         """The servers to ask about MACs of a VPN."""
@@ -344,8 +353,17 @@ class HubRole:
     def mac_learned(self, vpn: int, mac: bytes, vtep: VTEP) -> None:
         """Counted and told to watchers; the binding itself lives in the switch only."""
         self._learned.inc()
+        if self._recalled_until and vpn in self.vpns:
+            self._compare_recalled(vpn, mac)
         self._note("learned", vpn, mac, vtep)
         self._tell("learned", vpn, mac, vtep)
+
+    def _compare_recalled(self, vpn: int, mac: bytes) -> None:
+        """A switch that was made anew learns as new what has moved since the answers were given."""
+        if self._clock.seconds() < self._recalled_until:
+            self.vpns[vpn].learned(mac)
+        else:
+            self._recalled_until = 0.0
 
     def mac_moved(self, vpn: int, mac: bytes, old: VTEP | None, new: VTEP) -> None:
         """Whoever was told the old place must hear of it now."""

@@ -6,7 +6,7 @@ is registered), and tells clients that were given an answer when the answer is n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -31,11 +31,12 @@ from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.owners import VTEPOwners
+from dmevpn.roles.recollection import Answer
 from dmevpn.roles.rows import CacheWatcher
 from dmevpn.roles.takeover import TakeoverGuard
 from dmevpn.roles.trunks import Trunks
 
-__all__ = ["HubVPN"]
+__all__ = ["AMNESIA", "HubVPN"]
 
 #: Seconds after a restart during which a MAC that has moved, or whose site is lost, is purged at
 #: every member: the longest time that an answer of the run before, which is forgotten, can still
@@ -89,6 +90,7 @@ class HubVPN:
         self._mtus = MTUComparison(clock, metrics, vpn_id.index, dataplane.interface)
         self._left = Complaints(clock, metrics)
         self._amnesia_ends = 0.0
+        self._exact = False
         self._told_everyone: set[bytes] = set()
         self._not_told = metrics.counter("amnesia_full", vpn=str(vpn_id.index))
         self._speaker = speaker
@@ -215,10 +217,26 @@ class HubVPN:
             return True
         return self._admission.permits(self.vpn_id.index, vtep, path.peer, binding.spi)
 
+    def remember(self, answers: Iterable[Answer], *, exact: bool) -> None:
+        """Remember what an earlier run has told its clients.
+
+        :param exact: whether that is all that it has.
+        """
+        for answer in answers:
+            self.server.remember(*answer)
+        self._exact = exact
+
+    def learned(self, mac: bytes) -> None:
+        """Purge what an earlier run has answered about a MAC that is found elsewhere now."""
+        told = self.server.told(mac)
+        if told and self._seen_at(mac) not in (None, *told):
+            self.server.invalidate(mac, "moved")
+
     def adopt(self, vtep: VTEP, local: bytes, registration: Registration) -> None:
         """Take up a member that the switch has kept over our own death."""
         now = self.cache.clock.seconds()
-        self._amnesia_ends = now + AMNESIA
+        if not self._exact:
+            self._amnesia_ends = now + AMNESIA
         self.cache.put(
             Binding(
                 protocol=registration.station,

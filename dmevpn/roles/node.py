@@ -33,6 +33,7 @@ from dmevpn.interfaces import (
     IRequestIDStore,
     IScripts,
     ISpokeDataplane,
+    IStateStore,
 )
 from dmevpn.journal import Journal
 from dmevpn.log import Logger
@@ -49,6 +50,7 @@ from dmevpn.roles.hub import HubRole
 from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch, look_up
 from dmevpn.roles.owners import VTEPOwners
+from dmevpn.roles.recollection import Keeper, Recollection
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.script_events import InterfaceEvents
 from dmevpn.roles.spoke import SpokeRole
@@ -81,6 +83,8 @@ class Drivers:
     machine_id: bytes
     wall_clock: Callable[[], float]
     """Seconds since 1970, as the system believes."""
+    state: IStateStore | None = None
+    """Keeps what we know for a successor; None: nothing is kept."""
     scripts: IScripts | None = None
     """Runs the operator's script; None: there is none."""
 
@@ -119,6 +123,8 @@ class Node(Service):
         self._speaker_plans: dict[str, SpeakerPlan] = {}
         self._owners = VTEPOwners(metrics, self._is_member)
         self._names: dict[str, NameWatch] = {}
+        self._keeper = Keeper(self, drivers.state, clock)
+        self._recollection = Recollection()
         self._applying = DeferredLock()
         self._stopping = False
         self.leaving: bool | None = None
@@ -137,9 +143,11 @@ class Node(Service):
         if self._drivers.scripts is not None:
             self._drivers.scripts.start()
         self.wall.start()
+        self._recollection = self._keeper.recall()
         for step in self._steps(diff(Plan(), self.plan), self.plan):
             step()
         self.plan = self._running(self.plan)
+        self._keeper.start()
 
     def startService(self) -> None:
         """Nothing is left to do: sockets and devices want the privileges of the phase before."""
@@ -153,6 +161,7 @@ class Node(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopping = True
+        self._keeper.stop()
         if self.plan.leave_forwarding if self.leaving is None else self.leaving:
             self._hand_over()
         self.wall.stop()
@@ -292,6 +301,7 @@ class Node(Service):
     ) -> Speaker:
         peers = Peers(self.clock, self.metrics)
         peers.claim(self, _peers(plan))
+        self._recollection.recall_peers(plan.interface, peers)
         naming = Naming(
             peers,
             oui=oui,
@@ -359,6 +369,8 @@ class Node(Service):
             machine_id=self._drivers.machine_id,
             keepalives=self._keepalives[plan.controller],
             watchers=self.watchers,
+            recalled=self._recollection.answers(plan.interface),
+            exact=self._recollection.exact,
         )
         self._start(hub)
         self.hubs[plan.interface] = hub
@@ -430,6 +442,7 @@ class Node(Service):
             metrics=self.metrics,
             machine_id=self._drivers.machine_id,
             watchers=self.watchers,
+            recalled=self._recollection.registered(plan.interface),
         )
         self._start(spoke)
         self.spokes[plan.interface] = spoke

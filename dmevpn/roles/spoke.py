@@ -16,7 +16,7 @@ removed                   withdrawn: the next frame misses afresh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +44,7 @@ from dmevpn.nhrp.traffic import target
 from dmevpn.roles.carrier import Carrier, Standing
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.multihoming import introduce, is_expected
+from dmevpn.roles.recollection import Registered
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers
 
 __all__ = ["SpokeRole", "derive_station"]
@@ -72,6 +73,7 @@ class SpokeRole:
     :param keepalives: of the control interface: they tell when a hub falls silent.
     :param ids: the daemon's request identifiers.
     :param machine_id: what tells this machine from others, for the derived station MAC.
+    :param recalled: how an earlier run stood with its hubs.
     """
 
     log = Logger()
@@ -101,6 +103,7 @@ class SpokeRole:
         metrics: Metrics,
         machine_id: bytes,
         watchers: Watchers,
+        recalled: Iterable[Registered] = (),
     ) -> None:
         self.plan = plan
         self.dataplane = dataplane
@@ -117,6 +120,7 @@ class SpokeRole:
         self._machine_id = machine_id
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._journal = watchers.journal
+        self._recalled = {each.nhs: each for each in recalled}
         self._due: set[bytes] = set()
         self._due_call: Any = None
         self._mtus = MTUComparison(clock, metrics, plan.vpn.index, plan.interface)
@@ -157,6 +161,7 @@ class SpokeRole:
         flooding = [each.vtep for each in self.dataplane.entries() if each.state == "flood"]
         self._carrier.current = next((each.nbma for each in flooding if each is not None), None)
         self.set_servers(plan.servers)
+        self._end_recalled()
         self._flood()
         self.log.info(
             "vpn {vpn}: spoke at {vtep}, station {mac}, on {ifname}",
@@ -231,6 +236,7 @@ class SpokeRole:
                 )
         self._speaker.peers.claim(self, self._peers(servers))
         for client in added.values():
+            self._recall(client)
             self._keepalives.add(client)
             client.start()
         introduce(self._multihomed())
@@ -247,6 +253,33 @@ class SpokeRole:
             for server in servers
             if server.address and server.peer != "rfc"
         }
+
+    def remembered(self) -> Iterator[Registered]:
+        """How we stand with our hubs, for a successor."""
+        vtep: VTEP = self.dataplane.local_vtep
+        for client in self.registrations:
+            if client.usable and client.expires is not None:
+                yield Registered(
+                    client.nhs, client.expires, client.seen_as, client.kept_id, self.station, vtep
+                )
+
+    def _recall(self, client: RegistrationClient) -> None:
+        """Go on where an earlier run has left, if we are who that was."""
+        known = self._recalled.pop(client.nhs, None)
+        if known is not None and (known.station, known.vtep) == (
+            self.station,
+            self.dataplane.local_vtep,
+        ):
+            client.recall(known.until, known.seen_as, known.request_id)
+
+    def _end_recalled(self) -> None:
+        """Take registrations back that an earlier run had with hubs that are ours no more."""
+        family = len(self.dataplane.local_vtep.nbma)
+        for nhs in [nhs for nhs in self._recalled if len(nhs) == family]:
+            client = self._client(nhs, NHSPlan(host=format_address(nhs), address=nhs))
+            self._recall(client)
+            client.start()
+            client.stop()
 
     def set_holding_time(self, seconds: int) -> None:
         """Ask for this holding time from now on."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from twisted.logger import LogLevel
 
+from dmevpn.statefile import pack, unpack
+from tests.dataplane.test_provision import texts_of
 from tests.world import Machine, Site, World, mac
 
 
@@ -86,3 +91,174 @@ def test_taken_down_all_the_same(world: World) -> None:
     world.run(1)
     assert one.kernel.rows == {}
     assert one.vtep not in world.switch.members
+
+
+def renew(site: Site) -> None:
+    """Have a site register anew, as it does when it asks a hub that has forgotten it."""
+    assert site.machine.node is not None
+    for spoke in site.machine.node.spokes.values():
+        for client in spoke.registrations:
+            client.renew()
+
+
+def end(world: World, how: str) -> None:
+    """End the hub's daemon."""
+    assert world.hub.node is not None
+    if how == "stopped":
+        world.hub.node.stopService()
+        world.run(0.5)
+        world.hub.node = None
+    elif how == "without power":
+        world.lose_power(world.hub)
+    else:
+        world.kill(world.hub)
+
+
+@pytest.mark.parametrize("how", ["stopped", "without power"])
+@pytest.mark.parametrize("remembers", [True, False])
+def test_hub_follows_who_moved_meanwhile(world: World, how: str, remembers: bool) -> None:
+    """A hub that comes back with an empty switch takes back what its predecessor answered about
+    a station that turns up elsewhere; one whose file is lost cannot know."""
+    one, two = with_shortcut(world)
+    three = world.add_site("10.0.0.4", 102)
+    world.run(6)
+    end(world, how)
+    if not remembers:
+        world.states[world.hub.address].forget()
+    world.run(5)
+    world.start_hub()
+    world.run(3)
+    for site in (one, two, three):
+        renew(site)
+    world.run(1)
+    world.speak(three, mac(2))
+    world.run(2)
+    assert world.path(one, mac(2)) == (one.hub if remembers else two.vtep)
+
+
+def test_exactly_those_are_told(world: World) -> None:
+    """After an orderly stop a hub purges at who was told, not at everybody; after a kill, when
+    answers of the last seconds may be missing, at everybody."""
+    told: dict[str, set[bytes]] = {}
+    for how in ("left", "killed"):
+        world = World()
+        world.start_hub()
+        one, _ = with_shortcut(world)
+        others = [world.add_site(f"10.0.0.{number}", 100 + number) for number in range(10, 15)]
+        world.run(6)
+        if how == "left":
+            assert world.hub.node is not None
+            world.hub.node.leaving = True
+            leave(world, world.hub)
+        else:
+            world.kill(world.hub)
+        world.run(1)
+        world.start_hub()
+        world.run(1)
+        sent = len(world.network.transmissions)
+        world.speak(others[0], mac(2))
+        world.run(1)
+        assert world.path(one, mac(2)) == one.hub
+        told[how] = {each.destination for each in world.network.transmissions[sent:]} - {
+            world.hub.address
+        }
+    assert told["left"] == {one.machine.address}
+    assert len(told["killed"]) == 7
+
+
+def test_spoke_goes_on_with_its_registration(world: World) -> None:
+    """A spoke that comes back knows at once whom to ask, and makes sure of it with one request."""
+    one, two = with_shortcut(world)
+    world.run(6)
+    world.kill(one.machine)
+    sent = len(world.network.transmissions)
+    node = world.start_site(one)
+    (client,) = node.spokes["vx1"].registrations
+    assert client.usable
+    assert node.spokes["vx1"].way_to_server(mac(9)) is not None
+    world.run(3)
+    assert len(world.network.transmissions) == sent + 2
+    assert set(world.switch.members) == {one.vtep, two.vtep}
+
+
+def test_spoke_ends_a_registration_that_is_not_wanted_any_more(world: World) -> None:
+    """A hub that was taken out of the file while there was no daemon is told."""
+    one, two = with_shortcut(world)
+    other = world.add_hub("10.0.0.9")
+    world.run(6)
+    world.kill(one.machine)
+    one.hubs = (other.address,)
+    world.start_site(one)
+    world.run(1)
+    assert set(world.switch.members) == {two.vtep}
+    assert set(world.switches[other.address].members) == {one.vtep}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda octets: None,
+        lambda octets: b"",
+        lambda octets: octets[: len(octets) // 2],
+        lambda octets: octets.replace(b"dmevpn-state 1", b"dmevpn-state 9"),
+        lambda octets: pack({"boot": 1}),
+        lambda octets: pack({**unpack(octets), "answers": {"vx0": {"1": "0,1,2"}}}),
+        lambda octets: pack({**unpack(octets), "registered": {"vx1": [[1]]}}),
+        lambda octets: pack({**unpack(octets), "peers": {"nhrp": [["00", "?", "?", None, 1]]}}),
+    ],
+    ids=["missing", "empty", "torn", "too new", "foreign", "answers", "registered", "peers"],
+)
+def test_spoilt_state_is_survived(world: World, spoil: Callable[[bytes], bytes | None]) -> None:
+    """Both roles start as if there had been nothing, and say so in one line at the most."""
+    one, two = with_shortcut(world)
+    world.run(6)
+    for machine in (one.machine, world.hub):
+        store = world.states[machine.address]
+        assert store.octets is not None
+        world.kill(machine)
+        store.octets = spoil(store.octets)
+    with texts_of(LogLevel.warn) as texts:
+        world.start_hub()
+        world.start_site(one)
+    assert len(texts) <= 2
+    world.run(1)
+    world.speak(one, mac(1), mac(2))
+    world.run(15)
+    assert set(world.switch.members) == {one.vtep, two.vtep}
+    assert world.path(one, mac(2)) == two.vtep
+
+
+@pytest.mark.parametrize("how", ["killed", "left", "stopped", "without power"])
+def test_no_registration_storm(how: str) -> None:
+    """A hub with 300 spokes that comes back is not run over: those that it knows say nothing, and
+    those that it has told to come again do so over two seconds."""
+    chance = random.Random(1).random
+    world = World()
+    world.jitter = chance
+    world.start_hub()
+    sites = [world.add_site(f"10.0.{2 + n // 200}.{1 + n % 200}", 1000 + n) for n in range(300)]
+    world.run(6)
+    sent = len(world.network.transmissions)
+    if how == "left":
+        assert world.hub.node is not None
+        world.hub.node.leaving = True
+        leave(world, world.hub)
+    else:
+        end(world, how)
+    world.start_hub()
+    world.run(5)
+    asked = [
+        each.time for each in world.network.transmissions[sent:] if each.source != world.hub.address
+    ]
+    if how != "stopped":
+        assert asked == []
+        return
+    assert len(world.switch.members) == len(sites)
+    # Whoever came while there was no hub yet comes twice.
+    assert len(sites) <= len(asked) <= 1.5 * len(sites)
+    busiest = max(sum(start <= each < start + 0.1 for each in asked) for start in asked)
+    print(
+        f"\n300 spokes: {len(asked)} registrations in {max(asked) - min(asked):.1f} s,"
+        f" {busiest} of them in 0.1 s"
+    )
+    assert busiest <= 40

@@ -1,0 +1,304 @@
+"""What a daemon knows that the kernel cannot hold, kept for its successor. Layer: role.
+
+Three things, none of them secret: whom a hub has told what, so that its successor can take exactly
+that back; how a spoke stands with its hubs, so that it can use and end those registrations; and
+which peers speak another dialect. It is gathered every few seconds, a slice in each turn of the
+reactor, and written if it differs: no request waits for it. What the kernel holds (members, MACs,
+shortcuts, the hub that carries the flooding) is not in it.
+
+What is read is a hint. Each part is checked when it is used: answers against the switch's table,
+registrations with the hub itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator
+
+from dmevpn.addresses import VPNID, VTEP, Path
+from dmevpn.interfaces import IStateStore
+from dmevpn.log import Logger
+from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.peers import DIALECTS, Peer, Peers
+
+__all__ = ["ANSWERS_KEPT", "SAVE_INTERVAL", "Answer", "Keeper", "Recollection", "Registered"]
+
+#: Seconds between two gatherings.
+SAVE_INTERVAL: Final = 5.0
+#: Answers of all VPNs that are kept: 2 MB. Of a hub with more, the successor behaves as if it knew
+#: none.
+ANSWERS_KEPT: Final = 20_000
+#: Peers of a control interface that are kept.
+_PEERS_KEPT: Final = 4096
+#: Rows gathered in one turn of the reactor, about a millisecond.
+_SLICE: Final = 200
+
+_Row = list[Any]
+
+
+class Answer(NamedTuple):
+    """What a hub has told somebody."""
+
+    key: bytes
+    """Of an address or prefix (:mod:`dmevpn.nhrp.prefixes`)."""
+    vteps: tuple[VTEP, ...]
+    station: bytes
+    """Who was told."""
+    path: Path
+    """The way there."""
+    until: float
+    """When it is no longer believed, on the clock."""
+
+
+class Registered(NamedTuple):
+    """How a spoke stood with a hub."""
+
+    nhs: bytes
+    until: float
+    """When the registration runs out, on the clock."""
+    seen_as: bytes
+    request_id: int | None
+    """Of all requests, where one is kept."""
+    station: bytes
+    vtep: VTEP
+
+
+class Recollection:
+    """What an earlier run has written; each part is handed out once.
+
+    :ivar exact: whether it is all that the run knew at its end.
+    """
+
+    def __init__(self, exact: bool = False) -> None:
+        self.exact = exact
+        self._answers: dict[str, dict[int, list[Answer]]] = {}
+        self._registered: dict[str, list[Registered]] = {}
+        self._peers: dict[str, list[tuple[bytes, Peer, float]]] = {}
+
+    def answers(self, interface: str) -> dict[int, list[Answer]]:
+        """What the hub on an interface has told whom, by the index of the VPN."""
+        return self._answers.pop(interface, {})
+
+    def registered(self, interface: str) -> list[Registered]:
+        """How the spoke on an interface stood with its hubs."""
+        return self._registered.pop(interface, [])
+
+    def recall_peers(self, interface: str, peers: Peers) -> None:
+        """Tell a control interface which peers it had found out about."""
+        for nbma, peer, until in self._peers.pop(interface, ()):
+            peers.recall(nbma, peer, until)
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any], boot: str, now: float) -> Recollection:
+        """Understand what was written.
+
+        After a boot of the machine the clock has begun anew: then times count from now, as nobody
+        knows how long it was off.
+
+        :raises ValueError: if it is not what we write.
+        """
+        try:
+            shift = 0.0 if boot and state["boot"] == boot else now - float(state["at"])
+            found = cls(exact=state["clean"] is True and state["complete"] is True)
+            for interface, vpns in state["answers"].items():
+                found._answers[interface] = {
+                    int(vpn): list(_live((_answer(row, shift) for row in rows.split(";")), now))
+                    for vpn, rows in vpns.items()
+                }
+            for interface, rows in state["registered"].items():
+                found._registered[interface] = list(
+                    _live((_registered(row, shift) for row in rows), now)
+                )
+            for interface, rows in state["peers"].items():
+                found._peers[interface] = [_peer(row, shift) for row in rows]
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+            raise ValueError(f"not what we write: {error!r}") from None
+        return found
+
+
+def _live(rows: Iterable[Any], now: float) -> Iterator[Any]:
+    return (row for row in rows if row.until > now)
+
+
+def _vtep(row: _Row) -> VTEP:
+    return VTEP(bytes.fromhex(row[0]), None if row[1] is None else int(row[1]))
+
+
+def _answer(row: str, shift: float) -> Answer:
+    key, places, station, peer, local, gre_key, until = row.split(",")
+    vteps = []
+    for place in places.split("|"):
+        nbma, _, vni = place.partition("/")
+        vteps.append(VTEP(bytes.fromhex(nbma), int(vni) if vni else None))
+    path = Path(bytes.fromhex(peer), bytes.fromhex(local), int(gre_key) if gre_key else None)
+    return Answer(
+        bytes.fromhex(key), tuple(vteps), bytes.fromhex(station), path, float(until) + shift
+    )
+
+
+def _registered(row: _Row, shift: float) -> Registered:
+    nhs, until, seen_as, request_id, station, vtep = row
+    return Registered(
+        bytes.fromhex(nhs),
+        until + shift,
+        bytes.fromhex(seen_as),
+        None if request_id is None else int(request_id),
+        bytes.fromhex(station),
+        _vtep(vtep),
+    )
+
+
+def _peer(row: _Row, shift: float) -> tuple[bytes, Peer, float]:
+    nbma, dialect, form, vpn, until = row
+    vpn_id = None if vpn is None else VPNID(bytes.fromhex(vpn[0]), int(vpn[1]))
+    return bytes.fromhex(nbma), Peer(DIALECTS[dialect], Form[form], vpn_id), until + shift
+
+
+class Keeper:
+    """Writes down what speakers and roles know, and reads what an earlier run wrote.
+
+    :param node: has ``speakers``, ``hubs`` and ``spokes`` by their interfaces.
+    :param store: None: nothing is kept.
+    """
+
+    log = Logger()
+
+    def __init__(self, node: Any, store: IStateStore | None, clock: IReactorTime) -> None:
+        self._node = node
+        self._store = store
+        self._clock = clock
+        self._call: Any = None
+        self._written: Any = None
+        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+
+    def recall(self) -> Recollection:
+        """What an earlier run has left; empty if there is nothing of use."""
+        if self._store is None:
+            return Recollection()
+        state = self._store.load()
+        if state is None:
+            return Recollection()
+        try:
+            found = Recollection.read(state, self._store.boot, self._clock.seconds())
+        except ValueError as error:
+            self.log.warn("the state of an earlier run is of no use: {reason}", reason=str(error))
+            return Recollection()
+        # What was all that is known is so no more once somebody is answered.
+        if found.exact and not self._store.forget():
+            found.exact = False
+        return found
+
+    def start(self) -> None:
+        """Write what changes from now on."""
+        if self._store is not None and self._call is None:
+            self._call = self._clock.callLater(SAVE_INTERVAL, self._gather_now)
+
+    def stop(self) -> None:
+        """Write all that is known, for the last time; everything still has to be there."""
+        if self._store is None or self._call is None:
+            return
+        self._call.cancel() if self._call.active() else None
+        self._call = None
+        self._cooperator.stop()
+        parts = _drained(self._gather())
+        self._store.save_now(self._whole(parts, clean=True))
+
+    def _gather_now(self) -> None:
+        self._cooperator.cooperate(self._gathering())
+
+    def _gathering(self) -> Iterator[None]:
+        parts = yield from self._gather()
+        if self._call is None or self._store is None:
+            return
+        if parts != self._written:
+            self._written = parts
+            self._store.save(self._whole(parts, clean=False))
+        self._call = self._clock.callLater(SAVE_INTERVAL, self._gather_now)
+
+    def _whole(self, parts: dict[str, Any], *, clean: bool) -> dict[str, Any]:
+        assert self._store is not None
+        return {"boot": self._store.boot, "at": self._clock.seconds(), "clean": clean, **parts}
+
+    def _gather(self) -> Generator[None, None, dict[str, Any]]:
+        """All that is worth keeping, as plain values."""
+        node = self._node
+        peers: dict[str, list[_Row]] = {}
+        answers: dict[str, dict[str, str]] = {}
+        for interface, speaker in list(node.speakers.items()):
+            found = [_peer_row(*each) for each in islice(speaker.peers.remembered(), _PEERS_KEPT)]
+            if found:
+                peers[interface] = found
+            yield
+        left = ANSWERS_KEPT
+        complete = True
+        for interface, hub in list(node.hubs.items()):
+            for vpn, hub_vpn in list(hub.vpns.items()):
+                source = hub_vpn.server.records()
+                rows = list[str]()
+                while complete and (some := [_answer_row(*x) for x in islice(source, _SLICE)]):
+                    rows += some
+                    left -= len(some)
+                    complete = left >= 0
+                    yield
+                if rows:
+                    answers.setdefault(interface, {})[str(vpn)] = ";".join(rows)
+        registered = {
+            interface: standing
+            for interface, spoke in list(node.spokes.items())
+            if (standing := [_registered_row(each) for each in spoke.remembered()])
+        }
+        if not complete:
+            answers = {}
+        return {
+            "complete": complete,
+            "answers": answers,
+            "registered": registered,
+            "peers": peers,
+        }
+
+
+def _drained(parts: Generator[None, None, dict[str, Any]]) -> dict[str, Any]:
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            found: dict[str, Any] = end.value
+            return found
+
+
+def _vtep_row(vtep: VTEP) -> _Row:
+    return [vtep.nbma.hex(), vtep.vni]
+
+
+def _answer_row(
+    key: bytes, vteps: tuple[VTEP, ...], station: bytes, path: Path, until: float
+) -> str:
+    """As text: there may be many, and a long string is written faster than many short ones."""
+    places = "|".join(
+        [f"{each.nbma.hex()}/{'' if each.vni is None else each.vni}" for each in vteps]
+    )
+    gre_key = "" if path.key is None else path.key
+    return (
+        f"{key.hex()},{places},{station.hex()},{path.peer.hex()},{path.local.hex()},{gre_key},"
+        f"{until:.1f}"
+    )
+
+
+def _registered_row(each: Registered) -> _Row:
+    return [
+        each.nhs.hex(),
+        round(each.until, 1),
+        each.seen_as.hex(),
+        each.request_id,
+        each.station.hex(),
+        _vtep_row(each.vtep),
+    ]
+
+
+def _peer_row(nbma: bytes, peer: Peer, until: float) -> _Row:
+    vpn = None if peer.vpn_id is None else [peer.vpn_id.oui.hex(), peer.vpn_id.index]
+    return [nbma.hex(), peer.dialect.name, peer.form.name, vpn, round(until, 1)]
