@@ -40,8 +40,9 @@ Station = tuple[int, bytes]
 
 class TorturedWorld(World):
     """Sites that register with two hubs, and stations that know where they are. Half of the worlds
-    have keepalives.
+    have keepalives. In half of them the hubs have a trunk, and some sites know only one hub.
 
+    :ivar trunked: whether they have.
     :ivar homes: the site that each station is at.
     :ivar vpn_of: the VPN of each site.
     """
@@ -56,12 +57,16 @@ class TorturedWorld(World):
         )
         if self.chance.random() < 0.5:
             self.speaker = replace(self.speaker, keepalive=KEEPALIVE)
+        self.trunked = self.chance.random() < 0.5
+        self._known: dict[VTEP, tuple[str, ...]] = {}
         self.homes: dict[Station, Site] = {}
         self.vpn_of: dict[VTEP, int] = {}
         self._speaking = 0
-        self.hubs = [self.add_hub(address) for address in _HUBS]
+        self.hubs = [self._start_hub(address) for address in _HUBS]
         for address, vni, vpn, stations in _SITES:
             self.vpn_of[VTEP(parse_ip(address), vni)] = vpn
+            known = self.chance.choice((_HUBS, _HUBS[:1], _HUBS[1:])) if self.trunked else _HUBS
+            self._known[VTEP(parse_ip(address), vni)] = known
             site = self.add_site(address, vni, vpn=vpn)
             for _ in range(stations):
                 number = sum(each == vpn for each, _ in self.homes) + 1
@@ -69,12 +74,16 @@ class TorturedWorld(World):
         self.places = list(self.sites.values())
         self.run(1)
 
+    def _start_hub(self, address: str) -> Machine:
+        others = tuple(each for each in _HUBS if each != address)
+        return self.add_hub(address, trunks=others if self.trunked else ())
+
     def spoke_plan(self, site: Site, *, vpn: int = 1, register: bool = True) -> Plan:
-        """Both hubs are servers; the first is preferred."""
+        """The hubs that the site knows are servers; the first is preferred."""
         plan = super().spoke_plan(site, vpn=vpn, register=register)
         servers = tuple(
             NHSPlan(host=host, address=parse_ip(host), register=register, flood=True)
-            for host in _HUBS
+            for host in self._known[site.vtep]
         )
         return replace(plan, spokes=tuple(replace(each, servers=servers) for each in plan.spokes))
 
@@ -85,7 +94,7 @@ class TorturedWorld(World):
         if machine.node is not None:
             return
         if machine in self.hubs:
-            self.add_hub(_HUBS[self.hubs.index(machine)])
+            self._start_hub(_HUBS[self.hubs.index(machine)])
             return
         for site in self.places:
             if site.machine is machine:
@@ -160,8 +169,16 @@ class TorturedWorld(World):
                 assert set(self.switches[hub.address].members) == members
 
     def wrong(self) -> list[str]:
-        """Shortcuts that lead to where their station is not, and pairs that cannot speak."""
+        """Shortcuts that lead to where their station is not, pairs that cannot speak, and
+        broadcasts that do not arrive exactly once at every other site."""
         found = []
+        for station, home in self.homes.items():
+            before = {site.vtep: len(site.received) for site in self.places}
+            self.say(station)
+            for site in self.places:
+                times = len(site.received) - before[site.vtep]
+                if times != (self.vpn_of[site.vtep] == station[0] and site is not home):
+                    found.append(f"{site.vtep} hears {station[1].hex()} {times} times")
         for vpn, address in self.homes:
             home = self.homes[vpn, address]
             for site in self.places:

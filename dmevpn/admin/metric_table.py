@@ -90,6 +90,8 @@ METRICS = {
     # --- NHRP ---
     "dmevpn_packets_total": "NHRP packets by VPN, type and direction.",
     "dmevpn_packets_forwarded_total": "NHRP packets passed on to another server.",
+    "dmevpn_passed_on_full_total": "Questions about MAC addresses behind another hub that were"
+    " passed on, but whose address is not kept from ageing, since too many are.",
     "dmevpn_drops_total": "NHRP packets and requests that were discarded, by reason.",
     "dmevpn_errors_sent_total": "Error Indications sent, by code.",
     "dmevpn_error_sources_forgotten_total": "Peers whose budget of errors was forgotten: too many"

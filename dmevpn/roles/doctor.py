@@ -268,6 +268,8 @@ def _trunks(hub: HubRole, history: History) -> Iterator[Finding | None]:
 def _refused(node: Node, history: History) -> Iterator[Finding | None]:
     """Who was turned away, and why: one line for each sender and reason."""
     servers = {client.nhs for spoke in node.spokes.values() for client in spoke.registrations}
+    for hub in node.hubs.values():
+        servers |= {address for vpn in hub.vpns.values() for address in vpn.trunks.addresses}
     latest = {(e.nbma, e.vni, e.detail): e for e in history.recent("refused")}
     registered = {event.nbma: event.serial for event in history.recent("registered")}
     senders = {nbma for nbma, _, _ in latest}

@@ -47,6 +47,9 @@ AMNESIA = 300.0
 _NOTE_SLACK = 8
 #: MACs of one VPN that are purged like that, each of them once: what the switch's table holds.
 AMNESIA_MACS = 16384
+#: MACs of one VPN behind other hubs that are kept from ageing: what the switch's table holds.
+#: One more only ages, and is flooded for until it speaks.
+PASSED_MACS = 16384
 
 
 @implementer(ICacheListener)
@@ -100,9 +103,9 @@ class HubVPN:
         self._admission = admission
         self._on_trunk = on_trunk
         #: MACs behind other hubs that we have passed requests on about, and until when an answer
-        #: may be in use: their traffic takes shortcuts that the switch does not see. Some of those
-        #: in the switch's table, so its limit bounds them.
+        #: may be in use: their traffic takes shortcuts that the switch does not see.
         self._passed: dict[bytes, float] = {}
+        self._passed_full = metrics.counter("passed_on_full", vpn=str(vpn_id.index))
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = speaker.link(vpn_id)
         identity = Identity(dataplane.station_mac, mtu=dataplane.mtu)
@@ -419,7 +422,10 @@ class HubVPN:
         hub = self.hub_of(mac) if self.trunks.vteps else None
         if hub is None:
             return self._routes.longest(mac)
-        self._passed[mac] = self.cache.clock.seconds() + LEARNED_HOLDING_TIME
+        if mac in self._passed or len(self._passed) < PASSED_MACS:
+            self._passed[mac] = self.cache.clock.seconds() + LEARNED_HOLDING_TIME
+        else:
+            self._passed_full.inc()
         return [hub]
 
     def in_use(self) -> list[bytes]:

@@ -11,6 +11,7 @@ from dmevpn.config.model import TrunkPlan
 from dmevpn.dataplane.memory_hub import MemorySwitch
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
+from dmevpn.roles import hub_vpn
 from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.spoke import SpokeRole
 from tests.roles.test_faults import controller, doctor, explain
@@ -173,6 +174,22 @@ def test_what_is_in_use_behind_another_hub_is_kept(mesh: Mesh) -> None:
         mesh.world.speak(last, B, A)
         mesh.world.run(5, step=0.5)
         assert mesh.world.path(mesh.sites[0], B) == last.vtep
+
+
+def test_what_is_kept_for_other_hubs_is_bounded(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond so many MACs questions are passed on all the same; it is counted."""
+    monkeypatch.setattr(hub_vpn, "PASSED_MACS", 2)
+    last = mesh.sites[-1]
+    for number in range(10, 14):
+        mesh.world.speak(last, mac(number))
+        mesh.world.exchange(mesh.sites[0], A, last, mac(number))
+        assert mesh.world.path(mesh.sites[0], mac(number)) == last.vtep
+    assert set(vpn_of(mesh.hubs[0]).in_use()) == {A, mac(10), mac(11)}
+    assert mesh.hubs[0].metrics.value("passed_on_full", vpn="1") == 2
+    mesh.world.run(900, step=1)
+    assert vpn_of(mesh.hubs[0]).in_use() == []
 
 
 def test_a_hub_dies_and_comes_back(mesh: Mesh) -> None:
