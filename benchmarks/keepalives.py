@@ -5,10 +5,13 @@ They come one by one, at the recommended rate: each wakes the hub's process by i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.hub import Hub, hubs, register_all
-from benchmarks.load import client, keepalive
+from benchmarks.load import Client, client, keepalive, registration
 from benchmarks.report import Progress, Report
 from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.packet import RequestOrReply
 
 __all__ = ["INTERVAL", "SITES", "run"]
 
@@ -36,17 +39,29 @@ def run(report: Report, progress: Progress) -> None:
             shares = [each * rate / 1e6 * 100 for each in costs[1:]]
             limit = 10.0 if hub is plain else None
             report.add(section, f"share of one CPU, {word}", shares, "%", at_most=limit)
+        progress.say(f"{section}: registrations, to compare")
+        renewals = [
+            measure(plain, rate, repetition, registration, PacketType.REGISTRATION_REPLY)
+            for repetition in range(REPETITIONS + 1, 2 * REPETITIONS + 1)
+        ]
+        report.add(section, "CPU time of a registration at that rate", renewals, "us")
 
 
-def measure(hub: Hub, rate: float, repetition: int) -> float:
-    """CPU microseconds that each keepalive costs."""
+def measure(
+    hub: Hub,
+    rate: float,
+    repetition: int,
+    make: Callable[[Client, int], RequestOrReply] = keepalive,
+    reply_type: PacketType = PacketType.PURGE_REPLY,
+) -> float:
+    """CPU microseconds that each request costs."""
     count = round(rate * SECONDS)
     packets = []
     for number in range(count):
         who = client(number % SITES)
-        packets.append(hub.load.packet(who, keepalive(who, repetition * count + number + 2)))
+        packets.append(hub.load.packet(who, make(who, repetition * count + number + 2)))
     before = hub.ask("usage")["cpu"]
-    done = hub.load.pace(packets, PacketType.PURGE_REPLY, rate)
+    done = hub.load.pace(packets, reply_type, rate)
     spent = hub.ask("usage")["cpu"] - before
     if done.refused or done.lost > count // 100:
         raise AssertionError(f"the hub did not answer properly: {done}")

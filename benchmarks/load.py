@@ -259,8 +259,13 @@ class Load:
                 answered += reply[_TYPE] == reply_type
                 refused += reply[_TYPE] != reply_type
         seconds = time.perf_counter() - begin
-        time.sleep(PATIENCE / 10)
-        answered += sum(reply[_TYPE] == reply_type for reply in self._replies())
+        latest = time.perf_counter()
+        while answered + refused < len(packets) and time.perf_counter() - latest < PATIENCE:
+            time.sleep(PAUSE)
+            for reply in self._replies():
+                latest = time.perf_counter()
+                answered += reply[_TYPE] == reply_type
+                refused += reply[_TYPE] != reply_type
         return Run(answered, refused, len(packets) - answered - refused, seconds)
 
     def _replies(self) -> Iterable[bytes]:

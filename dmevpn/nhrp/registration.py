@@ -56,6 +56,9 @@ _AFTER_CONFLICT: Final = 2.0
 _AFTER_REVOCATION: Final = 2.0
 #: Gaps between the transmissions of a purge by which we leave a server that wants to be left.
 _LEAVING: Final = (0.5, 1.0, 2.0)
+#: At most so long after it, by chance, until we ask whether we may come back. Short, since whoever
+#: forged the wish of a server that has other clients keeps us from what these flood until then.
+_AFTER_LEAVING: Final = 0.5
 #: From, and how much more at most, in seconds, until we ask again after a refusal and an Error
 #: Indication.
 _AFTER_REFUSAL: Final = (30.0, 60.0)
@@ -463,7 +466,7 @@ class RegistrationClient:
 
     def _left(self) -> None:
         self._request_id = None
-        self._wait(_AFTER_REVOCATION * self._jitter(), Input.RETRY)
+        self._wait(_AFTER_LEAVING * self._jitter(), Input.RETRY)
 
     def _refused(self, code: int) -> None:
         if code == CIECode.ALREADY_REGISTERED:
