@@ -22,7 +22,11 @@ def functions() -> set[str]:
     for path in (ROOT / "tests").rglob("*.py"):
         found.add(path.stem)
         tree = ast.parse(path.read_text())
-        found |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        found |= {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
     return found
 
 
