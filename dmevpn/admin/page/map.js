@@ -4,6 +4,7 @@
 const SPACE = "http://www.w3.org/2000/svg";
 const WIDTH = 1080, HEIGHT = 560;
 const BOXES = 20; // sites that are drawn as boxes with text; more become dots
+const NAMED = 40; // dots that have their names beside them; of more they show when pointed at
 
 export function amount(bits) {
   const units = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
@@ -53,7 +54,7 @@ export function model(state, before, oneVPN) {
     for (const row of state.registrations) {
       const known = centres.get(row.nhs);
       if (known && known.state === "registered") continue;
-      centres.set(row.nhs, { name: row.nhs, title: row.nhs, text: `hub, ${row.state}`, state: row.state });
+      centres.set(row.nhs, { name: row.nhs, title: row.nhs, text: `hub, ${row.state}`, state: row.state, why: row.last_error });
     }
     const vpns = new Set(state.registrations.map((row) => String(row.vpn)));
     for (const row of own) {
@@ -83,7 +84,7 @@ export function model(state, before, oneVPN) {
     if (!links.has(name)) links.set(name, { name, from, to, addresses: 0 });
     links.get(name).addresses += row.addresses;
   }
-  const number = (text) => text.replace(/\d+/g, (digits) => digits.padStart(10, "0"));
+  const number = (text) => text.replace(text.includes(":") ? /[\da-f]+/g : /\d+/g, (digits) => digits.padStart(10, "0"));
   const ordered = [...sites.values()].sort((a, b) => (number(a.name) < number(b.name) ? -1 : 1));
   return { centres: [...centres.values()], sites: ordered, links: [...links.values()] };
 }
@@ -99,6 +100,11 @@ function rates(site) {
   if (!site.rated) return "";
   if (site.here) return site.straight ? `${amount(site.straight)} direct` : `${amount(site.up)} by hub`;
   return `↑ ${amount(site.up)}  ↓ ${amount(site.down)}`;
+}
+
+// An address that fits beside a dot: of a long one its end, which tells sites apart.
+function short(address) {
+  return address.length <= 17 ? address : `…${address.slice(-16).replace(/^[^:]*/, "")}`;
 }
 
 // A curve that keeps away from the middle, where the hub is.
@@ -121,13 +127,15 @@ export function paint(svg, picture) {
   svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   const lines = draw(svg, "g", {}), tags = draw(svg, "g", {}), nodes = draw(svg, "g", {});
   const { centres, sites, links } = picture;
-  const boxes = sites.length <= BOXES;
+  const boxes = sites.length <= BOXES, named = !boxes && sites.length <= NAMED;
+  svg.classList.toggle("crowded", !boxes);
+  const margin = boxes ? { x: 110, y: 44 } : named ? { x: 150, y: 34 } : { x: 40, y: 20 };
   const here = sites.findIndex((each) => each.here);
   sites.forEach((each, index) => {
     // A site of our own is at the bottom, other first ones at the top.
     const turn = (index - Math.max(here, 0)) / sites.length + (here < 0 ? -0.25 : 0.25);
-    each.x = WIDTH / 2 + Math.cos(turn * 2 * Math.PI) * (WIDTH / 2 - (boxes ? 110 : 40));
-    each.y = HEIGHT / 2 + Math.sin(turn * 2 * Math.PI) * (HEIGHT / 2 - (boxes ? 44 : 20));
+    each.x = WIDTH / 2 + Math.cos(turn * 2 * Math.PI) * (WIDTH / 2 - margin.x);
+    each.y = HEIGHT / 2 + Math.sin(turn * 2 * Math.PI) * (HEIGHT / 2 - margin.y);
   });
   centres.forEach((each, index) => {
     each.x = WIDTH / 2 + (index - (centres.length - 1) / 2) * 210;
@@ -144,7 +152,7 @@ export function paint(svg, picture) {
         class: `spoke-line${up ? (busy > 0 ? " carries" : "") : " down"}`,
         d: `M${each.x} ${each.y}L${centre.x} ${centre.y}`,
       });
-      line.style.strokeWidth = busy > 0 ? Math.min(7, 1.5 + Math.log10(1 + busy / 1000)) : 1.5;
+      line.style.strokeWidth = busy > 0 ? Math.min(boxes ? 7 : 4, 1.5 + Math.log10(1 + busy / 1000)) : 1.5;
       mark(line, each.name);
     }
   }
@@ -183,7 +191,17 @@ export function paint(svg, picture) {
     const group = node(`site${each.here ? " here" : ""}`, each.name, label);
     mark(group, each.name);
     if (!boxes) {
-      draw(group, "circle", { class: "box", cx: each.x, cy: each.y, r: sites.length > 80 ? 7 : 12 });
+      const r = named ? 8 : 6;
+      draw(group, "circle", { class: "box", cx: each.x, cy: each.y, r });
+      if (!named) continue;
+      // Outside of the ring: beside it, and above or below where it is flat.
+      const across = (each.x - WIDTH / 2) / (WIDTH / 2 - margin.x), flat = Math.abs(across) < 0.25;
+      const below = each.y > HEIGHT / 2 ? 1 : -1;
+      const text = draw(group, "text", {
+        class: "name", x: each.x + (flat ? 0 : Math.sign(across) * (r + 5)),
+        y: each.y + 4 + (flat ? below * (r + 9 + 13 * (sites.indexOf(each) % 2)) : Math.abs(across) < 0.75 ? below * 5 : 0),
+      }, short(each.nbma));
+      text.style.textAnchor = flat ? "middle" : across > 0 ? "start" : "end";
       continue;
     }
     draw(group, "rect", { class: "box", x: each.x - 98, y: each.y - 36, width: 196, height: 72, rx: 10 });
@@ -196,6 +214,9 @@ export function paint(svg, picture) {
     draw(group, "rect", { class: "box", x: each.x - 84, y: each.y - 32, width: 168, height: 64, rx: 32 });
     draw(group, "text", { class: "name", x: each.x, y: each.y - 2 }, each.title);
     draw(group, "text", { x: each.x, y: each.y + 17 }, each.text);
+    if (each.why && each.state !== "registered") {
+      draw(group, "text", { class: "why", x: each.x, y: each.y - 44 - (each.why.length > 28 ? 20 * (centres.indexOf(each) % 2) : 0) }, each.why);
+    }
   }
-  if (!sites.length) draw(nodes, "text", { class: "sub", x: WIDTH / 2, y: HEIGHT / 2 + 70 }, "no site is registered");
+  if (!sites.length) draw(nodes, "text", { class: "none", x: WIDTH / 2, y: HEIGHT / 2 + 66 }, "No site is registered.");
 }

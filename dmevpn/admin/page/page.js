@@ -202,9 +202,11 @@ function fill({ table, attr }) {
   }
   $("rows").replaceChildren(body);
   const count = attr.entriesCount.toLocaleString("en");
-  const what = $("search").value.trim() ? "match" : "are here";
-  $("count").textContent = attr.more ? `The first ${count} of those that ${what}: search for others.`
-    : attr.entriesCount === 1 ? "1 row." : `${count} rows.`;
+  const searched = $("search").value.trim();
+  const found = attr.entriesCount;
+  $("count").textContent = attr.more
+    ? `The first ${count} of those that ${searched ? "match" : "are here"}: search for others.`
+    : found ? (found === 1 ? "1 row." : `${count} rows.`) : searched ? "Nothing matches." : "Nothing here yet.";
 }
 
 // --- beginning -----------------------------------------------------------------------------
