@@ -12,6 +12,7 @@ servers floods.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from dmevpn.addresses import DEFAULT_OUI
@@ -29,6 +30,8 @@ _OURS: Final = DEFAULT_OUI + _KIND
 _LEFT: Final = 1
 #: Addresses that are read; a station has a few servers.
 _MOST: Final = 16
+#: Extensions whose meaning is kept at hand: all stations of the same servers have the same.
+_KNOWN: Final = 256
 
 
 def other_servers(addresses: tuple[bytes, ...], *, leave: bool) -> VendorPrivate:
@@ -47,16 +50,17 @@ def apart(packet: Packet) -> frozenset[bytes] | None:
     those of all other servers come to it without us. Empty if it says nothing."""
     for extension in packet.extensions:
         if type(extension) is VendorPrivate and extension[_PLACE] == _OURS:
-            flags, octets, addresses = extension[8:9], extension[9:10], extension[10:]
-            if octets not in (b"\x04", b"\x10") or len(addresses) % octets[0]:
-                break
-            if flags[0] & _LEFT:
-                return None
-            size = octets[0]
-            return frozenset(
-                [
-                    addresses[place : place + size]
-                    for place in range(0, min(len(addresses), _MOST * size), size)
-                ]
-            )
+            return _read(bytes(extension))
     return frozenset()
+
+
+@lru_cache(_KNOWN)
+def _read(extension: bytes) -> frozenset[bytes] | None:
+    flags, octets, addresses = extension[8:9], extension[9:10], extension[10:]
+    if octets not in (b"\x04", b"\x10") or len(addresses) % octets[0]:
+        return frozenset()
+    if flags[0] & _LEFT:
+        return None
+    size = octets[0]
+    end = min(len(addresses), _MOST * size)
+    return frozenset([addresses[place : place + size] for place in range(0, end, size)])
