@@ -346,7 +346,10 @@ class Provisioner:
                 self._changes.set_alias(link.ifindex, BRIDGE_ALIAS)
             self._quieten(link)
         elif link.kind != "bridge":
-            raise StartError(f"interface {self._interface}: {name} exists and is no bridge")
+            raise StartError(
+                f"interface {self._interface}: {name} exists and is no bridge: kind is"
+                f" {link.kind or 'hardware'}, not bridge; name another one after `provision`"
+            )
         if link.alias == BRIDGE_ALIAS or link.ifindex in self._made:
             with self._refused(name):
                 self._changes.set_up(link.ifindex, "setting it up")

@@ -277,7 +277,8 @@ def test_device_of_a_hub_is_left_alone(site: Site) -> None:
 def test_bridge_that_is_none(site: Site) -> None:
     """`provision` names a device that is no bridge."""
     assert refusal(site, replace(spoke_plan(), bridge="ul0")) == (
-        "interface vx1: ul0 exists and is no bridge"
+        "interface vx1: ul0 exists and is no bridge: kind is veth, not bridge; name another one"
+        " after `provision`"
     )
 
 
