@@ -280,7 +280,14 @@ class ICacheListener(Interface):
 class IRegistrationPolicy(Interface):
     """Decides who may register what."""
 
-    def decide(vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts.
 
         Before it is called, nothing about this VTEP has changed; an exception of it reaches who
@@ -288,6 +295,7 @@ class IRegistrationPolicy(Interface):
 
         :param sender: the underlay address that the request came from.
         :param spi: of the key that authenticated it; 0: none did.
+        :param bits: prefix length, if it is a network that is registered, at the address of one.
         """
 
 

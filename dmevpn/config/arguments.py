@@ -28,6 +28,7 @@ __all__ = [
     "endpoint",
     "host",
     "ip_address",
+    "ip_network",
     "ip_prefix",
     "key",
     "log_format",
@@ -253,14 +254,17 @@ def network(word: str) -> tuple[bytes, int]:
     return address, bits
 
 
-def nbma_network(word: str) -> tuple[bytes, int] | None:
-    """A network of the underlay, or one address; None for ``any``."""
-    if word == "any":
-        return None
+def ip_network(word: str) -> tuple[bytes, int]:
+    """A network of IPv4 or IPv6 addresses, or one address."""
     address, bits = network(word)
     if len(address) == 6:
         raise ValueError("an IPv4 or IPv6 network is expected")
     return address, bits
+
+
+def nbma_network(word: str) -> tuple[bytes, int] | None:
+    """A network of the underlay, or one address; None for ``any``."""
+    return None if word == "any" else ip_network(word)
 
 
 def mac_network(word: str) -> tuple[bytes, int]:

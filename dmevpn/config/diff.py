@@ -34,6 +34,7 @@ _KEYWORDS: Final[dict[str, tuple[str, ...]]] = {
     "bridge": ("provision",),
     "maps": ("map", "dynamic-map"),
     "peers": ("map", "implied-vpn"),
+    "permits": ("permit-protocol",),
     "plain": ("implied-vpn",),
     "plain_vpn": ("implied-vpn",),
     "port": ("vxlan-port",),

@@ -147,6 +147,11 @@ _NO_UNIQUE = Option(
 )
 _PEER_OPTIONS = (_REGISTER, _NO_UNIQUE, *_PEERS)
 
+_PERMIT_SPI = Option(
+    name="spi",
+    help="The key that must have signed the registration.",
+    arguments=(Argument(name="SPI", convert=a.signed_with, example="256"),),
+)
 _HOLDING_TIME = Argument(
     name="S", convert=a.number(0, 2**32 - 1, "a number of seconds"), example="7200"
 )
@@ -525,6 +530,23 @@ _ROWS = (
         reload=Reload.SERVER,
     ),
     Keyword(
+        name="permit-protocol",
+        help="Who may register IPv4 and IPv6 addresses of this network, and networks in it:"
+        " stations whose underlay address, and the one that they send from, is in NBMA (or `any`);"
+        " with `spi` only if signed with this `authentication-key` (1 is the cleartext secret)."
+        " Without any line everybody may; with one, nobody else in its VPN, which is that of the"
+        " `vpn-id` before it, as of `protocol-address`. MACs have `permit`. See"
+        " [security.md](security.md).",
+        contexts=_CONTROL,
+        arguments=(
+            Argument(name="PROTO[/P]", convert=a.ip_network, example="10.255.255.0/24"),
+            Argument(name="NBMA[/P]|any", convert=a.nbma_network, example="192.0.2.0/24"),
+        ),
+        options=(_PERMIT_SPI,),
+        repeatable=True,
+        reload=Reload.LAYER_3,
+    ),
+    Keyword(
         name="dynamic-map",
         help="Every address of the host name is a next hop server of the network, and we register"
         " with each.",
@@ -656,11 +678,7 @@ _ROWS = (
                 help="The VNIs that sites may have.",
                 arguments=(Argument(name="N|N-M", convert=a.vni_range, example="100-199"),),
             ),
-            Option(
-                name="spi",
-                help="The key that must have signed the registration.",
-                arguments=(Argument(name="SPI", convert=a.signed_with, example="256"),),
-            ),
+            _PERMIT_SPI,
         ),
         repeatable=True,
         reload=Reload.AT_ONCE,

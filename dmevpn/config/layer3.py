@@ -17,6 +17,7 @@ from dmevpn.config.model import (
     InterfaceConfig,
     Layer3Plan,
     MapPlan,
+    ProtocolPermitPlan,
     Statement,
     TargetPlan,
 )
@@ -34,7 +35,10 @@ from dmevpn.config.statements import (
 __all__ = ["layer3_plans", "needs_device", "speaks_layer3"]
 
 #: Keywords that are about one VPN: that of the ``vpn-id`` before them.
-_OF_A_VPN: Final = ("protocol-address", "map", "dynamic-map", "shortcut-target")
+_OF_A_VPN: Final = (
+    *("protocol-address", "map", "dynamic-map", "shortcut-target"),
+    "permit-protocol",
+)
 #: Keywords that are about all VPNs of the interface.
 _OF_ALL: Final = ("shortcut", "redirect", "route-table")
 
@@ -100,6 +104,7 @@ def layer3_plans(
                 addresses=addresses,
                 maps=_maps(instance, families, used),
                 targets=_targets(found, instance, families),
+                permits=_permits(instance),
                 shortcut=last(everywhere, "shortcut") is not None,
                 redirect=last(everywhere, "redirect") is not None,
                 route_table=value(everywhere, "route-table", MAIN_TABLE),
@@ -199,6 +204,21 @@ def _targets(
         first = (network << (8 * len(protocol) - bits)).to_bytes(len(protocol), "big")
         targets.append(TargetPlan(protocol=first, prefix_length=bits, holding_time=seconds))
     return tuple(targets)
+
+
+def _permits(instance: _Instance) -> tuple[ProtocolPermitPlan, ...]:
+    permits = []
+    for statement in every(instance.statements, "permit-protocol"):
+        (protocol, bits), nbma = cast(
+            "tuple[tuple[bytes, int], tuple[bytes, int] | None]", statement.arguments
+        )
+        spi = next((each.arguments[0] for each in statement.options), None)
+        permits.append(
+            ProtocolPermitPlan(
+                protocol=protocol, prefix_length=bits, nbma=nbma, spi=cast("int | None", spi)
+            )
+        )
+    return tuple(permits)
 
 
 def _warn_idle(found: Findings, statements: Iterable[Statement], transport: str) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "PeerPlan",
     "PermitPlan",
     "Plan",
+    "ProtocolPermitPlan",
     "RoutePlan",
     "SpeakerPlan",
     "SpokePlan",
@@ -248,6 +249,20 @@ class TargetPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolPermitPlan:
+    """A ``permit-protocol``: who may register some IPv4 or IPv6 addresses."""
+
+    protocol: bytes
+    prefix_length: int
+    """Bits of the network that they, or the networks that are registered, are in."""
+    nbma: tuple[bytes, int] | None
+    """Underlay network that registrations come from and are about, with its prefix length; None:
+    all addresses."""
+    spi: int | None = None
+    """Index of the key that has to authenticate the registration; None: any, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer3Plan:
     """IPv4 and IPv6 protocol addresses of one VPN on a control interface: client and server."""
 
@@ -260,6 +275,8 @@ class Layer3Plan:
     kernel's GRE device count, too, in the default routing instance."""
     maps: tuple[MapPlan, ...] = ()
     targets: tuple[TargetPlan, ...] = ()
+    permits: tuple[ProtocolPermitPlan, ...] = ()
+    """Who may register what; if there is none, everybody may register everything."""
     shortcut: bool = False
     """Whether a Traffic Indication makes us ask for the way."""
     redirect: bool = False

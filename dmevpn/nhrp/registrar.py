@@ -172,7 +172,9 @@ class Registrar:
             key = key_of(protocol, prefix_length)
             protocol, _ = prefix_of(key)
         vtep = VTEP(nbma, vni)
-        code = self._policy.decide(self._vpn or 0, protocol, vtep, sender, packet.spi)
+        code = self._policy.decide(
+            self._vpn or 0, protocol, vtep, sender, packet.spi, prefix_length
+        )
         if code:
             return code, 0
         old = self._cache.lookup(key)

@@ -110,7 +110,15 @@ class Admission:
         """
         return self._permits is None or self._permits.permit(vpn, vtep, sender, spi)
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        self,
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         """Refuse what is not permitted, and what the next policy refuses."""
         if self._permits is not None and not self._permits.permit(vpn, vtep, sender, spi):
             self._refused.inc()
@@ -118,7 +126,7 @@ class Admission:
         if self._trunks and not self._is_trunk_or_site(vpn, vtep, sender):
             self._no_trunk.inc()
             return CIECode.PROHIBITED
-        code: int = self.then.decide(vpn, station, vtep, sender, spi)
+        code: int = self.then.decide(vpn, station, vtep, sender, spi, bits)
         return code
 
     def _is_trunk_or_site(self, vpn: int, vtep: VTEP, sender: bytes) -> bool:

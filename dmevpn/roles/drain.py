@@ -167,7 +167,15 @@ class Drain:
 
     # --- who may register (IRegistrationPolicy) ---------------------------------------------
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        self,
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         """Refuse whoever is not registered, and is no hub."""
         hub = self._vpns.get(vpn)
         found = None if hub is None else hub.cache.lookup(station)
@@ -177,7 +185,7 @@ class Drain:
                 # Its other hub hears of it now, and gives it what is flooded by us from then on.
                 self._known_to_have_left.setdefault((vpn, vtep), self._clock.seconds() + SETTLE)
             return CIECode.PROHIBITED
-        code: int = self._then.decide(vpn, station, vtep, sender, spi)
+        code: int = self._then.decide(vpn, station, vtep, sender, spi, bits)
         return code
 
     # --- how it goes on ---------------------------------------------------------------------

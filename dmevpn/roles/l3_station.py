@@ -19,7 +19,7 @@ from dmevpn.interfaces import ILayer3Dataplane, IRegistrationPolicy, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
-from dmevpn.nhrp.constants import CIECode, PacketType
+from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationRequest, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
@@ -31,6 +31,7 @@ from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.traffic import Redirector, data_addresses, is_host, target
 from dmevpn.nhrp.transit import Transit
+from dmevpn.roles.l3_admission import ProtocolAdmission
 from dmevpn.roles.l3_forwarding import Layer3Forwarding
 from dmevpn.roles.l3_ways import Server, Ways
 from dmevpn.roles.peer_gate import PeerGate
@@ -41,15 +42,6 @@ from dmevpn.roles.script_events import InterfaceEvents, StationEvents
 from dmevpn.roles.server_gate import ServerGate
 
 __all__ = ["Layer3Station"]
-
-
-@implementer(IRegistrationPolicy)
-class _Hosts:
-    """Lets a station register every address that one host can have."""
-
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
-        """Refuse group addresses and their like."""
-        return CIECode.SUCCESS if is_host(station) else CIECode.PROHIBITED
 
 
 @implementer(IStation)
@@ -97,7 +89,7 @@ class Layer3Station:
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = link = speaker.link(plan.vpn)
         self._ways = Ways(len(self.station), dataplane, self.cache)
-        policy: IRegistrationPolicy = _Hosts()
+        policy: IRegistrationPolicy = ProtocolAdmission(plan.permits, metrics)
         self._registration_gate: RegistrationGate | None = None
         script = None
         if events is not None:

@@ -42,7 +42,15 @@ class VTEPOwners:
         self._conflicts = metrics.dropped("vtep_conflict")
         self._full = metrics.dropped("members_full")
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        self,
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         """Refuse what is no VXLAN site, a VTEP of another VPN, and what is too many."""
         if vtep.vni is None or len(station) != 6:
             return CIECode.PROHIBITED

@@ -71,9 +71,17 @@ class RegistrationGate:
         self._current: _Held | None = None
         self._full = metrics.counter("registrations_not_held")
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        self,
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         """What the script said of it; raises to have it asked."""
-        code: int = self._policy.decide(vpn, station, vtep, sender, spi)
+        code: int = self._policy.decide(vpn, station, vtep, sender, spi, bits)
         if code or self._current is None:
             return code
         verdict = self._current.verdicts.get((station, vtep))

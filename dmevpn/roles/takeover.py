@@ -14,17 +14,20 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode
+from dmevpn.roles.owners import MAX_MEMBERS_PER_VPN
 
-__all__ = ["TakeoverGuard"]
+__all__ = ["MOST_HEARD", "TakeoverGuard"]
 
+#: VTEPs that are kept until those that have left are forgotten: twice as many as there can be
+#: members, so that this is seldom.
+MOST_HEARD: Final = 2 * MAX_MEMBERS_PER_VPN
 _NOBODY: Final[frozenset[bytes]] = frozenset()
 
 
 @implementer(IRegistrationPolicy)
 class TakeoverGuard:
-    """Refuses, in one VPN of a hub, a MAC that is at another site, and a site in its absence.
-
-    What is renewed is not looked at again.
+    """Refuses, in one VPN of a hub, a MAC that is at another site, and to speak for a site that
+    speaks for itself: to register there, to renew what it has registered, or to take it back.
 
     :param then: asked about what is nobody else's.
     :param members: the stations that are registered at each VTEP.
@@ -49,20 +52,35 @@ class TakeoverGuard:
         self._trunks = trunks
         self._find_mac = find_mac
         self._complaints = Complaints(clock, metrics)
+        #: VTEPs that have registered themselves, some of which may have left.
+        self._own_word: set[VTEP] = set()
         self._elsewhere = metrics.dropped("station_elsewhere")
         self._taken = metrics.dropped("vtep_taken")
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        self,
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         """The code for what would take over; else what the next policy says."""
-        code: int = self._then.decide(vpn, station, vtep, sender, spi)
-        stations = self._members.get(vtep, _NOBODY)
-        if code or station in stations:
+        code: int = self._then.decide(vpn, station, vtep, sender, spi, bits)
+        if code:
             return code
-        if stations and sender != vtep.nbma:
-            # Its site registers itself; who else speaks for it would get, or keep, its place.
+        stations = self._members.get(vtep, _NOBODY)
+        known = station in stations
+        if sender == vtep.nbma:
+            self._believe(vtep)
+        elif stations and (not known or vtep in self._own_word):
+            # Who speaks for another site would get, or keep, or end its place.
             self._taken.inc()
-            self._say(vpn, station, vtep, sender, "the site is another station's")
+            self._say(vpn, station, vtep, sender, "the site speaks for itself")
             return CIECode.PROHIBITED
+        if known:
+            return CIECode.SUCCESS
         place = self._find_mac(station)
         if place in (None, vtep) or place in self._trunks():
             return CIECode.SUCCESS
@@ -71,6 +89,12 @@ class TakeoverGuard:
         self._elsewhere.inc()
         self._say(vpn, station, vtep, sender, f"this MAC sends frames from {place}")
         return CIECode.ALREADY_REGISTERED
+
+    def _believe(self, vtep: VTEP) -> None:
+        if vtep not in self._own_word:
+            if len(self._own_word) >= MOST_HEARD:
+                self._own_word.intersection_update(self._members)
+            self._own_word.add(vtep)
 
     def _say(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, why: str) -> None:
         if self._complaints.due(sender):

@@ -168,6 +168,7 @@ EDITS = {
     "shortcut-target": ("192.168.0.0/24", "192.168.0.0/25"),
     "shortcut": ("route-table 7", "route-table 7 shortcut"),
     "redirect": ("route-table 7", "route-table 7 redirect"),
+    "permit-protocol": ("route-table 7", "route-table 7 permit-protocol 1.0.0.0/24 any"),
     "non-caching": ("route-table 7", "route-table 7 non-caching"),
     "route-table": ("route-table 7", "route-table 8"),
     "gre-key": ("n1 transport", "n1 gre-key 5 transport"),

@@ -123,7 +123,15 @@ class Policy:
         self.code = 0
         self.asked: list[tuple[int, bytes, VTEP]] = []
 
-    def decide(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, spi: int) -> int:
+    def decide(
+        self,
+        vpn: int,
+        station: bytes,
+        vtep: VTEP,
+        sender: bytes,
+        spi: int,
+        bits: int | None = None,
+    ) -> int:
         self.asked.append((vpn, station, vtep))
         return self.code
 

@@ -9,13 +9,17 @@ from twisted.internet.defer import fail, succeed
 from twisted.internet.error import DNSLookupError
 
 from dmevpn.addresses import VTEP, parse_ip, parse_prefix
+from dmevpn.config.model import ProtocolPermitPlan
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3, MemoryTunnel
 from dmevpn.errors import CommandError, StartError
 from dmevpn.interfaces import ILayer3Listener
+from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Kind
+from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.prefixes import key_of
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.controller import Controller
+from dmevpn.roles.l3_admission import ProtocolAdmission
 from dmevpn.roles.lookup import REFRESH
 from tests.layer3 import Layer3Machine, Layer3World
 from tests.schemas import CheckedController
@@ -67,6 +71,50 @@ def test_registration_and_resolution(world: Layer3World, network: str) -> None:
     answer = two.known(f"{network}3")
     assert answer is not None and answer.kind is Kind.CACHED
     assert answer.vtep == VTEP(three.address, None)
+
+
+@pytest.mark.parametrize(
+    ("permits", "known"),
+    [
+        ("", (2, 3)),
+        ("permit-protocol 10.255.255.0/24 any permit-protocol 2001:db8::/64 10.0.0.2", (2, 3)),
+        ("permit-protocol 10.255.255.2 10.0.0.2", (2,)),
+        ("permit-protocol 10.255.255.0/24 10.0.0.3/32", (3,)),
+        ("permit-protocol 10.255.255.2 10.0.0.3", ()),
+        ("permit-protocol 10.255.255.0/24 any spi 300", ()),
+        ("permit-protocol 2001:db8::/64 any", ()),
+        ("permit-protocol 192.168.0.0/16 any permit-protocol 10.255.255.3 any", (3,)),
+    ],
+)
+def test_who_may_register(world: Layer3World, permits: str, known: tuple[int, ...]) -> None:
+    """A registration of an IPv4 address needs a line that holds for all of it: the address, where
+    the station is and sends from, and its key."""
+    centre, *_ = hub(world, permits), spoke(world, 2), spoke(world, 3)
+    world.run(1)
+    found = [number for number in (2, 3) if centre.known(f"10.255.255.{number}") is not None]
+    assert tuple(found) == known
+    refused = centre.metrics.value("drops", reason="not_permitted")
+    assert (refused > 0) is (known != (2, 3) or "2001:db8::/64" in permits)
+
+
+def test_networks_need_a_permit_for_all_of_them() -> None:
+    """Whoever may register an address of a network may not register more of it."""
+    line = ProtocolPermitPlan(
+        protocol=parse_ip("10.1.0.0"), prefix_length=16, nbma=(parse_ip("10.0.0.0"), 24)
+    )
+    policy = ProtocolAdmission((line,), Metrics())
+    there, elsewhere = parse_ip("10.0.0.2"), parse_ip("10.0.1.2")
+    for bits, vtep, sender, expected in (
+        (None, there, there, CIECode.SUCCESS),
+        (24, there, there, CIECode.SUCCESS),
+        (16, there, there, CIECode.SUCCESS),
+        (15, there, there, CIECode.PROHIBITED),
+        (8, there, there, CIECode.PROHIBITED),
+        (None, there, elsewhere, CIECode.PROHIBITED),
+        (None, elsewhere, there, CIECode.PROHIBITED),
+    ):
+        code = policy.decide(0, parse_ip("10.1.0.0"), VTEP(vtep, None), sender, 0, bits)
+        assert code == expected, (bits, vtep, sender)
 
 
 def test_stop(world: Layer3World) -> None:

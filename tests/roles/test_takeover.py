@@ -8,6 +8,7 @@ from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationReply
 from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.roles import takeover
 from tests.roles.test_admission import drops, members, vpn_of
 from tests.roles.test_hostile import Peer
 from tests.world import Site, World, mac
@@ -116,6 +117,44 @@ def test_a_station_in_its_absence(place: Place) -> None:
     place.world.run(0.5)
     assert place.one.vtep in members(place.world)
     assert place.answer(place.station) == place.one.vtep
+
+
+@pytest.mark.parametrize("nbma", ["10.0.0.2", INTRUDER])
+def test_a_purge_in_the_name_of_a_station(place: Place, nbma: str) -> None:
+    """A site that has registered itself is believed only where it is, whoever claims to be it."""
+    purge: Packet = PurgeRequest(
+        source_nbma=parse_ip(nbma),
+        source_protocol=place.station,
+        destination_protocol=place.station,
+        request_id=9,
+        cies=(CIE(nbma=place.one.vtep.nbma, protocol=place.station),),
+    )
+    place.intruder.send(purge, place.world.hub.address)
+    place.world.run(0.5)
+    assert place.one.vtep in members(place.world)
+
+
+def test_a_renewal_in_the_name_of_a_station(place: Place) -> None:
+    """Nor can somebody else renew its registration, and get what is meant for it."""
+    before = vpn_of(place.world).cache.lookup(place.station)
+    assert place.register(place.station, place.one.vtep) == CIECode.PROHIBITED
+    after = vpn_of(place.world).cache.lookup(place.station)
+    assert before is not None and after is not None
+    assert after.path == before.path
+    assert after.expires == before.expires
+    assert drops(place.world, "vtep_taken") == 1
+
+
+def test_what_is_remembered_of_sites_is_bounded(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who registers at ever other VNIs, and is refused each time, leaves nothing behind."""
+    monkeypatch.setattr(takeover, "MOST_HEARD", 10)
+    guard = vpn_of(place.world).server._registrar._policy
+    for vni in range(1000, 1050):
+        place.register(place.station, place.own._replace(vni=vni))
+        assert len(guard._own_word) <= 10
+    assert place.register(place.station, place.one.vtep) == CIECode.PROHIBITED
 
 
 def test_frames_with_the_mac_of_a_registered_station(place: Place) -> None:
