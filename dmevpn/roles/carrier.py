@@ -3,7 +3,9 @@
 One hub at a time, so that nothing arrives twice: the first, by preference, that knows us and
 answers. It is left at once for the next that does; if there is none, it is stayed with. A hub that
 was lost has to stand for a while before it is believed again, each time for longer: by then the
-other sites have registered with it too, and a hub that comes and goes moves nobody's traffic.
+other sites have registered with it too, and a hub that comes and goes moves nobody's traffic. Where
+control packets are lost on the way, all hubs seem to come and go: then nobody is left in a hurry,
+since switches take stations that go back and forth for duplicates.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-__all__ = ["LONGEST_PROBATION", "PROBATION", "Carrier", "Standing"]
+__all__ = ["HESITATION", "LONGEST_PROBATION", "PROBATION", "Carrier", "Standing"]
 
 #: Seconds for which a hub that was lost must have our registration before it carries again, and the
 #: most that this grows to, doubling with each loss. All sites that watch a hub by keepalives have
 #: registered anew after two seconds.
 PROBATION: Final = 5.0
 LONGEST_PROBATION: Final = 60.0
+#: Seconds for which a hub has to be doubtful until it is left for one that is not believed yet.
+HESITATION: Final = 2.0
 #: Seconds of good standing after which earlier losses are forgotten.
 _FORGIVEN: Final = 600.0
 
@@ -46,6 +50,8 @@ class _Record:
     """When its probation ends."""
     probation: float = 0.0
     """Seconds of the next one; 0: it was never lost."""
+    doubted_since: float | None = None
+    """Since when it has been doubtful."""
 
 
 class Carrier:
@@ -113,6 +119,8 @@ class Carrier:
         if current is not None and current in good:
             # Only a hub that is preferred to it, and believed, takes its place.
             return next((nhs for nhs in trusted if _precedes(standing, nhs, current)), current)
+        if good and not trusted and self._hesitates_for(current) > 0:
+            return current
         for found in (trusted, good):
             if found:
                 return found[0]
@@ -120,10 +128,20 @@ class Carrier:
         stays = [nhs for nhs in (doubtful or standing) if nhs == current]
         return next(iter([*stays, *doubtful, *standing]), None)
 
+    def _hesitates_for(self, nhs: bytes | None) -> float:
+        """Seconds left of the time for which it is doubtful, but not left for just anybody."""
+        record = None if nhs is None else self._hubs.get(nhs)
+        if record is None or record.doubted_since is None:
+            return 0.0
+        return record.doubted_since + HESITATION - self._clock.seconds()
+
     def _watch(self) -> None:
-        """Look again when a probation ends."""
+        """Look again when a probation ends, or a hesitation."""
         waits = [self.trusted_in(nhs) for nhs, each in self._standings if each is Standing.GOOD]
         pending = [each for each in waits if each is not None]
+        hesitation = self._hesitates_for(self.current)
+        if pending and hesitation > 0:
+            pending.append(hesitation)
         if pending:
             self._call = self._clock.callLater(min(pending), self._look_again)
 
@@ -139,6 +157,10 @@ def _precedes(order: dict[bytes, Standing], one: bytes, other: bytes) -> bool:
 
 def _keep(record: _Record, standing: Standing, now: float) -> None:
     """Keep a hub's record up to date."""
+    if standing is not Standing.DOUBTFUL:
+        record.doubted_since = None
+    elif record.doubted_since is None:
+        record.doubted_since = now
     if standing is Standing.GOOD:
         if record.good_since is None:
             record.good_since = now

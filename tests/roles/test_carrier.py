@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from dmevpn.roles.carrier import LONGEST_PROBATION, PROBATION, Carrier, Standing
+from dmevpn.roles.carrier import HESITATION, LONGEST_PROBATION, PROBATION, Carrier, Standing
 
 ONE, TWO, THREE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
 NONE, DOUBTFUL, GOOD = Standing.NONE, Standing.DOUBTFUL, Standing.GOOD
@@ -123,6 +123,23 @@ def test_better_one_on_probation_than_none(world: World) -> None:
     world.set({ONE: NONE})
     world.set({ONE: GOOD})
     assert world.set({TWO: NONE}) == ONE
+
+
+def test_packets_are_lost_on_the_way(world: World) -> None:
+    """Where both hubs are doubted again and again, one of them carries all the while; one that
+    stays silent is left for the other soon all the same."""
+    world.set({ONE: DOUBTFUL})
+    assert world.set({ONE: GOOD}) == TWO
+    changes = len(world.changes)
+    for _ in range(10):
+        for hub in (TWO, ONE):
+            world.set({hub: DOUBTFUL})
+            world.wait(0.75)
+            world.set({hub: GOOD})
+    assert len(world.changes) == changes
+    world.set({TWO: DOUBTFUL})
+    assert world.wait(HESITATION - 0.25) == TWO
+    assert world.wait(0.5) == ONE
 
 
 def test_nobody_has_us_any_more(world: World) -> None:
