@@ -104,6 +104,22 @@ class Restart(Kill):
         return isinstance(self.node, Hub) or _at(self.node, one, other)
 
 
+class Upgrade(Kill):
+    """A daemon is stopped in order, and leaves its forwarding to the next one."""
+
+    kind = "daemon upgraded"
+
+    def begin(self) -> None:
+        self.node.leaves = True
+        self.node.reload()
+        self.node.daemon.stop()
+
+    def end(self) -> None:
+        self.node.leaves = False
+        self.node.daemon.configure(self.node.config())
+        super().end()
+
+
 class Freeze(Kill):
     """A daemon's clock stands still: it is stopped by SIGSTOP, and goes on later."""
 
@@ -498,6 +514,7 @@ class PowerLost(AtHub):
 FAULTS: tuple[type[Fault], ...] = (
     Kill,
     Restart,
+    Upgrade,
     Freeze,
     Reload,
     GuestVPN,

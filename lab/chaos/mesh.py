@@ -44,7 +44,8 @@ class Stream:
         self.receivers = receivers
         self.to_all = to_all
         self.sent: list[float] = []
-        self.arrived = {station.number: bytearray() for station in receivers}
+        # What an Ethernet gives back to its sender is one too many.
+        self.arrived = {station.number: bytearray() for station in (sender, *receivers)}
         destination = BROADCAST if to_all else receivers[0].vm.mac
         self._header = ETHERNET.pack(mac_octets(destination), mac_octets(sender.vm.mac), ETH_P_FLOW)
         self._to = TO_ALL if to_all else receivers[0].number
@@ -55,11 +56,11 @@ class Stream:
 
     def next_frame(self) -> bytes:
         """Count one more frame as sent, and return it."""
-        number = len(self.sent)
-        for row in self.arrived.values():
-            row.append(0)
+        count = len(self.sent)
+        for number, row in self.arrived.items():
+            row.append(number == self.sender.number)
         self.sent.append(time.monotonic())
-        payload = COUNTED.pack(self.sender.vpn, self.sender.number, self._to, number)
+        payload = COUNTED.pack(self.sender.vpn, self.sender.number, self._to, count)
         return (self._header + payload).ljust(60, b"\0")
 
     def between(self, begin: float, end: float) -> range:
@@ -149,12 +150,8 @@ class Mesh:
                 self.crossed.append(f"a frame of {self._by_key[vpn, sender]} at {station}")
             elif to in (station.number, TO_ALL):
                 stream = self._streams[vpn, sender, to]
-                row = stream.arrived.get(station.number)
-                if row is None:
-                    # Its own broadcast came back to the sender.
-                    self.crossed.append(f"a frame of {station} came back to it")
-                elif row[number] < 255:
-                    row[number] += 1
+                row = stream.arrived[station.number]
+                row[number] = min(row[number] + 1, 255)
 
     # --- what became of the frames ---------------------------------------------------------------
 
@@ -175,16 +172,22 @@ class Mesh:
                     found[stream, station] = times
         return found
 
-    def doubled(self, begin: float, end: float) -> list[tuple[Stream, Station, int]]:
-        """Streams with how many frames more than once arrived, of those sent in a time."""
-        found = []
+    def doubled(self, begin: float, end: float) -> dict[tuple[Stream, Station], list[float]]:
+        """When the frames were sent that arrived twice or more, or came back to their sender, of
+        those sent in a time, by stream and receiver; one entry for each arrival too many."""
+        found = {}
         for stream in self._streams.values():
             numbers = stream.between(begin, end)
-            for station in stream.receivers:
+            for station in (stream.sender, *stream.receivers):
                 row = stream.arrived[station.number]
-                extra = sum(row[number] - 1 for number in numbers if row[number] > 1)
-                if extra:
-                    found.append((stream, station, extra))
+                times = [
+                    stream.sent[number]
+                    for number in numbers
+                    if row[number] > 1
+                    for _ in range(row[number] - 1)
+                ]
+                if times:
+                    found[stream, station] = times
         return found
 
     def sent(self, begin: float, end: float) -> int:

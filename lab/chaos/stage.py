@@ -48,6 +48,10 @@ class Node:
     holding_time: int = HOLDING_TIME
     vpns: list[int] = field(default_factory=lambda: list(VPNS))
     """What its configuration has."""
+    leaves: bool = False
+    """Whether a stop in order leaves its forwarding as it is."""
+    hubs: tuple[str, ...] = ()
+    """Addresses of a site's hubs, the preferred one first; of a hub's other hubs."""
 
     @property
     def address(self) -> str:
@@ -56,6 +60,11 @@ class Node:
 
     def config(self) -> str:
         """The text of its configuration, as its fields have it."""
+        lines = [f"leave-forwarding {'yes' if self.leaves else 'no'}"]
+        lines += [f"interface nhrp holding-time {self.holding_time}", *self._data_interfaces()]
+        return "\n".join(lines) + "\n"
+
+    def _data_interfaces(self) -> list[str]:
         raise NotImplementedError
 
     def reload(self) -> None:
@@ -70,31 +79,25 @@ class Node:
 class Hub(Node):
     """A next hop server, and a switch."""
 
-    def config(self) -> str:
-        """See :meth:`Node.config`."""
-        lines = [f"interface nhrp holding-time {self.holding_time}", "interface vx0"]
-        lines += ["    controller nhrp"]
+    def _data_interfaces(self) -> list[str]:
+        lines = ["interface vx0", "    controller nhrp", "    l2learnonly", "    provision"]
         lines += [f"    vpn-id {vpn}" for vpn in self.vpns]
-        lines += ["    l2learnonly", "    provision"]
-        return "\n".join(lines) + "\n"
+        return lines + [f"    other-hub {hub}" for hub in self.hubs]
 
 
 @dataclass(eq=False)
 class Site(Node):
     """A spoke, with a bridge for each VPN that was made by hand."""
 
-    hubs: tuple[str, ...] = ()
-    """Addresses of the hubs, the preferred one first."""
     vnis: dict[int, int] = field(default_factory=dict)
 
-    def config(self) -> str:
-        """See :meth:`Node.config`."""
-        lines = [f"interface nhrp holding-time {self.holding_time} keepalive {KEEPALIVE}"]
+    def _data_interfaces(self) -> list[str]:
+        lines = [f"    keepalive {KEEPALIVE}"]
         for vpn in self.vpns:
             lines += [f"interface vx{vpn}", "    controller nhrp", f"    vpn-id {vpn}"]
             lines += [f"    default-vni {self.vnis[vpn]} {hub} register" for hub in self.hubs]
             lines += [f"    provision br{vpn}"]
-        return "\n".join(lines) + "\n"
+        return lines
 
 
 @dataclass(eq=False)
@@ -163,6 +166,8 @@ class Stage:
             machine, daemon, disk = self._machine(name, number)
             self.hubs.append(Hub(name, machine, daemon, disk))
         addresses = tuple(hub.address for hub in self.hubs)
+        for hub in self.hubs:
+            hub.hubs = tuple(each for each in addresses if each != hub.address)
         for number, (name, vnis) in enumerate(VNIS.items(), start=3):
             machine, daemon, disk = self._machine(name, number)
             self.sites.append(Site(name, machine, daemon, disk, hubs=addresses, vnis=vnis))
