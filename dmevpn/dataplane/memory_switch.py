@@ -230,7 +230,8 @@ class MemorySwitch:
             return "sticky_mac"
         if known and entry.held_for(now):
             return "duplicate_mac"
-        if known and self._flips(self.rules[vpn], entry):
+        changed = known and self._changed_hubs(entry, sender)
+        if known and not changed and self._flips(self.rules[vpn], entry):
             self._hold(vpn, mac, entry, sender)
             return "" if entry.vtep == sender else "duplicate_mac"
         if not known or now - entry.arrived >= _SETTLED:
@@ -252,6 +253,19 @@ class MemorySwitch:
             key=lambda line: line.prefix_length,
             default=None,
         )
+
+    def _changed_hubs(self, entry: MAC, sender: VTEP) -> bool:
+        """Whether a site that is registered with a hub and with us has changed from one to the
+        other, as far as can be told: its MACs go behind the hub, or come from there, and have
+        stayed a while."""
+        if self.clock.seconds() - entry.arrived < _SETTLED or entry.vtep not in self.members:
+            return False
+        ends = {vtep: self.members[vtep].registration for vtep in (entry.vtep, sender)}
+        hubs = [vtep for vtep, registration in ends.items() if registration.hub]
+        if len(hubs) != 1:
+            return False
+        (apart,) = (registration.apart for registration in ends.values() if not registration.hub)
+        return apart is None or hubs[0].nbma in apart
 
     def _flips(self, rules: VPNRules, entry: MAC) -> bool:
         """Whether it has moved too often; counts this move."""

@@ -509,6 +509,23 @@ class HubDataplaneContract:
         assert world.listener.take() == [("held", 1, mac(1), B, A, 10.0)]
         assert world.dataplane.lookup(1, mac(1)) == B
 
+    @pytest.mark.parametrize("apart", [frozenset([HUB_2.nbma]), None, frozenset()])
+    def test_a_site_that_changes_its_hub(
+        self, world: SwitchWorld, apart: frozenset[bytes] | None
+    ) -> None:
+        """Its MACs come from it or from its other hub, now and then: they are not held, unless
+        it has not said that it has another hub, or they are at both at a time."""
+        world.join_as(A, apart=apart)
+        world.join_as(HUB_2, hub=True)
+        world.learn(A, mac(1))
+        for place in [HUB_2, A] * 5:
+            world.pass_time(2)
+            self.flip(world, mac(1), place)
+        assert (list(world.dataplane.held()) == []) is (apart != frozenset())
+        world.learn(A, mac(2))
+        self.flip(world, mac(2), *[HUB_2, A] * 5)
+        assert mac(2) in [each.mac for each in world.dataplane.held()]
+
     def test_a_hold_ends(self, world: SwitchWorld) -> None:
         """It is free again by itself; if it goes on flipping, it is held for twice as long, and
         after a time of peace as long as the first time."""

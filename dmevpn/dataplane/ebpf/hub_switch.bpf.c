@@ -785,6 +785,27 @@ static __always_inline int flips(struct mac_entry *entry, const struct vpn *vpn,
 	return 0;
 }
 
+/*
+ * Whether a site that is registered with a hub and with us has changed from one to the other, as far
+ * as can be told: its MACs go behind the hub or come from there, and have stayed a while.
+ */
+static __always_inline int changed_hubs(const struct mac_entry *entry, const struct sender *sender,
+					const struct member *there, __u64 now)
+{
+	const struct sender *hub;
+	const struct member *here;
+
+	if (!has_settled(entry, now))
+		return 0;
+	if (sender->hub)
+		return !(there->flags & MEMBER_HUB) && there->apart & sender->hub;
+	if (!(there->flags & MEMBER_HUB))
+		return 0;
+	hub = bpf_map_lookup_elem(&senders, &there->vtep);
+	here = element(&members, sender->member);
+	return hub && here && here->apart & hub->hub;
+}
+
 /* A frame of a MAC that was last seen at another member. */
 static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key *key, __u64 mac,
 				  const struct sender *sender, const struct vpn *vpn,
@@ -803,7 +824,7 @@ static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key 
 	if (known) {
 		if (is_held(entry, now))
 			return DROP_DUPLICATE;
-		if (flips(entry, vpn, now)) {
+		if (!changed_hubs(entry, sender, there, now) && flips(entry, vpn, now)) {
 			hold(entry, key, mac, sender, vtep, now);
 			/* It may have gone back to where this frame came from. */
 			return entry->member == sender->member ? PASS_HELD : DROP_DUPLICATE;
