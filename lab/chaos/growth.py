@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.chaos.stage import Hub, Node, Site, Stage
+from lab.chaos.stage import VPNS, Hub, Node, Site, Stage
 
 __all__ = ["ALLOWED", "Sample", "grown", "sample"]
 
@@ -77,8 +77,8 @@ def grown(stage: Stage, before: dict[str, Sample], after: dict[str, Sample]) -> 
     """What has grown between two samples, in words; empty if nothing has."""
     found = []
     # A station has two entries at a site, one for each table, and one at a hub, which also has
-    # a member for each.
-    most = 2 * len(stage.stations)
+    # a member for each, and the other hub in each VPN.
+    most = 2 * len(stage.stations) + len(VPNS)
     for role, old in before.items():
         new = after[role]
         if new.resident > old.resident * (1 + ALLOWED) + SLACK:

@@ -14,7 +14,7 @@ from lab.daemons import Daemon
 from lab.topology import VM, Lab, Machine
 from lab.traffic import gratuitous_arp, send_frame
 
-__all__ = ["HOLDING_TIME", "Hub", "Node", "Site", "Stage", "Station"]
+__all__ = ["HOLDING_TIME", "VPNS", "Hub", "Node", "Site", "Stage", "Station"]
 
 #: Seconds that registrations last: long enough to outlive every single fault, and short enough
 #: that registrations and answers are renewed while faults are there.
