@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import authentication, codec, flood, hub, keepalives, listing, spoke
+from benchmarks import authentication, codec, flood, hub, keepalives, listing, spoke, switch
 from benchmarks.report import Progress, Report, machine_speed
 
 SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
@@ -19,6 +19,7 @@ SECTIONS: dict[str, Callable[[Report, Progress], None]] = {
     "spoke": spoke.run,
     "listing": listing.run,
     "flood": flood.run,
+    "switch": switch.run,
 }
 
 UNPRIVILEGED = ("codec", "authentication")
