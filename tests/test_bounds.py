@@ -59,3 +59,14 @@ def test_test(row: list[str]) -> None:
     """There is a test that goes there."""
     path, _, name = row[-1].strip("`").partition("::")
     assert re.search(rf"^\s*(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
+
+
+SECURITY = (ROOT / "docs" / "security.md").read_text()
+
+
+@pytest.mark.parametrize("named", sorted(set(re.findall(r"`(tests/[\w/.:]+)`", SECURITY))))
+def test_what_security_rests_on(named: str) -> None:
+    """Each claim of docs/security.md names a test that is there."""
+    path, _, name = named.partition("::")
+    text = (ROOT / path).read_text()
+    assert not name or re.search(rf"^\s*(async )?def {name}\(", text, re.MULTILINE)
