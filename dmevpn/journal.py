@@ -59,6 +59,7 @@ EVENTS: Final = {
     "device-up": "a data interface is there and up (again)",
     "device-down": "a data interface is down or gone",
     "repaired": "somebody changed forwarding entries of ours, which were put right",
+    "readdressed": "our underlay address is another one; the spoke has started again there",
     "device-mended": "somebody changed devices of ours, which were put right",
     "table-full": "the switch has no room for more MACs of a VPN, or of one site of it",
     "flood-limited": "a site had more frames for all others than its budget; they were dropped",

@@ -90,6 +90,8 @@ class Machine:
     metrics: Metrics = field(default_factory=Metrics)
     dataplanes: list[MemoryHubDataplane | MemorySpokeDataplane] = field(default_factory=list)
     scripts: IScripts | None = None
+    others: list[bytes] = field(default_factory=list)
+    """Further addresses that it has."""
 
 
 @dataclass
@@ -242,7 +244,9 @@ class World:
         machine.dataplanes.clear()
 
         def spoke_dataplane(spoke: SpokePlan, speaker: SpeakerPlan) -> MemorySpokeDataplane:
-            vtep = VTEP(machine.address, spoke.vni)
+            vtep = VTEP(speaker.nbma_address or machine.address, spoke.vni)
+            if vtep not in self.sites:
+                vtep = VTEP(machine.address, spoke.vni)
             dataplane = MemorySpokeDataplane(
                 machine.clock,
                 machine.metrics,
@@ -272,7 +276,7 @@ class World:
                 transport=lambda speaker, device: MemoryTransport(
                     self.network,
                     machine.metrics,
-                    [machine.address],
+                    [machine.address, *machine.others],
                     speaker.gre_key,
                     [key for key, _ in speaker.vpn_of_key],
                 ),

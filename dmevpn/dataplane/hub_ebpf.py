@@ -143,6 +143,7 @@ class EBPFSwitch:
                 self._device,
                 self._attached,
                 self._move,
+                self._mtu_changed,
                 lambda faults: self._listener.devices_repaired(faults),
             )
             self._attach(link.ifindex)
@@ -257,6 +258,10 @@ class EBPFSwitch:
         :raises DataplaneError: if the kernel does not say.
         """
         return self._attachment.attached({self._programs[_PROGRAM].id})
+
+    def _mtu_changed(self, mtu: int) -> None:
+        self.mtu = mtu
+        self._listener.mtu_changed(mtu)
 
     def _move(self, link: Link) -> None:
         """Go on on a device that took the place of the one before, or that lost the program.

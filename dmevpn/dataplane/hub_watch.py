@@ -71,6 +71,7 @@ class HubDeviceWatch:
     :param device: ours, to be put right; None: the operator's, whose changes are only said.
     :param attached: whether the switch is at its place on the device; raises DmevpnError.
     :param attach: puts the switch on a device that has none; raises DmevpnError.
+    :param mtu_changed: called with the MTU of the device when it is another.
     :param repaired: called with what was wrong when it is right again by our doing.
     """
 
@@ -84,6 +85,7 @@ class HubDeviceWatch:
         device: ProvisionedDevice | None,
         attached: Callable[[], bool],
         attach: Callable[[Link], None],
+        mtu_changed: Callable[[int], None],
         repaired: Callable[[str], None],
     ) -> None:
         """:raises OSError: if there is no socket to be had."""
@@ -92,6 +94,7 @@ class HubDeviceWatch:
         self._device = device
         self._attached = attached
         self._attach = attach
+        self._mtu, self._mtu_changed = link.mtu, mtu_changed
         self._repaired = repaired
         self._fault = ""
         self._refusal = ""
@@ -179,6 +182,9 @@ class HubDeviceWatch:
             self._ifindex = link.ifindex
         elif not self._attached():
             return _Fault(f"somebody took the switch off {name}", partial(self._attach, link))
+        if link.mtu != self._mtu:
+            self._mtu = link.mtu
+            self._mtu_changed(link.mtu)
         return _Fault("" if link.up else f"{name} is down")
 
     def _restore_device(self) -> None:

@@ -323,6 +323,13 @@ class MemorySpokeDataplane:
             if self._listener is not None:
                 self._listener.entries_repaired(1)
 
+    def set_mtu(self, mtu: int) -> None:
+        """The devices get another MTU: reported a turn later."""
+        self.mtu = mtu
+        listener = self._listener
+        if listener is not None:
+            self._soon(lambda: listener.mtu_changed(mtu))
+
     def link_changed(self) -> None:
         """Report what the devices are after a turn."""
         self._soon(self._report_up if self.site.up else self._report_down)

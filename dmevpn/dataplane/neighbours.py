@@ -34,6 +34,7 @@ __all__ = [
     "dump_request",
     "edit_filter",
     "flood_append",
+    "is_about_addresses",
     "parse_entries",
     "parse_miss",
     "self_delete",
@@ -43,6 +44,8 @@ __all__ = [
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
 RTM_NEWNEIGH = 28
 RTM_DELNEIGH = 29
 RTM_GETNEIGH = 30
@@ -269,6 +272,11 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
         offset += (length + 3) & ~3
 
 
+def is_about_addresses(data: bytes) -> bool:
+    """Whether a datagram says that this machine has other addresses; each comes alone."""
+    return len(data) >= 28 and _HEADER.unpack_from(data)[1] in (RTM_NEWADDR, RTM_DELADDR)
+
+
 def parse_miss(data: bytes) -> bytes | None:
     """The MAC that a vxlan device has no entry for, if the datagram is such a report.
 
@@ -306,7 +314,8 @@ def _wire(value: int, size: int) -> int:
 
 
 def change_filter(ifindexes: Iterable[int]) -> list[Instruction]:
-    """Keep what may undo our entries: removals from our devices, MACs that moved, link changes.
+    """Keep what may undo our entries: removals from our devices, MACs that moved, changes of links
+    and of this machine's addresses.
 
     A static bridge entry of ours that moved to a local port is reported with that port's index,
     so static bridge entries of every port but ours pass. What we write ourselves does not, and
@@ -316,7 +325,7 @@ def change_filter(ifindexes: Iterable[int]) -> list[Instruction]:
     load_type = Instruction(_LOAD_HALF, 0, 0, 4)
     load_index = Instruction(_LOAD_WORD, 0, 0, 20)
     program = [load_type]
-    for type_ in (RTM_NEWLINK, RTM_DELLINK):
+    for type_ in (RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_DELADDR):
         program += [Instruction(_JUMP_EQUAL, 0, 1, _wire(type_, 2)), ACCEPT]
     removed = [load_index]
     for ifindex in ours:

@@ -186,6 +186,23 @@ class SpokeDevices:
         """
         return find_underlay(self._links, self._plan.interface, self._hub, self.local or None)
 
+    def readdressed(self) -> bool:
+        """Whether the address that we took is this machine's no more, and there is another.
+
+        One that was configured is for the operator to change.
+
+        :raises DataplaneError: if the kernel does not say.
+        """
+        if not self.provisioned or self._nbma_address is not None:
+            return False
+        if self._links.owner(self.local) is not None:
+            return False
+        try:
+            found = find_underlay(self._links, self._plan.interface, self._hub, None)
+        except StartError:
+            return False
+        return found.local != self.local
+
     def traffic(self) -> dict[str, PlaneCounters]:
         """What each plane has carried."""
         name = self._plan.interface

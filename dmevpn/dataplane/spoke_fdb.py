@@ -18,13 +18,20 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.config.model import SpokePlan
-from dmevpn.dataplane.links import RTNLGRP_LINK, parse_links, parse_ports
+from dmevpn.dataplane.links import (
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_LINK,
+    parse_links,
+    parse_ports,
+)
 from dmevpn.dataplane.neighbours import (
     RTM_DELNEIGH,
     RTM_GETNEIGH,
     RTNLGRP_NEIGH,
     change_filter,
     edit_filter,
+    is_about_addresses,
     parse_entries,
     parse_miss,
 )
@@ -58,6 +65,9 @@ READ_PAUSE = 0.5
 #: several steps costs one repair, and between attempts.
 RESTORE_DELAY = 0.25
 RESTORE_RETRY = 5.0
+#: Seconds between a change of this machine's addresses and the look for ours: one is often replaced
+#: by removing it first.
+ADDRESS_DELAY = 0.5
 #: Receive buffers. 5,000 misses: those that find no room repeat with the next frame. 2,500
 #: changes made by others: a reading makes up for lost ones.
 MISS_BUFFER = 4 << 20
@@ -238,7 +248,7 @@ class VXLANFDB:
         run.closers.append(run.misses.close)
         run.changes = NetlinkReader(
             self._reactor,
-            groups=[RTNLGRP_NEIGH, RTNLGRP_LINK],
+            groups=[RTNLGRP_NEIGH, RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
             program=change_filter(layout.devices),
             received=self._change_received,
             drained=lambda: None,
@@ -507,6 +517,9 @@ class VXLANFDB:
     def _change_received(self, data: bytes) -> None:
         run = self._running
         layout = run.table.layout
+        if is_about_addresses(data):
+            self._later("address", ADDRESS_DELAY, self._check_address)
+            return
         changed = [run.devices.concerns(link.ifindex, link.name) for _, link in parse_links(data)]
         if any(changed) or any(port in layout.devices for port in parse_ports(data)):
             self._later("links", 0, self._check_links)
@@ -521,6 +534,13 @@ class VXLANFDB:
                     mac=format_address(entry.mac),
                 )
                 self._listener.mac_local(entry.mac)
+
+    def _check_address(self) -> None:
+        try:
+            if self._running.devices.readdressed():
+                self._listener.address_changed()
+        except DataplaneError as error:
+            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
 
     def _edit_received(self, data: bytes) -> None:
         run = self._running
@@ -567,7 +587,9 @@ class VXLANFDB:
         if state.layout is None:
             run.attached = False
         else:
-            self.mtu = state.mtu
+            if self.mtu != state.mtu:
+                self.mtu = state.mtu
+                self._listener.mtu_changed(state.mtu)
             known = run.table.layout
             if (state.layout.devices, state.layout.bridge) != (known.devices, known.bridge):
                 self._attach(run, state.layout)

@@ -264,6 +264,12 @@ class RegistrationClient:
             self._holding_time = seconds
             self.renew()
 
+    def set_mtu(self, mtu: int) -> None:
+        """State another MTU from now on, and if it differs, at once."""
+        if mtu != self._mtu:
+            self._mtu = mtu
+            self.renew()
+
     def set_terms(self, *, unique: bool, keeps_id: bool, nat_extension: bool) -> None:
         """Register on other terms from now on, and if they differ, at once."""
         terms = (unique, keeps_id, nat_extension)

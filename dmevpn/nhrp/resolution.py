@@ -122,6 +122,7 @@ class ResolutionClient:
         if no server would answer.
     :param on_renewal_due: called with the key of a binding when two thirds of its lifetime have
         passed; :meth:`renew` it if it is in use, else it will expire.
+    :ivar mtu: of our data interface in octets; may be changed.
     :param capabilities: whether requests say that we are VPN-aware (RFC 2735 §3.3).
     :param seen_as: our NBMA addresses as servers see them from outside of address translation.
     :param nat_extension: whether the server at an NBMA address is asked for translated addresses.
@@ -154,7 +155,7 @@ class ResolutionClient:
         self._link = link
         self._station = station
         self._vni = vni
-        self._mtu = mtu
+        self.mtu = mtu
         self._capabilities = capabilities
         self._seen_as = seen_as
         self._nat_extension = nat_extension
@@ -306,7 +307,7 @@ class ResolutionClient:
         if self._nat_extension(path.peer):
             flags |= ResolutionFlag.NAT
             ours = next(iter(self._seen_as()), b"")
-            extensions = (*extensions, nat_address(ours, self._station, self._mtu))
+            extensions = (*extensions, nat_address(ours, self._station, self.mtu))
         return ResolutionRequest(
             source_nbma=path.local,
             source_subaddress=encode_vni(self._vni),
@@ -315,7 +316,7 @@ class ResolutionClient:
             protocol_type=protocol_type_of(protocol),
             flags=flags,
             request_id=request_id,
-            cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self._mtu),),
+            cies=(CIE(prefix_length=EXACT_PREFIX, mtu=self.mtu),),
             extensions=extensions,
         )
 

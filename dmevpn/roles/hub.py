@@ -444,6 +444,11 @@ class HubRole:
         """Somebody who is not registered sends us frames."""
         self._troubles.stranger(vtep)
 
+    def mtu_changed(self, mtu: int) -> None:
+        """Say so in what we answer from now on."""
+        for vpn in self.vpns.values():
+            vpn.identity.mtu = mtu
+
     def entries_repaired(self, count: int) -> None:
         """Somebody changed what the switch knows of members; the driver has put it right."""
         self._note("repaired", why=f"{count} entries differed from what they should be")

@@ -108,7 +108,7 @@ class HubVPN:
         self._passed_full = metrics.counter("passed_on_full", vpn=str(vpn_id.index))
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._link = speaker.link(vpn_id)
-        identity = Identity(dataplane.station_mac, mtu=dataplane.mtu)
+        self.identity = identity = Identity(dataplane.station_mac, mtu=dataplane.mtu)
         self.server = NextHopServer(
             clock=clock,
             cache=self.cache,

@@ -50,6 +50,7 @@ from dmevpn.roles.hub import HubRole
 from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch, look_up
 from dmevpn.roles.owners import VTEPOwners
+from dmevpn.roles.readdressing import Readdressing
 from dmevpn.roles.recollection import Keeper, Recollection
 from dmevpn.roles.rows import Watchers
 from dmevpn.roles.script_events import InterfaceEvents
@@ -123,6 +124,7 @@ class Node(Service):
         self._speaker_plans: dict[str, SpeakerPlan] = {}
         self._owners = VTEPOwners(metrics, self._is_member)
         self._names: dict[str, NameWatch] = {}
+        self._readdressings: dict[str, Readdressing] = {}
         self._keeper = Keeper(self, drivers.state, clock)
         self._recollection = Recollection()
         self._applying = DeferredLock()
@@ -264,6 +266,9 @@ class Node(Service):
         if device is not None:
             self.devices[plan.interface] = device
         self._speaker_plans[plan.interface] = plan
+        self._readdressings[plan.interface] = Readdressing(
+            self.clock, device, partial(self._readdressed, plan.interface)
+        )
         if self._drivers.scripts is not None:
             self._begin_events(plan, device, self._drivers.scripts)
 
@@ -443,10 +448,34 @@ class Node(Service):
             machine_id=self._drivers.machine_id,
             watchers=self.watchers,
             recalled=self._recollection.registered(plan.interface),
+            on_readdressed=partial(self._readdressed, plan.controller, plan.interface),
         )
         self._start(spoke)
         self.spokes[plan.interface] = spoke
         self._know(plan)
+
+    def _readdressed(self, controller: str, interface: str | None) -> None:
+        """Start a spoke, or all of a control interface, at the address that is ours now."""
+        done = self._applying.run(self._start_anew, controller, interface)
+        done.addErrback(lambda failure: self.log.failure("cannot start at our address", failure))
+
+    def _start_anew(self, controller: str, interface: str | None) -> None:
+        plans = [each for each in self.plan.spokes if each.controller == controller]
+        if self._stopping or controller not in self.speakers:
+            return
+        for plan in plans:
+            if interface in (None, plan.interface) and plan.interface in self.spokes:
+                self.log.info("{ifname}: our address has changed", ifname=plan.interface)
+                self.journal.note("readdressed", plan.vpn.index, interface=plan.interface)
+                self.spokes.pop(plan.interface).release()
+        for plan in plans:
+            if plan.interface in self.spokes or plan.interface in self._names:
+                continue
+            try:
+                self._start_spoke(plan)
+            except DmevpnError as error:
+                self.log.error("{reason}", reason=str(error))
+                self._readdressings[controller].retry()
 
     def _watch_names(self, plan: SpokePlan) -> None:
         """Start a spoke once the names of its hubs have addresses, and follow these."""
@@ -516,6 +545,9 @@ class Node(Service):
             stopped = gatherResults([speaker.stop() for speaker in gone])
             for name in names:
                 self._guards.pop(name, None)
+                readdressing = self._readdressings.pop(name, None)
+                if readdressing is not None:
+                    readdressing.close()
                 self._keepalives.pop(name, None)
                 self._speaker_plans.pop(name, None)
                 events = self._events.pop(name, None)

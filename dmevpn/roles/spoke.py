@@ -74,6 +74,8 @@ class SpokeRole:
     :param ids: the daemon's request identifiers.
     :param machine_id: what tells this machine from others, for the derived station MAC.
     :param recalled: how an earlier run stood with its hubs.
+    :param on_readdressed: called when our underlay address is ours no more and there is another:
+        who owns us starts us again.
     """
 
     log = Logger()
@@ -104,6 +106,7 @@ class SpokeRole:
         machine_id: bytes,
         watchers: Watchers,
         recalled: Iterable[Registered] = (),
+        on_readdressed: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self.dataplane = dataplane
@@ -120,6 +123,7 @@ class SpokeRole:
         self._machine_id = machine_id
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._journal = watchers.journal
+        self._on_readdressed = on_readdressed
         self._recalled = {each.nhs: each for each in recalled}
         self._due: set[bytes] = set()
         self._due_call: Any = None
@@ -179,6 +183,14 @@ class SpokeRole:
         self._end()
         stopped: Deferred[None] = self.dataplane.stop()
         return stopped
+
+    def release(self) -> None:
+        """Stop and purge our registrations, but leave the devices to whom starts on them next."""
+        for client in self.registrations:
+            self._keepalives.remove(client)
+            client.stop()
+        self._end()
+        self.dataplane.hand_over()
 
     def hand_over(self) -> None:
         """Stop, and leave registrations, devices and shortcuts as they are to a successor."""
@@ -435,6 +447,16 @@ class SpokeRole:
         """A remote station came home: its shortcut must go before it is believed again."""
         self._note("home", mac)
         self.cache.remove(mac, "local")
+
+    def mtu_changed(self, mtu: int) -> None:
+        """Tell our hubs, and whoever we ask from now on."""
+        self.resolution.mtu = mtu
+        for client in self.registrations:
+            client.set_mtu(mtu)
+
+    def address_changed(self) -> None:
+        """Our underlay address has become another."""
+        self._on_readdressed()
 
     def device_up(self) -> None:
         """The data interface is back; the driver has restored its entries itself."""

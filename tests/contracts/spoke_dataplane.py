@@ -32,6 +32,7 @@ class Recorder:
         self.missed: list[bytes] = []
         self.local: list[bytes] = []
         self.links: list[str] = []
+        self.mtus: list[int] = []
         self.failed: list[tuple[bytes, Exception]] = []
         self.repaired = 0
         self.devices: list[str] = []
@@ -41,6 +42,12 @@ class Recorder:
 
     def mac_local(self, mac: bytes) -> None:
         self.local.append(mac)
+
+    def mtu_changed(self, mtu: int) -> None:
+        self.mtus.append(mtu)
+
+    def address_changed(self) -> None:
+        self.links.append("readdressed")
 
     def device_up(self) -> None:
         self.links.append("up")

@@ -154,6 +154,7 @@ def test_underlay_gets_another_mtu(spoke: Spoke) -> None:
         spoke.within_a_second("MTU", lambda: shown(spoke.site, "vx1-s")["mtu"] == 1400)
         assert shown(spoke.site, "vx1")["mtu"] == 1400
         spoke.within_a_second("report", lambda: spoke.dataplane.mtu == 1400)
+        assert spoke.recorder.mtus == [1400]
     finally:
         spoke.site.namespace.ip("link", "set", "ul0", "mtu", "1550")
     spoke.within_a_second("MTU", lambda: shown(spoke.site, "vx1-s")["mtu"] == 1500)
@@ -338,3 +339,31 @@ def test_notifications_lost(namespace: Site, monkeypatch: pytest.MonkeyPatch) ->
         print(f"\n{many} entries flushed: written again after {time.monotonic() - start:.2f} s")
         assert spoke.total("dmevpn_fdb_changes_lost_total") >= 1
         spoke.dataplane.stop()
+
+
+def test_another_address(namespace: Site) -> None:
+    """A machine that has another address than before is told apart from one that only has more:
+    said within a second, and who starts on the devices then is a site there."""
+    with namespace.cleared():
+        spoke = Spoke(namespace)
+        try:
+            namespace.namespace.ip("address", "add", "10.0.0.7/24", "dev", "ul0")
+            spoke.reactor.settle(0.8)
+            assert spoke.recorder.links == []
+            namespace.namespace.ip("address", "del", "10.0.0.1/24", "dev", "ul0")
+            # Linux takes secondary addresses of the same network along.
+            namespace.namespace.ip("address", "replace", "10.0.0.7/24", "dev", "ul0")
+            start = time.monotonic()
+            spoke.within_a_second("report", lambda: spoke.recorder.links == ["readdressed"])
+            print(f"\nreported after {time.monotonic() - start:.2f} s")
+            spoke.dataplane.hand_over()
+            successor = VXLANFDB(spoke.reactor, spoke.metrics, spoke_plan())
+            with namespace.namespace.entered():
+                successor.start(spoke.recorder)
+            assert successor.local_vtep == VTEP(parse_ip("10.0.0.7"), 100)
+            assert shown(namespace, "vx1-s")["linkinfo"]["info_data"]["local"] == "10.0.0.7"
+            successor.stop()
+        finally:
+            namespace.namespace.run("ip", "address", "flush", "dev", "ul0", "scope", "global")
+            namespace.namespace.ip("address", "add", "10.0.0.1/24", "dev", "ul0")
+            namespace.namespace.ip("address", "add", "fd00::1/64", "dev", "ul0", "nodad")

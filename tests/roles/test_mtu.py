@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dmevpn.dataplane.memory_spoke import MemorySpokeDataplane
 from dmevpn.metrics import Metrics
 from tests.dataplane.test_provision import texts_of
 from tests.world import Site, World, mac
@@ -58,3 +59,21 @@ def test_sites_disagree(world: World) -> None:
         world.exchange(one, mac(1), far, mac(2))
     assert [text for text in again if "MTU" in text] == []
     assert told(one.machine.metrics) == 2
+
+
+def test_mtu_changes_are_told() -> None:
+    """A spoke whose devices get another MTU says so to its hub at once, and in what it asks."""
+    world = World()
+    world.start_hub()
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    (dataplane,) = one.machine.dataplanes
+    assert isinstance(dataplane, MemorySpokeDataplane)
+    dataplane.set_mtu(1300)
+    world.run(1)
+    assert world.hub.node is not None
+    hub = world.hub.node.hubs["vx0"]
+    (binding,) = hub.vpns[1].cache.registrations_of(one.vtep)
+    assert binding.mtu == 1300
+    hub.mtu_changed(1200)
+    assert hub.vpns[1].identity.mtu == 1200

@@ -21,6 +21,7 @@ from dmevpn.interfaces import GREDevice
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.lookup import REFRESH, RETRY
 from dmevpn.roles.node import Node
+from dmevpn.roles.readdressing import RETRY as RETRY_READDRESSED
 from dmevpn.roles.spoke import derive_station
 from tests.world import Site, World, mac
 
@@ -477,3 +478,58 @@ def test_a_device_that_is_missing_is_a_refused_start(world: World) -> None:
     with pytest.raises(StartError, match="interface nhrp: no such device"):
         node.privilegedStartService()
     assert node.speakers == node.devices == {}
+
+
+def test_spokes_follow_the_address_of_the_device(world: World) -> None:
+    """Where the GRE device gets another local address, its spokes are sites there, at once; a
+    device that is away for a while and comes back as it was changes nothing."""
+    device = with_device(world, "10.0.0.2", key=None)
+    one = world.add_site("10.0.0.2", 100, start=False)
+    new = VTEP(parse_ip("10.0.0.22"), 100)
+    one.machine.others.append(new.nbma)
+    world.sites[new] = Site(one.machine, new, one.kernel, one.hubs)
+    node = world.start_site(one)
+    world.run(1)
+    assert set(world.switch.members) == {one.vtep}
+    before, state = node.spokes["vx1"], device.state
+    assert state is not None
+    device.change(None)
+    device.change(state)
+    device.change(state._replace(mtu=1400))
+    assert node.spokes["vx1"] is before
+    device.change(state._replace(local=new.nbma))
+    world.run(1)
+    assert node.spokes["vx1"] is not before
+    assert node.spokes["vx1"].dataplane.local_vtep == new
+    assert set(world.switch.members) == {new}
+    node.stopService()
+    world.run(0.1)
+    assert one.machine.clock.getDelayedCalls() == []
+    assert device.listeners == []
+
+
+def test_spokes_wait_for_their_address(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spoke that cannot start at its new address yet is tried again; what stands goes on."""
+    device = with_device(world, "10.0.0.2", key=None)
+    one = world.add_site("10.0.0.2", 100, start=False)
+    far = world.add_site("10.0.0.3", 101)
+    new = VTEP(parse_ip("10.0.0.22"), 100)
+    one.machine.others.append(new.nbma)
+    world.sites[new] = Site(one.machine, new, one.kernel, one.hubs)
+    node = world.start_site(one)
+    world.run(1)
+    world.exchange(one, mac(1), far, mac(2))
+    assert device.state is not None
+    with monkeypatch.context() as patch:
+
+        def refuse(self: MemorySpokeDataplane, listener: object) -> None:
+            raise StartError("no such address")
+
+        patch.setattr(MemorySpokeDataplane, "start", refuse)
+        device.change(device.state._replace(local=new.nbma))
+        world.run(5)
+        assert node.spokes == {}
+        assert world.path(one, mac(2)) == far.vtep
+    world.run(RETRY_READDRESSED)
+    assert node.spokes["vx1"].dataplane.local_vtep == new
+    assert new in world.switch.members
