@@ -225,7 +225,12 @@ def _lost_on_the_way(spoke: SpokeRole, answer: Said) -> Finding:
 
 
 def _hub(hub: HubRole) -> Iterator[Finding | None]:
-    """Members whose frames the hub's device, or other sites, cannot take whole."""
+    """Members whose frames the hub's device, or other sites, cannot take whole; and whether it
+    is out of service."""
+    if hub.drain.active:
+        problem = f"it is {hub.drain.state}: {hub.drain.registered} sites are left, others refused"
+        cure = "`dmevpnctl hub undrain` when the maintenance is over"
+        yield Finding("hub", hub.plan.interface, problem, cure)
     mtu = hub.dataplane.mtu
     for index, vpn in sorted(hub.vpns.items()):
         yield None

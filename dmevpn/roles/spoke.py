@@ -327,9 +327,19 @@ class SpokeRole:
         """Underlay address of the hub that carries our flooding."""
         return self._carrier.current
 
-    def trusted_in(self, nhs: bytes) -> float | None:
-        """Seconds until a hub that was lost carries our flooding again, if it is preferred."""
-        return self._carrier.trusted_in(nhs)
+    @property
+    def passed_over(self) -> str:
+        """Why the hub that is preferred does not carry our flooding; empty if it does."""
+        for client in self.registrations:
+            if client.nhs in self._carrier:
+                if client.nhs == self._carrier.current:
+                    return ""
+                left = self._carrier.trusted_in(client.nhs)
+                why = client.last_error or f"its registration is {client.state.value}"
+                if left is not None:
+                    why = f"it was lost, and has to stand for {left:.0f} s more"
+                return f"{format_address(client.nhs)} is passed over: {why}"
+        return ""
 
     def _standing(self, client: RegistrationClient) -> Standing:
         if not client.usable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,12 @@ from dmevpn.nhrp.keepalive import Status
 from dmevpn.nhrp.packet import PurgeRequest, decode_payload
 from dmevpn.nhrp.registration import State
 from dmevpn.roles.carrier import PROBATION
+from dmevpn.roles.doctor import examine
 from dmevpn.roles.drain import LINGER, SETTLE, Drain
+from dmevpn.roles.explain import explain
 from dmevpn.roles.node import Node
 from dmevpn.roles.spoke import SpokeRole
+from dmevpn.roles.turns import Turns
 from tests.world import Machine, Site, World, mac
 
 A, B = mac(1), mac(2)
@@ -275,6 +279,31 @@ def test_a_site_with_a_silent_hub_stops_cleanly(world: TwoHubs) -> None:
     assert world.one.machine.clock.getDelayedCalls() == []
 
 
+def test_explain_says_why_the_preferred_hub_does_not_carry(world: TwoHubs) -> None:
+    """It is silent, or back but not trusted yet; else nothing is said of it."""
+
+    def verdict() -> str:
+        found: list[Any] = []
+        explain(node_of(world.one.machine), turns, B, 1).addCallback(found.extend)
+        world.run(20)
+        return next(row["text"] for row in found if row["about"] == "verdict")
+
+    turns = Turns(world.one.machine.clock)
+    assert "passed over" not in verdict()
+    world.network.isolate(world.first.address)
+    world.run(2)
+    assert "by the hub at 10.0.1.1" in verdict()
+    assert "10.0.0.1 is passed over: no answer" in verdict()
+    for _ in range(3):
+        world.network.heal()
+        world.run(3)
+        world.network.isolate(world.first.address)
+        world.run(2)
+    world.network.heal()
+    world.run(3)
+    assert "10.0.0.1 is passed over: it was lost, and has to stand for" in verdict()
+
+
 # --- draining -------------------------------------------------------------------------------
 
 
@@ -305,6 +334,10 @@ def test_a_drained_hub_is_left(world: TwoHubs) -> None:
     world.run(5)
     assert states(world.one) == [State.REFUSED, State.REGISTERED]
     assert noted(world.first, "drain", "drained") == ["drain", "drained"]
+    found: list[Any] = []
+    examine(node_of(world.first), Turns(world.first.clock)).addCallback(found.extend)
+    world.run(1)
+    assert found[0].problem == "it is drained: 0 sites are left, others refused"
     assert world.carriers() == [world.second] * 2
     world.run(300)
     assert world.carriers() == [world.second] * 2
