@@ -151,6 +151,23 @@ def test_refused_rows_give_others_their_turn(talk: Talk) -> None:
     assert rows.count({}) >= 5
 
 
+def test_a_spoke_with_many_shortcuts_gives_others_their_turn(talk: Talk) -> None:
+    """So does a spoke: when it lists, when it forgets, and when it looks for what is wrong."""
+    node = talk.one.machine.node
+    assert node is not None
+    cache = node.spokes["vx1"].cache
+    [known] = [each for each in cache.bindings() if each.kind is Kind.CACHED]
+    for number in range(1000):
+        cache.put(replace(known, protocol=b"\x02\0\0\1" + number.to_bytes(2, "big")))
+    rows = list(talk.spoke.bindings({}))
+    assert rows.count({}) >= 10 and sum(bool(row) for row in rows) == 1001
+    steps = list(removing(node, {"vni": 999}, Kind.LEARNED, "flushed"))
+    assert steps.count(None) >= 10 and not any(steps)
+    assert talk.done(talk.spoke.doctor()) == []
+    steps = list(removing(node, {}, Kind.LEARNED, "flushed"))
+    assert steps.count(True) == 1001 and steps.count(None) >= 1001
+
+
 def test_fdb(talk: Talk) -> None:
     """A spoke shows its kernel's entries, a hub its switch's."""
     reading = talk.spoke.fdb({})
