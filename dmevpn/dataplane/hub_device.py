@@ -166,7 +166,7 @@ class Attachment:
             present = self._present()
         except DataplaneError as error:
             return [Finding("kernel", name, str(error), "see the daemon's log")]
-        again = "restart the daemon, which makes it again if it says `provision`"
+        again = "make it again; with `provision` that is done within seconds, or the log says why"
         if link is None or link.ifindex != self._ifindex:
             return [Finding("device", name, f"{name} is gone: somebody removed it", again)]
         findings = []
@@ -174,7 +174,7 @@ class Attachment:
             findings.append(Finding("device", name, f"{name} is down", f"ip link set {name} up"))
         if present not in ours:
             problem = f"the switch is not attached to {name}: nothing is forwarded"
-            cure = "restart the daemon; find who runs `tc qdisc` or `tc filter` there"
+            cure = "it is put back within seconds, or the log says why; find who runs `tc` there"
             findings.append(Finding("kernel", name, problem, cure))
         return findings
 
