@@ -639,6 +639,25 @@ class TestTraffic:
 class TestMACs:
     """Reading and tending of the table."""
 
+    def test_more_held_macs_than_are_listed(self, world: KernelWorld) -> None:
+        """A MAC is held though the list of held ones is full, and there is room again when holds
+        are over."""
+        world.join(1, A, B)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        held = world.dataplane._maps["held"]
+        for number in range(layout.MAX_HELD):
+            held.update(layout.MAC_KEY.pack(9, mac(number)), layout.HELD.pack(1, 0, 0))
+        for place in [B, A] * 4:
+            world.send(place, frame(BROADCAST, mac(1)))
+        world.deliveries()
+        assert ("held", 1, mac(1), A, B, 10.0) in world.listener.take()
+        assert world.sent(B, frame(BROADCAST, mac(1))) == []
+        assert list(world.dataplane.held()) == []
+        world.dataplane.age(300, {})
+        world.settle()
+        assert sum(count for count, _, _ in held.batches()) == 0
+
     def test_edits_compare(self, world: KernelWorld) -> None:
         """A MAC that moved or spoke since it was read is left alone."""
         world.join(1, A, B)
