@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from dmevpn.addresses import VTEP, parse_ip
-from dmevpn.config.model import TrunkPlan
+from dmevpn.config.model import KeepalivePlan, TrunkPlan
 from dmevpn.dataplane.memory_hub import MemorySwitch
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
@@ -39,9 +39,11 @@ def spoke_of(site: Site) -> SpokeRole:
 class Mesh:
     """Two hubs or three with trunks to each other; a site at each, and one at the first two."""
 
-    def __init__(self, *addresses: str) -> None:
+    def __init__(self, *addresses: str, keepalive: KeepalivePlan | None = None) -> None:
         self.addresses = addresses or (FIRST, SECOND)
         self.world = world = World()
+        world.speaker = replace(world.speaker, keepalive=keepalive)
+        world.hub_plan = replace(world.hub_plan, speakers=(world.speaker,))
         self.hubs = [self.start(each) for each in self.addresses]
         self.sites = [
             world.add_site(f"10.0.{number}.10", 100 + number, hub=hub)
@@ -267,6 +269,19 @@ def test_a_moved_mac_after_a_restart(mesh: Mesh) -> None:
     mesh.world.speak(other, B, mac(77))
     mesh.world.run(1)
     assert mesh.world.path(one, B) != two.vtep
+
+
+def test_a_silent_hub_is_left_within_a_second() -> None:
+    """With keepalives: what it was thought to deliver goes to its sites by their other hub."""
+    mesh = Mesh(FIRST, SECOND, keepalive=KeepalivePlan(interval=450))
+    site = mesh.both
+    spoke_of(site).dataplane.set_flood([mesh.hubs[1].address])
+    mesh.heard(site, B)
+    assert mesh.heard(mesh.sites[0], A, B) == {"b": 1}
+    mesh.world.lose_power(mesh.hubs[1])
+    assert mesh.heard(mesh.sites[0], A, B) == {}
+    mesh.world.run(0.9)
+    assert mesh.heard(mesh.sites[0], A, B) == {"b": 1}
 
 
 def test_hubs_that_cannot_reach_each_other(mesh: Mesh) -> None:
