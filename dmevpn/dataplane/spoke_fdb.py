@@ -37,10 +37,12 @@ from dmevpn.dataplane.neighbours import (
 )
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
 from dmevpn.dataplane.spoke_checks import examine, local_macs, placements
-from dmevpn.dataplane.spoke_devices import DeviceState, SpokeDevices, hub_address
+from dmevpn.dataplane.spoke_devices import SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_drift import LOOK_DELAY, Drift
 from dmevpn.dataplane.spoke_layout import Layout
+from dmevpn.dataplane.spoke_mending import Mending
 from dmevpn.dataplane.spoke_reading import Reading
+from dmevpn.dataplane.spoke_readings import READ_PAUSE, READ_STEP, Readings
 from dmevpn.dataplane.spoke_table import EntryTable
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import (
@@ -57,14 +59,6 @@ from dmevpn.sockfilter import neighbour_messages
 
 __all__ = ["VXLANFDB"]
 
-#: Datagrams of a dump read in one turn of the reactor: some 400 entries, 2 to 4 ms.
-READ_STEP = 1
-#: Seconds between readings that notifications ask for, so that a storm of them costs two a second.
-READ_PAUSE = 0.5
-#: Seconds until devices of ours that somebody changed or removed are put right, so that a change of
-#: several steps costs one repair, and between attempts.
-RESTORE_DELAY = 0.25
-RESTORE_RETRY = 5.0
 #: Seconds between a change of this machine's addresses and the look for ours: one is often replaced
 #: by removing it first.
 ADDRESS_DELAY = 0.5
@@ -82,6 +76,8 @@ class _Run:
         self.requests = requests
         self.table: EntryTable
         self.drift: Drift
+        self.readings: Readings
+        self.mending: Mending
         self.dumps: NetlinkRequests
         self.misses: NetlinkReader
         self.changes: NetlinkReader
@@ -93,23 +89,8 @@ class _Run:
         self.up = True
         self.present = True
         """Whether the devices are there and where they belong."""
-        self.faults: frozenset[str] = frozenset()
-        """What is not as it should be with them."""
-        self.repairing = ""
-        """What was not when they were last put right."""
-        self.refusal = ""
-        """Why they cannot be put right."""
         self.attached = True
         """Whether the table's belief was read from them, so that it may be acted upon."""
-        self.reading: Reading | None = None
-        self.latest: Reading | None = None
-        """The last one that was read to its end."""
-        self.reading_is_stale = False
-        """Whether it is about devices that are no longer ours."""
-        self.read_again = False
-        """Whether something happened that it may have been too early to see."""
-        self.waiting: list[Deferred[dict[bytes, float]]] = []
-        self.read_at = 0.0
         self.calls: dict[str, Any] = {}
 
 
@@ -145,8 +126,6 @@ class VXLANFDB:
         self._missed: set[bytes] = set()
         self._late_misses = self._counter("fdb_misses_late")
         self._lost_misses = self._counter("fdb_misses_lost")
-        self._faults = metrics.counter("device_faults", interface=plan.interface)
-        self._repairs = metrics.counter("device_repairs", interface=plan.interface)
 
     def _counter(self, name: str) -> Counter:
         return self._metrics.counter(name, vpn=str(self._plan.vpn.index))
@@ -182,6 +161,7 @@ class VXLANFDB:
             )
             run.drift = Drift(run.table)
             self._open_sockets(run, state.layout)
+            self._watch_over(run)
             reading = run.table.begin_reading(run.dumps)
             while not reading.advance(READ_STEP):
                 pass
@@ -267,6 +247,25 @@ class VXLANFDB:
         )
         run.closers.append(run.edits.close)
 
+    def _watch_over(self, run: _Run) -> None:
+        run.readings = Readings(
+            self._clock,
+            run.table,
+            run.dumps,
+            self._later,
+            finished=self._reading_finished,
+            failed=self._reading_failed,
+        )
+        run.closers.append(run.readings.close)
+        run.mending = Mending(
+            self.interface,
+            run.devices,
+            self._metrics,
+            self._later,
+            look=self._check_links,
+            mended=lambda faults: self._listener.devices_repaired(faults),
+        )
+
     def _close(self, run: _Run) -> None:
         """Close all but the socket that is still needed to remove what is ours."""
         for call in run.calls.values():
@@ -275,9 +274,6 @@ class VXLANFDB:
         for close in run.closers:
             close()
         self._missed.clear()
-        waiting, run.waiting = run.waiting, []
-        for deferred in waiting:
-            deferred.callback({})
 
     def _warn_of_defaults(self, reading: Reading) -> None:
         for nbma in reading.defaults:
@@ -353,10 +349,7 @@ class VXLANFDB:
         Seconds count from the installation where no frame was sent yet. A reading that fails, as
         when the device is gone, yields nothing.
         """
-        waiting: Deferred[dict[bytes, float]] = Deferred()
-        self._running.waiting.append(waiting)
-        self._begin_reading()
-        return waiting
+        return self._running.readings.ages()
 
     def traffic(self) -> dict[str, PlaneCounters]:
         """What each plane has carried; nothing if the kernel does not say."""
@@ -394,7 +387,7 @@ class VXLANFDB:
         if run is None:
             return []
         try:
-            return examine(self._plan, run.devices, run.table, run.latest)
+            return examine(self._plan, run.devices, run.table, run.readings.latest)
         except DataplaneError as error:
             return [Finding("kernel", self.interface, str(error), "see the daemon's log")]
 
@@ -433,54 +426,20 @@ class VXLANFDB:
                 self._later("flush" if more <= 0 else "drain", more, self._flush)
         except DataplaneError as error:
             self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            self._read_soon()
+            self._running.readings.soon()
 
-    def _read_soon(self) -> None:
-        """Read the tables, but not more often than once per READ_PAUSE."""
-        self._later(
-            "read",
-            max(0.0, self._running.read_at - self._clock.seconds()),
-            self._read_anew,
-        )
-
-    def _read_anew(self) -> None:
+    def _reading_finished(self, reading: Reading) -> None:
         run = self._running
-        run.read_again = run.reading is not None
-        self._begin_reading()
-
-    def _begin_reading(self) -> None:
-        run = self._running
-        if run.reading is None:
-            run.reading = run.table.begin_reading(run.dumps)
-            self._later("advance", 0, self._advance)
-
-    def _advance(self) -> None:
-        run = self._running
-        assert run.reading is not None
-        try:
-            if not run.reading.advance(READ_STEP):
-                self._later("advance", 0, self._advance)
-                return
-        except DataplaneError as error:
-            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            self._end_reading(run, {})
-            run.attached = False
-            self._later("links", READ_PAUSE, self._check_links)
-            return
-        if run.reading_is_stale:
-            run.reading_is_stale = False
-            run.reading = None
-            self._begin_reading()
-            return
         # The dump of a device that is gone is empty, and no error.
         run.attached = run.present
-        run.latest = run.reading
         run.drift.clear()
-        self._note_repairs(run.table.apply(run.reading))
+        self._note_repairs(run.table.apply(reading))
         self._schedule_flush()
-        table = run.table
-        ages = {mac: age for mac, age in table.ages.items() if table.wanted.get(mac) is not None}
-        self._end_reading(run, ages)
+
+    def _reading_failed(self, error: DataplaneError) -> None:
+        self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+        self._running.attached = False
+        self._later("links", READ_PAUSE, self._check_links)
 
     def _note_repairs(self, count: int) -> None:
         if count:
@@ -490,16 +449,6 @@ class VXLANFDB:
                 count=count,
             )
             self._listener.entries_repaired(count)
-
-    def _end_reading(self, run: _Run, ages: dict[bytes, float]) -> None:
-        run.reading = None
-        run.read_at = self._clock.seconds() + READ_PAUSE
-        if run.read_again:
-            run.read_again = False
-            self._read_soon()
-        waiting, run.waiting = run.waiting, []
-        for deferred in waiting:
-            deferred.callback(ages)
 
     # --- notifications ------------------------------------------------------------------------
 
@@ -550,7 +499,7 @@ class VXLANFDB:
 
     def _look_soon(self, run: _Run) -> None:
         if run.drift.overflown:
-            self._read_soon()
+            self._running.readings.soon()
         elif run.drift:
             self._later("look", LOOK_DELAY, self._look)
 
@@ -563,14 +512,14 @@ class VXLANFDB:
             self._note_repairs(run.drift.look())
         except DataplaneError as error:
             self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            self._read_soon()
+            self._running.readings.soon()
             return
         self._look_soon(run)
 
     def _changes_lost(self) -> None:
         self._counter("fdb_changes_lost").inc()
         self._later("links", 0, self._check_links)
-        self._read_soon()
+        self._running.readings.soon()
 
     # --- links ------------------------------------------------------------------------------
 
@@ -582,7 +531,7 @@ class VXLANFDB:
             self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
             self._later("links", READ_PAUSE, self._check_links)
             return
-        self._note_faults(run, state)
+        run.mending.note(state)
         run.present = state.layout is not None
         if state.layout is None:
             run.attached = False
@@ -594,32 +543,14 @@ class VXLANFDB:
             if (state.layout.devices, state.layout.bridge) != (known.devices, known.bridge):
                 self._attach(run, state.layout)
             elif not run.attached:
-                self._begin_reading()
+                run.readings.begin()
         was_up, run.up = run.up, state.up
         if run.up and not was_up:
             # Leaving the bridge or going down may have cost entries, unseen.
-            self._begin_reading()
+            run.readings.begin()
             self._listener.device_up()
         elif was_up and not run.up:
             self._listener.device_down()
-
-    def _note_faults(self, run: _Run, state: DeviceState) -> None:
-        """Say and count what somebody has changed, and have it put right."""
-        faults = frozenset((*state.faults, *(f"{name} is down" for name in state.down)))
-        new = faults - run.faults
-        run.faults = faults
-        self._faults.inc(len(new))
-        for fault in sorted(new):
-            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=fault)
-        if state.faults:
-            if run.devices.provisioned:
-                delay = RESTORE_DELAY if new else RESTORE_RETRY
-                self._later("restore", delay, self._restore)
-        elif run.repairing:
-            self._repairs.inc()
-            self._listener.devices_repaired(run.repairing)
-        if not state.faults:
-            run.repairing = run.refusal = ""
 
     def _attach(self, run: _Run, layout: Layout) -> None:
         """Turn to devices that may be others than before."""
@@ -628,19 +559,4 @@ class VXLANFDB:
         run.misses.set_filter(neighbour_messages(RTM_GETNEIGH, [layout.device]))
         run.changes.set_filter(change_filter(layout.devices))
         run.edits.set_filter(edit_filter(layout.devices))
-        # A dump that has begun must be read to its end before the next.
-        run.reading_is_stale = run.reading is not None
-        self._begin_reading()
-
-    def _restore(self) -> None:
-        run = self._running
-        try:
-            run.devices.restore()
-        except StartError as error:
-            if run.refusal != str(error):
-                run.refusal = str(error)
-                self.log.error("{ifname}: {reason}", ifname=self.interface, reason=run.refusal)
-            self._later("restore", RESTORE_RETRY, self._restore)
-        else:
-            run.repairing = "; ".join(sorted(run.faults))
-            self._later("links", 0, self._check_links)
+        run.readings.begin_elsewhere()

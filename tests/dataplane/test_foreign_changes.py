@@ -12,7 +12,7 @@ from twisted.logger import LogLevel
 
 from dmevpn.addresses import VTEP, format_address, parse_ip
 from dmevpn.config.model import Plan
-from dmevpn.dataplane import spoke_fdb
+from dmevpn.dataplane import spoke_mending
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.metrics import Metrics
 from dmevpn.removal import remove
@@ -221,7 +221,7 @@ def test_planes_of_others_are_taken_down(namespace: Site) -> None:
 @pytest.mark.parametrize("change", ["learning", "dstport 8472", "l2miss"])
 def test_replaced_by_another(spoke: Spoke, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device of others in the place of ours, in the bridge like ours, is told from it."""
-    monkeypatch.setattr(spoke_fdb, "RESTORE_RETRY", 0.5)
+    monkeypatch.setattr(spoke_mending, "RESTORE_RETRY", 0.5)
     ip = spoke.site.namespace.ip
     wanted = {"learning": ("nolearning", "learning"), "dstport 8472": ("dstport 4789", change)}
     ip("link", "del", "vx1")

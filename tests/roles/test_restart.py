@@ -9,6 +9,9 @@ from dataclasses import replace
 import pytest
 from twisted.logger import LogLevel
 
+from dmevpn.config.model import AuthenticationPlan
+from dmevpn.roles import recollection
+from dmevpn.roles.recollection import Recollection
 from dmevpn.statefile import pack, unpack
 from tests.dataplane.test_provision import texts_of
 from tests.world import Machine, Site, World, mac
@@ -262,3 +265,31 @@ def test_no_registration_storm(how: str) -> None:
         f" {busiest} of them in 0.1 s"
     )
     assert busiest <= 40
+
+
+def test_no_secret_is_written() -> None:
+    """What is kept for a successor has nothing of what packets are signed with."""
+    secret = b"wachtwoord"
+    world = World(authentication=AuthenticationPlan(secret=secret))
+    world.start_hub()
+    with_shortcut(world)
+    world.run(6)
+    for store in world.states.values():
+        assert store.octets is not None
+        assert secret not in store.octets
+        assert secret.hex().encode() not in store.octets
+
+
+def test_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound no answer is kept, and the successor knows that it knows nothing."""
+    monkeypatch.setattr(recollection, "ANSWERS_KEPT", 1)
+    world = World()
+    world.start_hub()
+    with_shortcut(world)
+    world.run(6)
+    assert world.hub.node is not None
+    world.hub.node.leaving = True
+    leave(world, world.hub)
+    state = world.states[world.hub.address].load()
+    assert (state["complete"], state["answers"], state["clean"]) == (False, {}, True)
+    assert not Recollection.read(state, state["boot"], state["at"]).exact

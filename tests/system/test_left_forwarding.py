@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 
@@ -72,6 +73,11 @@ def test_stopped_and_started_under_traffic(network: Network, who: str) -> None:
     eventually("frames", lambda: all(each.sent > RATE // 4 for each in flows))
     daemon.stop()
     assert left(daemon) == devices != set()
+    state = daemon.state_path / "state"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+    # Whom the hub has told about the other station; where the spoke is registered.
+    known = two.vm.mac if who == "hub" else "0a000001"
+    assert known.replace(":", "") in state.read_text()
     without = [each.sent for each in flows]
     eventually("frames without a daemon", lambda: flows[0].sent > without[0] + RATE)
     daemon.start()
