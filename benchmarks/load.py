@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from twisted.internet.task import Clock
@@ -267,6 +267,17 @@ class Load:
                 answered += reply[_TYPE] == reply_type
                 refused += reply[_TYPE] != reply_type
         return Run(answered, refused, len(packets) - answered - refused, seconds)
+
+    def send_all(self, packets: Iterable[bytes]) -> None:
+        """Send packets, as fast as it goes."""
+        for packet in packets:
+            self._sender.sendto(packet, (self._hub, 0))
+
+    def answered(self) -> Iterator[int]:
+        """The request identifiers of the replies that have come."""
+        for reply in self._replies():
+            if len(reply) > _CODE and reply[_CODE] == 0:
+                yield int.from_bytes(reply[_NHRP + 24 : _NHRP + 28], "big")
 
     def _replies(self) -> Iterable[bytes]:
         while True:

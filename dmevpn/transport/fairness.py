@@ -92,12 +92,18 @@ class FairQueue(Generic[T]):
         self._count += 1
         return True
 
-    def take(self, most: int) -> list[T]:
-        """The next packets whose turn it is, so many at most."""
+    def take(self, most: int, strangers: int | None = None) -> list[T]:
+        """The next packets whose turn it is, so many at most.
+
+        :param strangers: how many of them may be strangers'; None: all.
+        """
         taken: list[T] = []
-        while len(taken) < most and len(taken) < self._count:
-            kind = self._known if self._known.sources else self._strangers
-            taken.append(kind.take())
+        while len(taken) < most and self._known.sources:
+            taken.append(self._known.take())
+        if strangers is not None:
+            most = min(most, len(taken) + strangers)
+        while len(taken) < most and self._strangers.sources:
+            taken.append(self._strangers.take())
         self._count -= len(taken)
         return taken
 

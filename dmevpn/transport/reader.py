@@ -22,12 +22,16 @@ __all__ = [
     "DATAGRAMS_PER_WAKEUP",
     "DATAGRAMS_SORTED",
     "LARGEST",
+    "STRANGERS_PER_WAKEUP",
     "DatagramReader",
     "error_name",
 ]
 
 #: Datagrams delivered before the reactor's other descriptors and timers get their turn again.
 DATAGRAMS_PER_WAKEUP = 64
+#: Those of strangers among them when more wait: a first registration takes several times as long as
+#: a renewal, and a registered peer that has just come waits until they are done.
+STRANGERS_PER_WAKEUP = 16
 #: Datagrams read in addition when more wait than that, to give each source its turn: to read one
 #: takes a tenth of the time that it takes to answer it.
 DATAGRAMS_SORTED = 512
@@ -156,7 +160,8 @@ class DatagramReader(Generic[T]):
         if more:
             self._sort(datagrams)
             self._sort(self._read(DATAGRAMS_SORTED)[0])
-            datagrams = self._waiting.take(DATAGRAMS_PER_WAKEUP)
+            strangers = STRANGERS_PER_WAKEUP if self._limits.limits.gap else None
+            datagrams = self._waiting.take(DATAGRAMS_PER_WAKEUP, strangers)
         self._gathering = True
         try:
             self.deliver(datagrams)

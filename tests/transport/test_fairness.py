@@ -38,6 +38,18 @@ def test_known_peers_first() -> None:
     assert not queue.take(1)
 
 
+def test_so_many_strangers_at_a_time() -> None:
+    """What strangers want takes longer: a known peer is not to wait for many of them."""
+    queue: FairQueue[str] = FairQueue()
+    for number in range(4):
+        queue.put(C, f"c{number}", 100, known=False)
+    queue.put(A, "a1", 100, known=True)
+    assert queue.take(10, 2) == ["a1", "c0", "c1"]
+    assert queue.take(1, 2) == ["c2"]
+    assert queue.take(10, 0) == []
+    assert len(queue) == 1
+
+
 def test_room_of_a_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """One source can have so much waiting, and no more."""
     monkeypatch.setattr(fairness, "SOURCE_ROOM", 10 * OVERHEAD)

@@ -20,6 +20,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.transport import limits
 from dmevpn.transport.limits import BURST_SECONDS, STRANGER_SHARE, Flood, PeerLimits
 from dmevpn.transport.rawgre import RawGREPort
+from dmevpn.transport.reader import STRANGERS_PER_WAKEUP
 from tests.contracts.transport import Recorder
 from tests.transport.test_rawgre import FAR, FAR6, NEAR, NEAR6, NEAR_OTHER, Lab
 
@@ -335,6 +336,25 @@ def test_what_waits_is_delivered(lab: Lab) -> None:
     for _ in range(5):
         lab.reactor.clock.advance(0)
     assert len(recorder.received) == 210
+    port.stop()
+
+
+def test_strangers_wait_for_known_peers(lab: Lab) -> None:
+    """While more waits than a turn delivers, few packets of strangers stand before a member's."""
+    own = PeerLimits(lab.reactor, Metrics(), 1000)  # type: ignore[arg-type]
+    port = RawGREPort(lab.reactor, Metrics(), limits=own)
+    recorder = started(lab, port)
+    port.know(NEAR_OTHER)
+    send(lab, 200)
+    lab.reactor.run_ready(1)
+    assert len(recorder.received) == STRANGERS_PER_WAKEUP
+    send(lab, 1, NEAR_OTHER)
+    lab.reactor.run_ready(1)
+    came = [path.peer for _, path in recorder.received]
+    assert came.index(NEAR_OTHER) <= 2 * STRANGERS_PER_WAKEUP
+    for _ in range(20):
+        lab.reactor.clock.advance(0)
+    assert len(recorder.received) == 201
     port.stop()
 
 
