@@ -510,6 +510,29 @@ class PowerLost(AtHub):
         self.hub.daemon.start()
 
 
+class Drained(AtHub):
+    """An operator drains a hub, stops it with all its devices, and starts it again."""
+
+    kind = "hub drained and stopped"
+    control_only = True
+
+    def begin(self) -> None:
+        rows = self.hub.daemon.ctl.rows("hub", "drain")
+        # With other faults there may be sites that have no other hub.
+        self.drained = all(row["state"] == "drained" for row in rows)
+        if self.drained:
+            self.hub.daemon.stop()
+
+    def end(self) -> None:
+        if self.drained:
+            self.hub.daemon.start()
+        else:
+            self.hub.daemon.ctl.rows("hub", "undrain")
+
+    def disturbs(self, one: Station, other: Station, *, to_all: bool) -> bool:
+        return False
+
+
 #: All kinds of faults.
 FAULTS: tuple[type[Fault], ...] = (
     Kill,
@@ -532,4 +555,5 @@ FAULTS: tuple[type[Fault], ...] = (
     Moved,
     SwitchRemoved,
     PowerLost,
+    Drained,
 )
