@@ -56,7 +56,7 @@ class Control:
             text=True,
             env=daemon_environment(),
             stdin=subprocess.DEVNULL,
-            timeout=30,
+            timeout=60,
         )
 
     def text(self, *command: str) -> str:

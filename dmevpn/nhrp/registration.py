@@ -68,6 +68,8 @@ _AFTER_ERROR: Final = (60.0, 120.0)
 _AFTER_VPN_UNSUPPORTED: Final = (2.0, 64.0)
 #: Seconds after a reply for which a registration is not doubted.
 _CERTAIN: Final = 60.0
+#: Seconds for which what we said of our other servers before may still be on its way.
+_LATE: Final = 10.0
 #: Seconds until another try when there are too many requests already.
 _NO_ROOM: Final = 10.0
 
@@ -219,6 +221,9 @@ class RegistrationClient:
         #: as the latest request says.
         self._others: tuple[tuple[bytes, ...], bool] = (), False
         self._said: tuple[tuple[bytes, ...], bool] = self._others
+        self._others_since = float("-inf")
+        #: Whether to say it once more after the request under way.
+        self._again = False
         #: Of all our requests, where one is kept.
         self._kept_id: int | None = None
         self._on_change = on_change
@@ -286,8 +291,19 @@ class RegistrationClient:
         """
         if (others, leave) != self._others:
             self._others = others, leave
+            self._others_since = self._clock.seconds()
             if self.state is State.REGISTERED:
                 self.renew()
+
+    def late_reply(self, path: Path) -> None:
+        """A reply came to none of our requests under way: one of before may have been repeated on
+        the way, and heeded after the latest. If it said something else, say again what is true."""
+        if path.peer != self.nhs or self._clock.seconds() - self._others_since >= _LATE:
+            return
+        if self.state is State.REGISTERED and self._request_id is None:
+            self.renew()
+        else:
+            self._again = True
 
     def stop(self) -> None:
         """Take our binding back from the server, as far as it has one, and be silent."""
@@ -437,7 +453,8 @@ class RegistrationClient:
             self._expiry.reset(holding_time)
         pause = max(_SHORTEST_RENEWAL, holding_time / 3)
         self._wait(pause * (1 - _EARLIER * self._jitter()), Input.RENEW)
-        if self._said != self._others:
+        if self._said != self._others or self._again:
+            self._again = False
             self.renew()
 
     def _purge_and_retry(self) -> None:

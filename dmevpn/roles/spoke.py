@@ -33,7 +33,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import PacketType, PurgeFlag
 from dmevpn.nhrp.keepalive import Keepalives
-from dmevpn.nhrp.packet import Packet, PurgeRequest, TrafficIndication
+from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationReply, TrafficIndication
 from dmevpn.nhrp.peers import Peer, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
@@ -583,7 +583,12 @@ class SpokeRole:
                 leave = not packet.flags & PurgeFlag.N and self._has_other(client)
                 client.purge_received(packet, path, leave=leave)
             return self.resolution.purge_received(packet, path)
-        return self._outstanding.reply_received(packet, path)
+        if self._outstanding.reply_received(packet, path):
+            return True
+        if isinstance(packet, RegistrationReply):
+            for client in self.registrations:
+                client.late_reply(path)
+        return False
 
     def transport_resumed(self) -> None:
         """Hubs may have forgotten us, or lost what we sent: register anew at once."""

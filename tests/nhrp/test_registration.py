@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dmevpn.addresses import VTEP, parse_ip
+from dmevpn.addresses import VTEP, Path, parse_ip
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.extensions import Authentication, NATAddress, ResponderAddress
+from dmevpn.nhrp.multihoming import apart
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeRequest,
@@ -519,3 +520,31 @@ def test_a_server_whose_address_is_not_known() -> None:
     plain = World()
     plain.client.start()
     assert plain.request().extension(NATAddress) is None and plain.request().flags == 0x8000
+
+
+def test_a_late_reply(world: World) -> None:
+    """A request of before that was repeated on the way may be the last that the server heeds: what
+    it said of other servers is put right, as long as that may be under way."""
+    world = registered(600)
+    other = bytes([10, 0, 1, 1])
+    world.client.late_reply(world.client.path)
+    assert world.link.take() == []
+    world.client.set_others((other,), leave=False)
+    world.client.late_reply(world.client.path)
+    assert len(world.link.sent) == 1
+    world.answer()
+    # Once more, since that came while a request was under way; and once for those of then.
+    for _ in range(2):
+        assert len(world.link.sent) == 2
+        assert apart(world.request()) == {other}
+        del world.link.sent[0]
+        for _ in range(3):
+            world.client.late_reply(world.client.path)
+        world.answer()
+    world.clock.advance(10)
+    world.answer()
+    world.link.take()
+    world.client.late_reply(Path(other, world.client.path.local))
+    world.client.late_reply(world.client.path)
+    assert world.link.take() == []
+    world.client.stop()
