@@ -204,14 +204,23 @@ class Keeper:
         self._call.cancel() if self._call.active() else None
         self._call = None
         self._cooperator.stop()
-        parts = _drained(self._gather())
+        try:
+            parts = _drained(self._gather())
+        except Exception:
+            # Whatever it was, the stop goes on.
+            self.log.failure("cannot gather what a successor should know")
+            return
         self._store.save_now(self._whole(parts, clean=True))
 
     def _gather_now(self) -> None:
         self._cooperator.cooperate(self._gathering())
 
     def _gathering(self) -> Iterator[None]:
-        parts = yield from self._gather()
+        try:
+            parts = yield from self._gather()
+        except Exception:
+            self.log.failure("cannot gather what a successor should know")
+            parts = self._written
         if self._call is None or self._store is None:
             return
         if parts != self._written:
