@@ -9,7 +9,7 @@ A hub's tables have no circles: each binding refers to addresses and numbers. So
 full search is set aside (``gc.freeze``), and the next one looks at what was made since. What is set
 aside is still freed at once when nobody refers to it. Only a circle that is broken off later than
 that, as of an operator's connection that was open for long, waits for a search of everything, which
-comes when it is short, or memory grows, or after a day.
+comes when it is short, or memory has doubled, or after a day.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ __all__ = ["INTERVAL", "LONGEST", "SHORT", "THRESHOLDS", "GarbageCollection"]
 THRESHOLDS: Final = (700, 10, 5)
 #: Seconds between two looks at whether everything is to be searched.
 INTERVAL: Final = 600.0
-#: Seconds of a search of everything that nobody notices: it is repeated with every look.
+#: Seconds of a search of everything that nobody notices: if it is likely to take no longer, it is
+#: made with every look.
 SHORT: Final = 0.025
 #: Seconds after which everything is searched, however long that takes.
 LONGEST: Final = 86400.0
 #: By how much the process may have grown since everything was searched.
-_GROWTH: Final = 1.25
+_GROWTH: Final = 2.0
 
 
 class GarbageCollection:
@@ -54,6 +55,7 @@ class GarbageCollection:
         self._call: Any = None
         self._began = 0.0
         self._took = 0.0
+        self._aside = 0
         self._searched_at = 0.0
         self._peak = 0
 
@@ -81,6 +83,7 @@ class GarbageCollection:
         gc.unfreeze()
         found = gc.collect()
         self._took = perf_counter() - began
+        self._aside = gc.get_freeze_count()
         self._searched_at = self._clock.seconds()
         self._peak = _peak()
         return found
@@ -88,7 +91,7 @@ class GarbageCollection:
     def _look(self) -> None:
         self._call = self._clock.callLater(INTERVAL, self._look)
         if (
-            self._took <= SHORT
+            self._took * gc.get_freeze_count() <= SHORT * self._aside
             or _peak() > _GROWTH * self._peak
             or self._clock.seconds() - self._searched_at >= LONGEST
         ):
