@@ -6,7 +6,7 @@ within both each source has its turn: whoever floods waits behind itself.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final, Generic, TypeVar
 
 __all__ = ["OVERHEAD", "ROOM", "SOURCE_ROOM", "FairQueue"]
@@ -36,7 +36,7 @@ class _Class(Generic[T]):
     """The sources of one class, in the order of their turns."""
 
     def __init__(self) -> None:
-        self.sources: dict[bytes, _Waiting[T]] = {}
+        self.sources: OrderedDict[bytes, _Waiting[T]] = OrderedDict()
         self.octets = 0
 
     def put(self, source: bytes, item: T, size: int) -> bool:
@@ -58,8 +58,7 @@ class _Class(Generic[T]):
 
     def take(self) -> T:
         """The next packet; its source goes to the end."""
-        source, waiting = next(iter(self.sources.items()))
-        del self.sources[source]
+        source, waiting = self.sources.popitem(last=False)
         item, size = waiting.packets.popleft()
         waiting.octets -= size
         self.octets -= size

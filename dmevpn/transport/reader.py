@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
@@ -35,6 +36,8 @@ STRANGERS_PER_WAKEUP = 16
 #: Datagrams read in addition when more wait than that, to give each source its turn: to read one
 #: takes a tenth of the time that it takes to answer it.
 DATAGRAMS_SORTED = 512
+#: Datagrams of one source, or of strangers, among DATAGRAMS_PER_WAKEUP that make us sort them.
+MANY = DATAGRAMS_PER_WAKEUP // 2
 #: Packets that wait for the end of a wake-up to be sent; when there are more they are sent at once.
 MOST_GATHERED = 128
 #: Octets the kernel may queue for us. A small packet occupies about 800 of them, so this is
@@ -151,13 +154,14 @@ class DatagramReader(Generic[T]):
         One kind of work after the other for all of them: a request takes half the CPU time so,
         since code and data of each kind stay in the processor's caches.
 
-        When there are more, they are sorted by source, so that one that floods delays nobody else.
+        When there are more, and one source has many of them, they are sorted by source, so that one
+        that floods delays nobody else.
         """
         datagrams: list[T] = []
         more = True
         if not self._waiting:
             datagrams, more = self._read(DATAGRAMS_PER_WAKEUP)
-        if more:
+        if more and (self._waiting or not self._are_mixed(datagrams)):
             self._sort(datagrams)
             self._sort(self._read(DATAGRAMS_SORTED)[0])
             strangers = STRANGERS_PER_WAKEUP if self._limits.limits.gap else None
@@ -192,6 +196,13 @@ class DatagramReader(Generic[T]):
             if limits is None or limits.admits(self.source(datagram)[0]):
                 datagrams.append(datagram)
         return datagrams, True
+
+    def _are_mixed(self, datagrams: list[T]) -> bool:
+        """Whether no source has many of them, nor strangers together: as they came is as good an
+        order as any, and putting them into another takes time that all have to wait."""
+        sources = Counter([self.source(datagram)[0] for datagram in datagrams])
+        strangers = [count for peer, count in sources.items() if not self._limits.knows(peer)]
+        return max(*sources.values(), sum(strangers), 0) <= MANY
 
     def _sort(self, datagrams: list[T]) -> None:
         for datagram in datagrams:

@@ -339,6 +339,23 @@ def test_what_waits_is_delivered(lab: Lab) -> None:
     port.stop()
 
 
+@pytest.mark.parametrize("turns", [2, 50], ids=["mixed", "one has most"])
+def test_order_of_what_waits(lab: Lab, turns: int) -> None:
+    """Packets of known peers are delivered as they came, unless one of these has most of them."""
+    port = RawGREPort(lab.reactor, Metrics())
+    recorder = started(lab, port)
+    for peer in (NEAR, NEAR_OTHER):
+        port.know(peer)
+    for _ in range(100 // turns):
+        send(lab, turns)
+        send(lab, turns, NEAR_OTHER)
+    lab.reactor.run_ready(1)
+    first = [path.peer for _, path in recorder.received[:4]]
+    as_they_came = [NEAR, NEAR, NEAR_OTHER, NEAR_OTHER]
+    assert first == (as_they_came if turns == 2 else [NEAR, NEAR_OTHER] * 2)
+    port.stop()
+
+
 def test_strangers_wait_for_known_peers(lab: Lab) -> None:
     """While more waits than a turn delivers, few packets of strangers stand before a member's."""
     own = PeerLimits(lab.reactor, Metrics(), 1000)  # type: ignore[arg-type]
