@@ -120,7 +120,8 @@ class ServerWatch:
                 self._answered()
         if self._next is None and self._asker() is not None:
             self._unanswered = 0
-            self._wait(self.interval * self._jitter())
+            # Soon: until it has answered, its silence says nothing.
+            self._wait(self.interval * REPEATED_AFTER * self._jitter())
 
     def close(self) -> None:
         """Ask no more."""

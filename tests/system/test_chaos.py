@@ -13,9 +13,9 @@ pytestmark = pytest.mark.system
 def test_a_short_run() -> None:
     """All promises are kept, and the faults were real: where frames are lost on purpose, some
     are missed."""
-    chaos, problem = run(seed=7, seconds=60, most=6, prefix=PREFIX)
+    chaos, problem = run(seed=11, seconds=30, most=2, prefix=PREFIX)
     assert not problem, problem
     assert chaos is not None
-    assert chaos.faults >= 6
-    assert chaos.frames > 10_000
+    assert chaos.faults >= 2
+    assert chaos.frames > 3_000
     assert sum(kind.lost for kind in chaos.table.values()) > 0
