@@ -27,6 +27,7 @@ from tests.admin.conftest import until
 from tests.admin.fakes import FakeController, binding
 from tests.admin.test_exposition import member
 from tests.admin.test_scraping import Reader, Scraped
+from tests.schemas import validate
 
 FILES = Path(dmevpn.admin.__file__).parent / "page"
 
@@ -58,12 +59,15 @@ async def page() -> AsyncIterator[Scraped]:
 
 
 def events(data: bytes) -> list[tuple[str, Any]]:
-    """Server-sent events, with their data."""
+    """Server-sent events, with their data, which is as its schema says."""
     text = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", data.partition(b"\r\n\r\n")[2])
-    return [
+    found = [
         (name.decode(), json.loads(value))
         for name, value in re.findall(rb"event: (\w+)\ndata: (.*)\n", text)
     ]
+    for name, value in found:
+        validate(f"page-{name}", value)
+    return found
 
 
 async def test_files(page: Scraped) -> None:
@@ -123,7 +127,9 @@ async def test_table(page: Scraped) -> None:
     answer = json.loads((await page.get("/tables/cache?search=nothing")).body)
     assert answer == {"table": [], "attr": {"entriesCount": 0, "more": False}}
     for name in TABLES:
-        assert "table" in json.loads((await page.get(f"/tables/{name}")).body)
+        answer = json.loads((await page.get(f"/tables/{name}")).body)
+        validate(f"page-{name}", answer)
+        assert bool(answer["table"]) is (name in ("cache", "member"))
 
 
 @pytest.mark.parametrize(
