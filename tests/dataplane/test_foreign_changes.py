@@ -210,6 +210,7 @@ def test_planes_of_others_are_taken_down(namespace: Site) -> None:
         assert spoke.dataplane._active is not None
         spoke.dataplane._close(spoke.dataplane._active)
         spoke.dataplane._active.requests.close()
+        spoke.dataplane._active.devices.hand_over()
         assert spoke.has_shortcut()
         with namespace.namespace.entered():
             assert remove(MemoryReactorClock(), Plan(spokes=(spoke_plan(),))) == []
