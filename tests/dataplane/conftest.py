@@ -1,4 +1,4 @@
-"""A spoke's site in a network namespace, for the tests that make devices and entries there."""
+"""Network namespaces for the tests that make devices and entries there: a spoke's, and a hub's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.dataplane.hub_lab import HubLab, pinned_to_one_cpu
 from tests.dataplane.site import Site
 
 
@@ -16,6 +17,24 @@ def namespace() -> Iterator[Site]:
     site.create()
     yield site
     site.remove()
+
+
+@pytest.fixture(scope="module")
+def laboratory() -> Iterator[HubLab]:
+    """A hub between sites, for all tests of a module."""
+    lab = HubLab()
+    try:
+        with pinned_to_one_cpu():
+            lab.up()
+            yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="module")
+def lab(laboratory: HubLab) -> HubLab:
+    """The same, for tests that leave it as it was."""
+    return laboratory
 
 
 @pytest.fixture

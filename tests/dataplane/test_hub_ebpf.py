@@ -36,7 +36,7 @@ from tests.contracts.hub_dataplane import (
     ipv4,
     mac,
 )
-from tests.dataplane.hub_lab import DEVICE, PIN_ROOT, HubLab, KernelWorld, pinned_to_one_cpu
+from tests.dataplane.hub_lab import DEVICE, PIN_ROOT, HubLab, KernelWorld
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -44,17 +44,6 @@ HANDMADE = "ip link add vx0 type vxlan external dstport 4789"
 
 #: A filter as an operator may have added one.
 RULE = ("protocol", "all", "pref", "7", "bpf", "bytecode", "1,6 0 0 0", "flowid", "1:1")
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[HubLab]:
-    lab = HubLab()
-    try:
-        with pinned_to_one_cpu():
-            lab.up()
-            yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dmevpn.dataplane.ebpf.layout import NUMBER, pack_vtep
 from dmevpn.dataplane.ebpf.libbpf import Map
 from dmevpn.dataplane.hub_device import PRIORITY
 from tests.contracts.hub_dataplane import BROADCAST, A, B, C, frame, ipv4, mac
-from tests.dataplane.hub_lab import DEVICE, HubLab, KernelWorld, pinned_to_one_cpu
+from tests.dataplane.hub_lab import DEVICE, HubLab, KernelWorld
 from tests.dataplane.turns import Turns
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -43,17 +43,6 @@ class RealWorld(KernelWorld):
     def floods(self) -> bool:
         """Whether the switch forwards as it should: from a member to the other two."""
         return sorted(self.sent(A, frame(BROADCAST, mac(1)))) == sorted([B, C])
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[HubLab]:
-    lab = HubLab()
-    try:
-        with pinned_to_one_cpu():
-            lab.up()
-            yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture

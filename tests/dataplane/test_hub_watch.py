@@ -12,25 +12,13 @@ from twisted.logger import LogLevel
 from dmevpn.config.model import HubPlan
 from dmevpn.dataplane.hub_provision import provision_hub
 from tests.contracts.hub_dataplane import BROADCAST, A, B, frame, mac
-from tests.dataplane.hub_lab import DEVICE, PIN_ROOT, HubLab, KernelWorld, pinned_to_one_cpu
+from tests.dataplane.hub_lab import DEVICE, PIN_ROOT, HubLab, KernelWorld
 from tests.dataplane.test_provision import texts_of
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 #: A program of an operator's.
 FOREIGN = ("protocol", "all", "handle", "1", "bpf", "bytecode", "1,6 0 0 0", "flowid", "1:1")
-
-
-@pytest.fixture(scope="module")
-def laboratory() -> Iterator[HubLab]:
-    """A hub between sites; lasts for the module."""
-    lab = HubLab()
-    try:
-        with pinned_to_one_cpu():
-            lab.up()
-            yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture
