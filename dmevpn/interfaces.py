@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS",
+    "Claim",
     "FDBEntry",
     "Finding",
     "GREDevice",
@@ -277,25 +278,31 @@ class ICacheListener(Interface):
         """A binding is gone: ``expired``, ``purged``, ``flushed`` or ``stopped``."""
 
 
+class Claim(NamedTuple):
+    """What somebody wants to be registered."""
+
+    vpn: int
+    """Index of the VPN; 0: the default routing instance."""
+    station: bytes
+    """Protocol address."""
+    vtep: VTEP
+    """Where it is said to be."""
+    sender: bytes
+    """The underlay address that the request came from."""
+    spi: int
+    """Of the key that authenticated it; 0: none did."""
+    bits: int | None = None
+    """Prefix length, if it is a network that is registered, at the address of one."""
+
+
 class IRegistrationPolicy(Interface):
     """Decides who may register what."""
 
-    def decide(
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(claim: Claim) -> int:
         """The CIE code (RFC 2332 §5.2.0.1) of the answer: 0 accepts.
 
         Before it is called, nothing about this VTEP has changed; an exception of it reaches who
         has handed the request to the server.
-
-        :param sender: the underlay address that the request came from.
-        :param spi: of the key that authenticated it; 0: none did.
-        :param bits: prefix length, if it is a network that is registered, at the address of one.
         """
 
 

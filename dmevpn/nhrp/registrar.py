@@ -8,7 +8,7 @@ from typing import Final
 
 from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
 from dmevpn.errors import NHRPError
-from dmevpn.interfaces import ILink, IRegistrationPolicy
+from dmevpn.interfaces import Claim, ILink, IRegistrationPolicy
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
@@ -172,9 +172,8 @@ class Registrar:
             key = key_of(protocol, prefix_length)
             protocol, _ = prefix_of(key)
         vtep = VTEP(nbma, vni)
-        code = self._policy.decide(
-            self._vpn or 0, protocol, vtep, sender, packet.spi, prefix_length
-        )
+        claim = Claim(self._vpn or 0, protocol, vtep, sender, packet.spi, prefix_length)
+        code = self._policy.decide(claim)
         if code:
             return code, 0
         old = self._cache.lookup(key)

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, Path
-from dmevpn.interfaces import ICacheListener, ILink, IRegistrationPolicy, IStation
+from dmevpn.interfaces import Claim, ICacheListener, ILink, IRegistrationPolicy, IStation
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.answered import ANSWERED_LIMIT, Answered
 from dmevpn.nhrp.cache import Binding, Cache, Kind
@@ -202,9 +202,8 @@ class NextHopServer:
         """Whether who purges a registration could also make it."""
         if binding.kind is not Kind.DYNAMIC or binding.vtep is None:
             return True
-        return not self._policy.decide(
-            self._vpn or 0, binding.protocol, binding.vtep, path.peer, packet.spi
-        )
+        claim = Claim(self._vpn or 0, binding.protocol, binding.vtep, path.peer, packet.spi)
+        return not self._policy.decide(claim)
 
     # --- taking answers back (RFC 2332 §5.2.5) ----------------------------------------------
 

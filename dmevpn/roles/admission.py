@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
 from dmevpn.config.model import AdmissionPlan, PermitPlan
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
@@ -110,23 +110,16 @@ class Admission:
         """
         return self._permits is None or self._permits.permit(vpn, vtep, sender, spi)
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(self, claim: Claim) -> int:
         """Refuse what is not permitted, and what the next policy refuses."""
+        vpn, _, vtep, sender, spi, _ = claim
         if self._permits is not None and not self._permits.permit(vpn, vtep, sender, spi):
             self._refused.inc()
             return CIECode.PROHIBITED
         if self._trunks and not self._is_trunk_or_site(vpn, vtep, sender):
             self._no_trunk.inc()
             return CIECode.PROHIBITED
-        code: int = self.then.decide(vpn, station, vtep, sender, spi, bits)
+        code: int = self.then.decide(claim)
         return code
 
     def _is_trunk_or_site(self, vpn: int, vtep: VTEP, sender: bytes) -> bool:

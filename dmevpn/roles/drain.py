@@ -22,7 +22,7 @@ from twisted.internet.task import Cooperator
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.log import Logger
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import CIECode
@@ -167,16 +167,9 @@ class Drain:
 
     # --- who may register (IRegistrationPolicy) ---------------------------------------------
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(self, claim: Claim) -> int:
         """Refuse whoever is not registered, and is no hub."""
+        vpn, station, vtep = claim[:3]
         hub = self._vpns.get(vpn)
         found = None if hub is None else hub.cache.lookup(station)
         stays = found is not None and found.kind is Kind.DYNAMIC and found.vtep == vtep
@@ -185,7 +178,7 @@ class Drain:
                 # Its other hub hears of it now, and gives it what is flooded by us from then on.
                 self._known_to_have_left.setdefault((vpn, vtep), self._clock.seconds() + SETTLE)
             return CIECode.PROHIBITED
-        code: int = self._then.decide(vpn, station, vtep, sender, spi, bits)
+        code: int = self._then.decide(claim)
         return code
 
     # --- how it goes on ---------------------------------------------------------------------

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from dmevpn.addresses import VTEP
 from dmevpn.config.model import ProtocolPermitPlan
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.traffic import is_host
@@ -26,16 +25,9 @@ class ProtocolAdmission:
         self._permits = permits
         self._refused = metrics.dropped("not_permitted")
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(self, claim: Claim) -> int:
         """Refuse group addresses and their like, and what no line permits."""
+        _, station, vtep, sender, spi, bits = claim
         if not is_host(station):
             return CIECode.PROHIBITED
         width = 8 * len(station) if bits is None else bits

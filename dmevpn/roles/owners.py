@@ -7,7 +7,7 @@ from collections.abc import Callable
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode
 
@@ -42,16 +42,9 @@ class VTEPOwners:
         self._conflicts = metrics.dropped("vtep_conflict")
         self._full = metrics.dropped("members_full")
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(self, claim: Claim) -> int:
         """Refuse what is no VXLAN site, a VTEP of another VPN, and what is too many."""
+        vpn, station, vtep = claim[:3]
         if vtep.vni is None or len(station) != 6:
             return CIECode.PROHIBITED
         owner = self._vpn.get(vtep)

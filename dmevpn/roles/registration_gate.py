@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, Path
 from dmevpn.errors import NHRPError
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.packet import RegistrationRequest
@@ -71,26 +71,18 @@ class RegistrationGate:
         self._current: _Held | None = None
         self._full = metrics.counter("registrations_not_held")
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(self, claim: Claim) -> int:
         """What the script said of it; raises to have it asked."""
-        code: int = self._policy.decide(vpn, station, vtep, sender, spi, bits)
+        code: int = self._policy.decide(claim)
         if code or self._current is None:
             return code
-        verdict = self._current.verdicts.get((station, vtep))
+        verdict = self._current.verdicts.get((claim.station, claim.vtep))
         if verdict is not None:
             return verdict
         if len(self._held) >= MOST_HELD:
             self._full.inc()
             return CIECode.NO_RESOURCES
-        raise _Undecided(station, vtep)
+        raise _Undecided(claim.station, claim.vtep)
 
     def admit(self, packet: RegistrationRequest, path: Path) -> bool:
         """Have a request processed, now or later; whether it was for us."""

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
@@ -57,19 +57,12 @@ class TakeoverGuard:
         self._elsewhere = metrics.dropped("station_elsewhere")
         self._taken = metrics.dropped("vtep_taken")
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
+    def decide(self, claim: Claim) -> int:
         """The code for what would take over; else what the next policy says."""
-        code: int = self._then.decide(vpn, station, vtep, sender, spi, bits)
+        code: int = self._then.decide(claim)
         if code:
             return code
+        vpn, station, vtep, sender = claim[:4]
         stations = self._members.get(vtep, _NOBODY)
         known = station in stations
         if sender == vtep.nbma:

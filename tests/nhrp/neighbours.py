@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, parse_ip, parse_mac
 from dmevpn.interfaces import (
+    Claim,
     ICacheListener,
     IDatagramReceiver,
     IDatagramTransport,
@@ -123,16 +124,8 @@ class Policy:
         self.code = 0
         self.asked: list[tuple[int, bytes, VTEP]] = []
 
-    def decide(
-        self,
-        vpn: int,
-        station: bytes,
-        vtep: VTEP,
-        sender: bytes,
-        spi: int,
-        bits: int | None = None,
-    ) -> int:
-        self.asked.append((vpn, station, vtep))
+    def decide(self, claim: Claim) -> int:
+        self.asked.append((claim.vpn, claim.station, claim.vtep))
         return self.code
 
 

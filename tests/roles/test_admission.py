@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from dmevpn.addresses import VTEP, parse_ip
 from dmevpn.config.model import AdmissionPlan, AuthenticationPlan, KeyPlan, PermitPlan
-from dmevpn.interfaces import IRegistrationPolicy
+from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.extensions import ForwardTransitRecord
@@ -98,7 +98,7 @@ def admission_of(*permits: PermitPlan) -> IRegistrationPolicy:
 def test_what_a_line_says(permits, good):
     """Address, VPN, VNI and key have to be those of one line."""
     vtep = VTEP(parse_ip(ONE), 100)
-    code = admission_of(*permits).decide(1, A, vtep, parse_ip(ONE), 300)
+    code = admission_of(*permits).decide(Claim(1, A, vtep, parse_ip(ONE), 300))
     assert code == (CIECode.SUCCESS if good else CIECode.PROHIBITED)
 
 
@@ -106,8 +106,8 @@ def test_nobody_registers_in_the_name_of_another():
     """Sender and VTEP have to be permitted by the same line."""
     policy = admission_of(permit(ONE), permit(TWO))
     vtep = VTEP(parse_ip(ONE), 100)
-    assert policy.decide(1, A, vtep, parse_ip(ONE), 0) == CIECode.SUCCESS
-    assert policy.decide(1, A, vtep, parse_ip(TWO), 0) == CIECode.PROHIBITED
+    assert policy.decide(Claim(1, A, vtep, parse_ip(ONE), 0)) == CIECode.SUCCESS
+    assert policy.decide(Claim(1, A, vtep, parse_ip(TWO), 0)) == CIECode.PROHIBITED
 
 
 # --- whole hubs -----------------------------------------------------------------------------------

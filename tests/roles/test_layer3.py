@@ -12,7 +12,7 @@ from dmevpn.addresses import VTEP, parse_ip, parse_prefix
 from dmevpn.config.model import ProtocolPermitPlan
 from dmevpn.dataplane.memory_layer3 import MemoryLayer3, MemoryTunnel
 from dmevpn.errors import CommandError, StartError
-from dmevpn.interfaces import ILayer3Listener
+from dmevpn.interfaces import Claim, ILayer3Listener
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import CIECode
@@ -113,7 +113,8 @@ def test_networks_need_a_permit_for_all_of_them() -> None:
         (None, there, elsewhere, CIECode.PROHIBITED),
         (None, elsewhere, there, CIECode.PROHIBITED),
     ):
-        code = policy.decide(0, parse_ip("10.1.0.0"), VTEP(vtep, None), sender, 0, bits)
+        network = parse_ip("10.1.0.0")
+        code = policy.decide(Claim(0, network, VTEP(vtep, None), sender, 0, bits))
         assert code == expected, (bits, vtep, sender)
 
 
