@@ -22,7 +22,7 @@ from dmevpn.transport.limits import BURST_SECONDS, STRANGER_SHARE, Flood, PeerLi
 from dmevpn.transport.rawgre import RawGREPort
 from dmevpn.transport.reader import STRANGERS_PER_WAKEUP
 from tests.contracts.transport import Recorder
-from tests.transport.test_rawgre import FAR, FAR6, NEAR, NEAR6, NEAR_OTHER, Lab
+from tests.transport.cable import FAR, FAR6, NEAR, NEAR6, NEAR_OTHER, Lab
 
 A, B = parse_ip("10.0.0.1"), parse_ip("10.0.0.2")
 RATE = 10
@@ -158,19 +158,6 @@ def logged() -> Iterator[list[LogEvent]]:
 
 
 # --- over real sockets ------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """Two namespaces with a cable."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to make network namespaces")
-    lab = Lab()
-    try:
-        lab.create()
-        yield lab
-    finally:
-        lab.remove()
 
 
 @pytest.fixture(params=[True, False], ids=["kernel", "daemon"])
