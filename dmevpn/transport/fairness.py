@@ -1,7 +1,8 @@
 """Packets that wait, in turns for each source. Layer: edge; pure.
 
-Used only when more has come than one wake-up can deliver. Known peers come before strangers, and
-within both each source has its turn: whoever floods waits behind itself.
+Used only when more has come than one wake-up can deliver, and one source, or strangers together,
+have most of it. Known peers come before strangers, and within both each source has its turn:
+whoever floods waits behind itself.
 """
 
 from __future__ import annotations
