@@ -23,11 +23,11 @@ from dmevpn.roles.hub import AGEING_TIME, HubRole
 from dmevpn.roles.l3_station import Layer3Station
 from dmevpn.roles.matching import Match, accepts, index_of, learned_at, selected
 from dmevpn.roles.node import Node
-from dmevpn.roles.removal import removing
 from dmevpn.roles.rows import Row, binding_row, event_row, left, part_row, place, vpn_ranges
 from dmevpn.roles.shortcuts import shortcut_rows
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.roles.turns import STEP, Turns, unhurried
+from dmevpn.roles.withdrawal import withdrawing
 
 __all__ = ["Controller"]
 
@@ -326,7 +326,7 @@ class Controller:
         return self._remove(match, Kind.LEARNED, "flushed")
 
     def _remove(self, match: Match, strongest: Kind, reason: str) -> Deferred[int]:
-        removed = self._turns.gather(removing(self._node, match, strongest, reason))
+        removed = self._turns.gather(withdrawing(self._node, match, strongest, reason))
         return removed.addCallback(len)
 
     def resolve(self, match: Match) -> Deferred[Row]:

@@ -16,7 +16,7 @@ from dmevpn.nhrp.cache import Kind
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import Node
-from dmevpn.roles.removal import removing
+from dmevpn.roles.withdrawal import withdrawing
 from tests.schemas import CheckedController
 from tests.world import Machine, Site, World, mac
 
@@ -161,10 +161,10 @@ def test_a_spoke_with_many_shortcuts_gives_others_their_turn(talk: Talk) -> None
         cache.put(replace(known, protocol=b"\x02\0\0\1" + number.to_bytes(2, "big")))
     rows = list(talk.spoke.bindings({}))
     assert rows.count({}) >= 10 and sum(bool(row) for row in rows) == 1001
-    steps = list(removing(node, {"vni": 999}, Kind.LEARNED, "flushed"))
+    steps = list(withdrawing(node, {"vni": 999}, Kind.LEARNED, "flushed"))
     assert steps.count(None) >= 10 and not any(steps)
     assert talk.done(talk.spoke.doctor()) == []
-    steps = list(removing(node, {}, Kind.LEARNED, "flushed"))
+    steps = list(withdrawing(node, {}, Kind.LEARNED, "flushed"))
     assert steps.count(True) == 1001 and steps.count(None) >= 1001
 
 
@@ -220,7 +220,7 @@ def test_what_changes_during_a_purge(talk: Talk) -> None:
         cache.put(replace(first, protocol=station, unique=False))
     later = replace(first, protocol=b"\x02\0\0\2\0\1", unique=False)
     renewed = replace(first, protocol=b"\x02\0\0\1\0\x09", unique=False)
-    steps = removing(node, {"type": "dynamic"}, Kind.DYNAMIC, "purged")
+    steps = withdrawing(node, {"type": "dynamic"}, Kind.DYNAMIC, "purged")
     removed = int(next(steps) or 0)
     cache.put(later)
     cache.put(renewed)

@@ -15,10 +15,10 @@ from dmevpn.roles.node import Node
 from dmevpn.roles.rows import binding_row, place
 from dmevpn.roles.turns import STEP
 
-__all__ = ["removing"]
+__all__ = ["withdrawing"]
 
 
-def removing(node: Node, match: Match, strongest: Kind, reason: str) -> Iterator[bool | None]:
+def withdrawing(node: Node, match: Match, strongest: Kind, reason: str) -> Iterator[bool | None]:
     """True for each binding that was taken away, and None after each step.
 
     :param strongest: those of a stronger kind stay.
