@@ -132,11 +132,16 @@ class VM:
         self.namespace.ip("neigh", "flush", "dev", "eth0")
 
 
-def unpin(namespace: Namespace) -> None:
-    """Remove what a killed hub keeps for its successor: its switch, pinned on the bpffs."""
+def pins(namespace: Namespace) -> list[Path]:
+    """The directories on the bpffs where a hub in this namespace keeps its switch."""
     with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
-    for directory in PINS.glob(f"*/{cookie:x}-*"):
+    return list(PINS.glob(f"*/{cookie:x}-*"))
+
+
+def unpin(namespace: Namespace) -> None:
+    """Remove what a killed hub keeps for its successor: its switch, pinned."""
+    for directory in pins(namespace):
         for pin in directory.iterdir():
             pin.unlink()
         directory.rmdir()

@@ -60,7 +60,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     chosen = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or any(
         config.getoption(option, False) for option in ("keyword", "markexpr", "deselect", "lf")
     )
-    if chosen or config.option.collectonly or session.shouldstop or session.shouldfail:
+    worker = hasattr(config, "workerinput")  # only the run as a whole has seen every test
+    if worker or chosen or config.option.collectonly or session.shouldstop or session.shouldfail:
         return
     _unshown.extend(unshown(names(DOCUMENT.read_text()), _outcomes))
     if _unshown and session.exitstatus == pytest.ExitCode.OK:

@@ -155,7 +155,7 @@ def test_headings_and_order(command: Command) -> None:
 HELPS = {
     "overview": overview(),
     **{name: command_help(command) for name, command in COMMANDS.items()},
-    **{word: group_help(word) for word in {name.split()[0] for name in COMMANDS}},
+    **{word: group_help(word) for word in sorted({name.split()[0] for name in COMMANDS})},
 }
 
 

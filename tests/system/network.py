@@ -19,8 +19,9 @@ from lab.wait import eventually
 
 __all__ = ["PREFIX", "Network", "Site", "arrive", "flush", "shortcut", "wait_for_shortcut"]
 
-#: Begins the names of namespaces. Runs beside each other, from several checkouts, need one each.
-PREFIX = os.environ.get("DMEVPN_TEST_PREFIX", "dmtest")
+#: Begins the names of namespaces. Runs beside each other, from several checkouts, need one each, as
+#: do the workers of one run.
+PREFIX = os.environ.get("DMEVPN_TEST_PREFIX", "dmtest") + os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -10,17 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from lab.daemons import Daemon, daemon_environment, twistd_command
+from lab.topology import pins
 from lab.traffic import Flow, ping
 from lab.wait import eventually
 from tests.system.network import Network, Site, wait_for_shortcut
-from tests.system.test_stop import PINS
 
 pytestmark = pytest.mark.system
 
 #: Frames a second by each way.
 RATE = 1000
-#: asm-generic/socket.h; the socket module does not name it.
-SO_NETNS_COOKIE = 71
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +35,7 @@ def left(daemon: Daemon) -> set[str]:
     devices = daemon.namespace.devices() & {"vx0", "vx1", "vx1-s", "br1"}
     if "clsact" in daemon.namespace.run("tc", "qdisc", "show").stdout:
         devices.add("clsact")
-    with daemon.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
-    return devices | {path.name for path in PINS.rglob(f"{cookie:x}-*/*")}
+    return devices | {pin.name for switch in pins(daemon.namespace) for pin in switch.iterdir()}
 
 
 def flow(source: Site, target: Site, destination: str) -> Flow:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from lab.topology import pins
 from lab.traffic import ping
 from tests.system.network import Network, wait_for_shortcut
 
 pytestmark = pytest.mark.system
 
-PINS = Path("/sys/fs/bpf/dmevpn")
-
 
 def test_clean_stop() -> None:
     """No device, filter, entry, socket, pin or pid file of ours remains; foreign ones do."""
-    pins = all_pins()
     with Network() as network:
         network.add_hub(1)
         one, two = (network.add_site(number, {1: 98 + number}) for number in (2, 3))
         network.await_members()
-        assert all_pins() > pins
         assert two.vm.address is not None
         assert ping(one.vm.namespace, two.vm.address).lost == 0
         wait_for_shortcut(one, two)
         hub = network.lab.machines["hub"].namespace
+        assert pins(hub)
         hub.ip("link", "add", "foreign", "type", "vxlan", "id", "7", "dstport", "4444")
         hub.bridge("fdb", "append", one.vm.mac, "dev", "foreign", "dst", "10.0.0.9")
         for daemon in network.daemons.values():
@@ -39,12 +35,7 @@ def test_clean_stop() -> None:
         assert [row["dst"] for row in hub.fdb("foreign")] == ["10.0.0.9"]
         assert one.machine.namespace.devices() == {"ul0", one.vm.name}
         assert two.machine.namespace.devices() == {"ul0", two.vm.name}
-        assert all_pins() == pins
-
-
-def all_pins() -> set[Path]:
-    """What hubs have pinned on this machine."""
-    return set(PINS.rglob("*")) - set(PINS.glob("*")) if PINS.exists() else set()
+        assert not pins(hub)
 
 
 def test_stopped_sites_leave_the_hub() -> None:
