@@ -1,0 +1,1 @@
+"""The rows of the keyword table, by where a keyword belongs. Layer: core."""
