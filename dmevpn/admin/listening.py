@@ -26,6 +26,9 @@ log = Logger()
 #: Everyone may look which daemons there are; the sockets themselves have a mode of their own.
 DIRECTORY_MODE = 0o755
 
+#: Mode of a UNIX socket whose description names none. Twisted's own would be 666: for everybody.
+SOCKET_MODE = "600"
+
 #: What each keyword's endpoint may look like.
 _EXAMPLES = {
     "admin": "unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1",
@@ -60,6 +63,15 @@ def loopback(description: str) -> str:
     return f"{description}:interface={_LOOPBACK[kind]}"
 
 
+def private(description: str) -> str:
+    """An endpoint description of a UNIX socket that says nothing of its mode, with ours."""
+    kind, *rest = words_of(description)
+    named = any(word.startswith("mode=") for word in rest)
+    # The second argument without a name is the mode as well.
+    placed = sum("=" not in word for word in rest) > 1
+    return description if kind != "unix" or named or placed else f"{description}:mode={SOCKET_MODE}"
+
+
 def unix_path(description: str) -> str | None:
     """The path of a ``unix:`` endpoint description; None for other endpoints."""
     words = words_of(description)
@@ -80,7 +92,7 @@ def listen(
     """Listen on a Twisted server endpoint.
 
     A missing directory of a UNIX socket is made, and a socket that a killed daemon left behind
-    is taken over.
+    is taken over. Only our own user may use a socket whose description says nothing of a mode.
 
     :param keyword: of the configuration, which the message names.
     :raises StartError: naming the endpoint, what is wrong, and the cure.
@@ -118,7 +130,7 @@ def _endpoint(reactor: Any, description: str) -> Any:
     words = words_of(description)
     if words[0] == "tls":
         return tls.server_endpoint(reactor, tls.read(words, server=True))
-    return serverFromString(reactor, description)  # type: ignore[no-untyped-call]
+    return serverFromString(reactor, private(description))  # type: ignore[no-untyped-call]
 
 
 def _listening(

@@ -65,6 +65,26 @@ def test_path_of_an_endpoint(description: str, path: str | None) -> None:
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("description", "mode"),
+    [
+        ("unix:{path}", 0o600),
+        ("unix:address={path}:lockfile=0", 0o600),
+        ("unix:{path}:mode=660", 0o660),
+        ("unix:mode=660:address={path}", 0o660),
+        ("unix:{path}:660", 0o660),
+    ],
+)
+async def test_mode_of_a_socket(tmp_path: Path, description: str, mode: int) -> None:
+    """A socket is its owner's alone, as long as its description does not say that it is not."""
+    path = tmp_path / "a.sock"
+    opened = service(description.format(path=path))
+    opened.startService()
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    await opened.stopService()
+
+
+@pytest_twisted.ensureDeferred
 async def test_socket_is_private_and_goes(served: Served) -> None:
     """Only the owner may use the socket, and a clean stop removes it and its lock."""
     assert stat.S_IMODE(served.path.stat().st_mode) == 0o600
