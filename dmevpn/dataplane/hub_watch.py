@@ -43,8 +43,14 @@ class ProvisionedDevice(Protocol):
         :raises StartError: if it cannot be had now.
         """
 
+    def concerns(self, link: Link, *, present: bool) -> bool:
+        """Whether what has become of another device may be a reason for a fault of this one."""
+
     def fault(self, link: Link) -> str:
-        """What somebody has changed of it, in words; empty: nothing."""
+        """What somebody has changed of it, in words; empty: nothing.
+
+        :raises DataplaneError: if the kernel does not say what there is.
+        """
 
     def remove(self) -> None:
         """Remove it again."""
@@ -137,10 +143,14 @@ class HubDeviceWatch:
             self._calls[name] = self._clock.callLater(delay, call)
 
     def _received(self, data: bytes) -> None:
-        links = (link for _, link in parse_links(data))
-        ours = any(self._name == link.name or self._ifindex == link.ifindex for link in links)
-        if ours or self._ifindex in _filtered(data):
+        links = parse_links(data)
+        if any(self._concerns(*each) for each in links) or self._ifindex in _filtered(data):
             self._later("look", 0, self._look)
+
+    def _concerns(self, present: bool, link: Link) -> bool:
+        if self._name == link.name or self._ifindex == link.ifindex:
+            return True
+        return self._device is not None and self._device.concerns(link, present=present)
 
     def _look(self) -> None:
         try:

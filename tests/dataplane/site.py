@@ -45,8 +45,12 @@ class Site:
         self.namespace.ip(
             *("link", "add", "ul0", "mtu", "1550", "type", "veth", "peer", "name", "wire")
         )
+        self.readdress()
+
+    def readdress(self) -> None:
+        """Have the underlay up, with its MTU and addresses."""
         for device in UNDERLAY:
-            self.namespace.ip("link", "set", device, "up")
+            self.namespace.ip("link", "set", device, "mtu", "1550", "up")
         self.namespace.ip("address", "add", "10.0.0.1/24", "dev", "ul0")
         self.namespace.ip("address", "add", "fd00::1/64", "dev", "ul0", "nodad")
 

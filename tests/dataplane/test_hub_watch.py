@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -11,7 +11,7 @@ from twisted.logger import LogLevel
 
 from dmevpn.config.model import HubPlan
 from dmevpn.dataplane.hub_provision import provision_hub
-from tests.contracts.hub_dataplane import BROADCAST, A, B, frame, mac
+from tests.contracts.hub_dataplane import BROADCAST, HUB_IPV4, HUB_IPV6, A, B, frame, mac
 from tests.dataplane.hub_lab import DEVICE, PIN_ROOT, HubLab, KernelWorld
 from tests.dataplane.test_provision import texts_of
 
@@ -30,12 +30,13 @@ def lab(laboratory: HubLab) -> Iterator[HubLab]:
     laboratory.add_device()
 
 
-def started(lab: HubLab, provisioned: bool) -> KernelWorld:
+def started(lab: HubLab, provisioned: bool, nbma_address: bytes | None = None) -> KernelWorld:
     """A switch with two sites, on the device made by hand or on one of its own."""
     if provisioned:
         lab.hub.ip("link", "del", DEVICE)
     plan = HubPlan(interface=DEVICE, controller="nhrp", vpns=((1, 1),), provision=True)
-    world = KernelWorld(lab, provision=partial(provision_hub, plan) if provisioned else None)
+    provision = partial(provision_hub, plan, nbma_address) if provisioned else None
+    world = KernelWorld(lab, provision=provision)
     world.join(1, A, B)
     assert floods(world)
     return world
@@ -147,3 +148,47 @@ def test_device_of_ours_is_changed(lab: HubLab) -> None:
     assert floods(world)
     world.dataplane.stop()
     assert DEVICE not in lab.hub.devices()
+
+
+@pytest.fixture
+def underlay(lab: HubLab) -> Iterator[Callable[..., None]]:
+    """Runs ``ip`` in the hub's namespace, whose underlay is as it was at the end."""
+    yield lab.hub.ip
+    lab.hub.ip("link", "set", "ul0", "mtu", "1600")
+    if "other0" in lab.hub.devices():
+        lab.hub.ip("link", "del", "other0")
+
+
+@pytest.mark.parametrize(
+    ("nbma_address", "overhead"), [(None, 50), (HUB_IPV4, 50), (HUB_IPV6, 70)], ids=["", "4", "6"]
+)
+def test_the_underlay_gets_another_mtu(
+    lab: HubLab, underlay: Callable[..., None], nbma_address: bytes | None, overhead: int
+) -> None:
+    """Our device follows within a second, which is counted; what befalls
+    devices by which no frame of ours leaves is nothing to us."""
+    world = started(lab, True, nbma_address)
+
+    def mtu() -> int:
+        found: int = lab.hub.ip_json("link", "show", "dev", DEVICE)[0]["mtu"]
+        return found
+
+    def settled() -> int:
+        notice(world)
+        notice(world, 0.25)
+        notice(world)
+        return mtu()
+
+    assert mtu() == 1600 - overhead
+    for changed in (1500, 1590):
+        underlay("link", "set", "ul0", "mtu", str(changed))
+        assert settled() == changed - overhead
+        assert world.dataplane.mtu == changed - overhead
+    assert world.count("device_faults") == world.count("device_repairs") == 2
+    underlay("link", "add", "other0", "mtu", "9000", "type", "veth")
+    assert settled() == 1590 - overhead
+    underlay("link", "set", "other0", "up")
+    assert settled() == (9000 if nbma_address is None else 1590) - overhead
+    underlay("link", "del", "other0")
+    assert settled() == 1590 - overhead
+    world.dataplane.stop()

@@ -486,6 +486,22 @@ def test_hub(site: Site, address: str | None, mtu: int) -> None:
     assert site.namespace.devices() == UNDERLAY
 
 
+@pytest.mark.parametrize("address", [None, "10.0.0.1"])
+def test_hub_without_underlay(site: Site, address: str | None) -> None:
+    """While no device leads anywhere, or none has the address, the MTU of a hub's stays."""
+    device = make_hub(site, hub_plan(), parse_ip(address) if address else None)
+    site.namespace.ip("address", "flush", "dev", "ul0")
+    for name in UNDERLAY:
+        site.namespace.ip("link", "set", name, "mtu", "1400", "down")
+    try:
+        assert device.fault(device.link) == ""
+        device.restore()
+        assert shown(site, "vx0")["mtu"] == 1500
+    finally:
+        site.readdress()
+    device.remove()
+
+
 def test_hub_taken_up(site: Site) -> None:
     """The switch of a killed daemon goes on, on the same device; another port makes it anew."""
     first = make_hub(site, hub_plan())
