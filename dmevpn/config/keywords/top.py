@@ -24,7 +24,8 @@ TOP_KEYWORDS = (
         name="admin",
         help="Where `dmevpnctl` finds the daemon: a Twisted server endpoint, or"
         " `tls:PORT:interface=ADDR:key=FILE:certificate=FILE:ca=FILE`. Default:"
-        " `unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1`, NAME being that of the file.",
+        " `unix:/run/dmevpn/NAME.sock:mode=600:lockfile=1`, NAME being that of the file. A UNIX"
+        " socket has mode 600 unless `mode=` says another, here as with `metrics` and `status`.",
         contexts=TOP,
         arguments=(
             Argument(
