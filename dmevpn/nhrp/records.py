@@ -9,11 +9,11 @@ from typing import Final
 
 from dmevpn.addresses import VNI_MAX
 from dmevpn.errors import MalformedPacket
-from dmevpn.nhrp.constants import ErrorCode
+from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.header import LONGEST_NBMA, TYPE_BITS, address_length
 
-__all__ = ["CIE", "decode_cies", "decode_vni", "encode_vni"]
+__all__ = ["CIE", "decode_cies", "decode_vni", "encode_vni", "refusal"]
 
 # A member of an enumeration takes longer to look up than a dictionary.
 _LITTLE: Final = Form.LEGACY_LITTLE
@@ -158,3 +158,11 @@ def decode_vni(subaddress: bytes, form: Form) -> int | None:
     if len(subaddress) != 4 or vni > VNI_MAX:
         raise ValueError(f"{subaddress.hex()} is not a VNI")
     return vni or None
+
+
+def refusal(code: int) -> str:
+    """A CIE code that refuses, in words, for logs and operators."""
+    try:
+        return f"refused with code {code}, {CIECode(code).name.lower().replace('_', ' ')}"
+    except ValueError:
+        return f"refused with code {code}"

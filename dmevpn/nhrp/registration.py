@@ -1,13 +1,12 @@
 """Registration of our station with one server (RFC 2332 §5.2.3). Layer: core.
 
-What moves the state is in one table, :data:`TRANSITIONS`; docs/state-machines.md draws it. A pair
-of state and input that is not there is ignored: a timer or a reply was too late to matter.
+What moves the state is in one table, :data:`TRANSITIONS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -17,26 +16,15 @@ from dmevpn.addresses import VTEP, Path, format_address
 from dmevpn.interfaces import ILink
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.constants import (
-    EXACT_PREFIX,
-    CIECode,
-    ErrorCode,
-    PurgeFlag,
-    RegistrationFlag,
-)
-from dmevpn.nhrp.extensions import (
-    Extension,
-    ForwardTransitRecord,
-    NATAddress,
-    ResponderAddress,
-    ReverseTransitRecord,
-)
+from dmevpn.nhrp.constants import CIECode, ErrorCode, PurgeFlag
+from dmevpn.nhrp.extensions import ResponderAddress
 from dmevpn.nhrp.indication import describe
-from dmevpn.nhrp.multihoming import other_servers
-from dmevpn.nhrp.nat import nat_address, outer_address
+from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
-from dmevpn.nhrp.records import CIE, encode_vni
-from dmevpn.nhrp.requests import Backoff, Outstanding, protocol_type_of
+from dmevpn.nhrp.records import refusal
+from dmevpn.nhrp.registration_state import TRANSITIONS, Input, State
+from dmevpn.nhrp.registration_terms import Terms
+from dmevpn.nhrp.requests import Backoff, Outstanding
 
 __all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State", "refusal"]
 
@@ -73,82 +61,6 @@ _LATE: Final = 10.0
 #: Seconds until another try when there are too many requests already.
 _NO_ROOM: Final = 10.0
 
-#: What every request carries.
-_EXTENSIONS: Final[tuple[Extension, ...]] = (
-    ResponderAddress(),
-    ForwardTransitRecord(),
-    ReverseTransitRecord(),
-)
-
-
-class State(Enum):
-    """Where we stand with a server."""
-
-    IDLE = "idle"
-    """Not started, or stopped."""
-    REGISTERING = "registering"
-    """Asked; no answer so far."""
-    REGISTERED = "registered"
-    """The server has our binding; it may be asked things."""
-    REFUSED = "refused"
-    """The server said no; we ask again after a while."""
-    DOWN = "down"
-    """The server does not answer; we go on asking."""
-
-
-class Input(Enum):
-    """What moves the state."""
-
-    START = "start"
-    ACK = "ack"
-    """A Registration Reply that accepts."""
-    CONFLICT = "conflict"
-    """The first reply since the last ack that says: registered by somebody else (code 14)."""
-    NAK = "nak"
-    """Any other reply that refuses."""
-    ERROR = "error"
-    """An Error Indication about our request."""
-    SILENCE = "silence"
-    """DOWN_AFTER transmissions, and each one after, without a reply."""
-    RENEW = "renew"
-    """The time to renew has come, or the operator wants it now."""
-    RETRY = "retry"
-    """The pause after a refusal, an error or a conflict is over."""
-    EXPIRE = "expire"
-    """The holding time has passed without an ack."""
-    REVOKE = "revoke"
-    """The server has taken our binding back, since it is about to stop or wants to be left; or it
-    has refused us, and would have us now."""
-    STOP = "stop"
-
-
-_ALL_BUT_IDLE = (State.REGISTERING, State.REGISTERED, State.REFUSED, State.DOWN)
-#: States in which a request may be under way.
-_ASKING = (State.REGISTERING, State.REGISTERED, State.DOWN)
-
-#: The state that follows, by state and input.
-TRANSITIONS: Final[dict[tuple[State, Input], State]] = {
-    (State.IDLE, Input.START): State.REGISTERING,
-    **{(state, Input.ACK): State.REGISTERED for state in _ASKING},
-    **{(state, Input.CONFLICT): State.REGISTERING for state in _ASKING},
-    **{(state, Input.NAK): State.REFUSED for state in _ASKING},
-    **{(state, Input.ERROR): State.REFUSED for state in _ASKING},
-    **{(state, Input.SILENCE): State.DOWN for state in _ASKING},
-    (State.REGISTERING, Input.RENEW): State.REGISTERING,
-    (State.REGISTERED, Input.RENEW): State.REGISTERED,
-    (State.REFUSED, Input.RENEW): State.REGISTERING,
-    (State.DOWN, Input.RENEW): State.DOWN,
-    (State.REGISTERING, Input.RETRY): State.REGISTERING,
-    (State.REFUSED, Input.RETRY): State.REGISTERING,
-    (State.REGISTERING, Input.EXPIRE): State.REGISTERING,
-    (State.REGISTERED, Input.EXPIRE): State.DOWN,
-    (State.REFUSED, Input.EXPIRE): State.REFUSED,
-    (State.DOWN, Input.EXPIRE): State.DOWN,
-    (State.REGISTERED, Input.REVOKE): State.REGISTERING,
-    (State.REFUSED, Input.REVOKE): State.REGISTERING,
-    **{(state, Input.STOP): State.IDLE for state in _ALL_BUT_IDLE},
-}
-
 
 class RegistrationClient:
     """Keeps one station registered with one server.
@@ -163,14 +75,7 @@ class RegistrationClient:
     :ivar server: the server's protocol address, as far as it has told us; else empty.
     :ivar told: the other servers of our station that this one knows of; see :meth:`set_others`.
     :param jitter: uniform in [0, 1).
-    :param station: the protocol address that is registered, and the source of the requests.
-    :param vtep: where it is.
-    :param holding_time: seconds asked for.
-    :param destination: protocol address of the server, or of its network's broadcast; empty if
-        neither is known: the server knows its clients by their own (RFC 2332 §5.2.3).
-    :param unique: whether nobody else may take the address over.
-    :param keeps_id: whether all our requests have one request ID: a Cisco router heeds a purge of a
-        registration by no other than the registration's.
+    :param station: this and what is not named here: see :class:`Terms`.
     :param on_change: called after each change of the state, and also when the state stays but
         :attr:`usable` has changed, since the binding has run out, or :attr:`told` has.
     """
@@ -203,24 +108,25 @@ class RegistrationClient:
         self.renew_at: float | None = None
         self.last_error: str | None = None
         self.seen_as = b""
+        self.server = b""
         self.told: tuple[bytes, ...] = ()
         self._clock = clock
         self._jitter = jitter
         self._outstanding = outstanding
         self._link = link
-        self._station = station
-        self._vtep = vtep
-        self._holding_time = holding_time
-        self._mtu = mtu
-        self.server = b""
-        self._destination = destination or station
-        self._unique = unique
-        self._keeps_id = keeps_id
-        self._nat_extension = nat_extension
-        #: Our station's other servers, whether what still others flood is left to those, and both
-        #: as the latest request says.
-        self._others: tuple[tuple[bytes, ...], bool] = (), False
-        self._said: tuple[tuple[bytes, ...], bool] = self._others
+        self._terms = Terms(
+            nhs=path.peer,
+            station=station,
+            vtep=vtep,
+            holding_time=holding_time,
+            mtu=mtu,
+            destination=destination,
+            unique=unique,
+            keeps_id=keeps_id,
+            nat_extension=nat_extension,
+        )
+        #: The same as the latest request says.
+        self._said = self._terms
         self._others_since = float("-inf")
         #: Whether to say it once more after the request under way.
         self._again = False
@@ -265,21 +171,21 @@ class RegistrationClient:
 
     def set_holding_time(self, seconds: int) -> None:
         """Ask for another holding time from now on, and if it differs, at once."""
-        if seconds != self._holding_time:
-            self._holding_time = seconds
-            self.renew()
+        self._change(replace(self._terms, holding_time=seconds))
 
     def set_mtu(self, mtu: int) -> None:
         """State another MTU from now on, and if it differs, at once."""
-        if mtu != self._mtu:
-            self._mtu = mtu
-            self.renew()
+        self._change(replace(self._terms, mtu=mtu))
 
     def set_terms(self, *, unique: bool, keeps_id: bool, nat_extension: bool) -> None:
         """Register on other terms from now on, and if they differ, at once."""
-        terms = (unique, keeps_id, nat_extension)
-        if terms != (self._unique, self._keeps_id, self._nat_extension):
-            self._unique, self._keeps_id, self._nat_extension = terms
+        self._change(
+            replace(self._terms, unique=unique, keeps_id=keeps_id, nat_extension=nat_extension)
+        )
+
+    def _change(self, terms: Terms) -> None:
+        if terms != self._terms:
+            self._terms = terms
             self.renew()
 
     def set_others(self, others: tuple[bytes, ...], *, leave: bool) -> None:
@@ -289,8 +195,9 @@ class RegistrationClient:
         :param others: their underlay addresses.
         :param leave: whether what still others flood comes to us by one of them.
         """
-        if (others, leave) != self._others:
-            self._others = others, leave
+        terms = replace(self._terms, others=others, leave=leave)
+        if terms != self._terms:
+            self._terms = terms
             self._others_since = self._clock.seconds()
             if self.state is State.REGISTERED:
                 self.renew()
@@ -322,7 +229,7 @@ class RegistrationClient:
             self.expires = until
             self.seen_as = seen_as
             self._expiry = self._clock.callLater(left, self._expired)
-            if self._keeps_id:
+            if self._terms.keeps_id:
                 self._kept_id = request_id
 
     @property
@@ -344,7 +251,9 @@ class RegistrationClient:
         :param leave: whether to take the binding back ourselves first, since another server has it,
             too, and this one may want to be left. Whether it does, it says to our next request.
         """
-        if path.peer == self.nhs and any(cie.protocol == self._station for cie in packet.cies):
+        if path.peer == self.nhs and any(
+            cie.protocol == self._terms.station for cie in packet.cies
+        ):
             self._move(Input.REVOKE, self._leave if leave else self._revoked)
 
     def silent(self) -> None:
@@ -361,7 +270,7 @@ class RegistrationClient:
         :param on_error: called if it is an Error Indication.
         """
         self._outstanding.send(
-            partial(self._make_purge, flags=0, cies=()),
+            partial(self._terms.purge, flags=0, cies=()),
             self._link,
             self.path,
             delays=(patience,),
@@ -373,29 +282,29 @@ class RegistrationClient:
 
     def _replied(self, packet: RequestOrReply, path: Path) -> None:
         self._request_id = None
-        self._note_translation(outer_address(packet, self._station))
+        self._note_translation(outer_address(packet, self._terms.station))
         refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
         if refusal == CIECode.SUCCESS:
             responder = packet.extension(ResponderAddress)
             if responder is not None and responder.cies:
                 self.server = responder.cies[0].protocol
             granted = min([cie.holding_time for cie in packet.cies if cie.holding_time] or [0])
-            self._move(Input.ACK, lambda: self._accepted(granted or self._holding_time))
+            self._move(Input.ACK, lambda: self._accepted(granted or self._terms.holding_time))
         elif refusal == CIECode.ALREADY_REGISTERED and not self._conflict:
             self._move(Input.CONFLICT, self._purge_and_retry)
         else:
             self._move(Input.NAK, lambda: self._refused(refusal))
 
     def _note_translation(self, seen_as: bytes) -> None:
-        if seen_as == self._vtep.nbma:
+        if seen_as == self._terms.vtep.nbma:
             seen_as = b""
         if seen_as != self.seen_as:
             self.seen_as = seen_as
             self.log.info(
                 "{nbma} sees {own} as {seen_as}",
                 nbma=format_address(self.nhs),
-                own=format_address(self._vtep.nbma),
-                seen_as=format_address(seen_as or self._vtep.nbma),
+                own=format_address(self._terms.vtep.nbma),
+                seen_as=format_address(seen_as or self._terms.vtep.nbma),
             )
 
     def _failed(self, code: int, path: Path) -> None:
@@ -437,11 +346,11 @@ class RegistrationClient:
             self._wait(_NO_ROOM, Input.RENEW)
             return
         self._request_id = request_id
-        if self._keeps_id:
+        if self._terms.keeps_id:
             self._kept_id = request_id
 
     def _accepted(self, holding_time: int) -> None:
-        self.told = self._said[0]
+        self.told = self._said.others
         now = self._confirmed = self._clock.seconds()
         self.expires = now + holding_time
         self.last_error = None
@@ -453,7 +362,7 @@ class RegistrationClient:
             self._expiry.reset(holding_time)
         pause = max(_SHORTEST_RENEWAL, holding_time / 3)
         self._wait(pause * (1 - _EARLIER * self._jitter()), Input.RENEW)
-        if self._said != self._others or self._again:
+        if self._said != self._terms or self._again:
             self._again = False
             self.renew()
 
@@ -476,7 +385,7 @@ class RegistrationClient:
         self._forget()
         self._say("asked to leave")
         self._request_id = self._outstanding.send(
-            partial(self._make_purge, flags=0, cies=self._own()),
+            partial(self._terms.purge, flags=0, cies=self._terms.own),
             self._link,
             self.path,
             delays=_LEAVING,
@@ -575,69 +484,15 @@ class RegistrationClient:
         self.last_error = reason
         self.log.warn(
             "station {mac} is not registered with {nbma}: {reason}",
-            mac=format_address(self._station),
+            mac=format_address(self._terms.station),
             nbma=format_address(self.nhs),
             reason=reason,
         )
 
     def _purge(self) -> None:
-        make = partial(self._make_purge, flags=PurgeFlag.N, cies=self._own())
+        make = partial(self._terms.purge, flags=PurgeFlag.N, cies=self._terms.own)
         self._outstanding.send_once(make, self._link, self.path, self._kept_id)
 
-    def _own(self) -> tuple[CIE, ...]:
-        """What a purge of our registration names."""
-        return (CIE(prefix_length=8 * len(self._station), protocol=self._station),)
-
     def _make_request(self, request_id: int) -> RegistrationRequest:
-        """One CIE without addresses: those of the header are meant (RFC 2332 §5.2.3)."""
-        width = 8 * len(self._station)
-        prefix_length, flags = (EXACT_PREFIX, RegistrationFlag.U) if self._unique else (width, 0)
-        cie = CIE(prefix_length=prefix_length, mtu=self._mtu, holding_time=self._holding_time)
-        extensions = _EXTENSIONS
-        if self._nat_extension:
-            flags |= RegistrationFlag.NAT
-            extensions = (*_EXTENSIONS, self._nat_address())
-        self._said = others, leave = self._others
-        if others:
-            extensions = (*extensions, other_servers(others, leave=leave))
-        return RegistrationRequest(
-            source_nbma=self._vtep.nbma,
-            source_subaddress=encode_vni(self._vtep.vni),
-            source_protocol=self._station,
-            destination_protocol=self._destination,
-            protocol_type=protocol_type_of(self._station),
-            flags=flags,
-            request_id=request_id,
-            cies=(cie,),
-            extensions=extensions,
-        )
-
-    def _nat_address(self) -> NATAddress:
-        """The server as we know it. One that sees us by another address adds that."""
-        protocol = self._destination
-        if protocol == self._station:
-            # That is how one is addressed whose protocol address we do not know.
-            protocol = bytes(len(protocol))
-        return nat_address(self.nhs, protocol, self._mtu)
-
-    def _make_purge(self, request_id: int, *, flags: int, cies: tuple[CIE, ...]) -> PurgeRequest:
-        """Not narrowed to our VTEP: the server may know that by its translated address, and
-        after a conflict it is another one that must go."""
-        return PurgeRequest(
-            source_nbma=self._vtep.nbma,
-            source_subaddress=encode_vni(self._vtep.vni),
-            source_protocol=self._station,
-            destination_protocol=self._destination,
-            protocol_type=protocol_type_of(self._station),
-            flags=flags,
-            request_id=request_id,
-            cies=cies,
-        )
-
-
-def refusal(code: int) -> str:
-    """A CIE code that refuses, in words, for logs and operators."""
-    try:
-        return f"refused with code {code}, {CIECode(code).name.lower().replace('_', ' ')}"
-    except ValueError:
-        return f"refused with code {code}"
+        self._said = self._terms
+        return self._terms.request(request_id)

@@ -41,8 +41,7 @@ from dmevpn.nhrp.nat import nat_address, outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
 from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.purge import check_extensions, names
-from dmevpn.nhrp.records import CIE, decode_vni, encode_vni
-from dmevpn.nhrp.registration import refusal
+from dmevpn.nhrp.records import CIE, decode_vni, encode_vni, refusal
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
 
 __all__ = ["LIMIT", "UNKNOWN", "ResolutionClient", "Said"]
