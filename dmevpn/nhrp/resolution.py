@@ -8,9 +8,8 @@ docs/state-machines.md draws the states.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -22,13 +21,11 @@ from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import (
     EXACT_PREFIX,
     VPN_AWARE,
-    CIECode,
     ErrorCode,
     PurgeFlag,
     ResolutionFlag,
 )
 from dmevpn.nhrp.deadlines import Deadlines
-from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import (
     DeviceCapabilities,
     Extension,
@@ -37,12 +34,13 @@ from dmevpn.nhrp.extensions import (
     ReverseTransitRecord,
 )
 from dmevpn.nhrp.indication import describe
-from dmevpn.nhrp.nat import nat_address, outer_address
+from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
-from dmevpn.nhrp.prefixes import key_of, significant
+from dmevpn.nhrp.prefixes import significant
 from dmevpn.nhrp.purge import check_extensions, names
-from dmevpn.nhrp.records import CIE, decode_vni, encode_vni, refusal
+from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
+from dmevpn.nhrp.resolution_reply import UNKNOWN, AnswerReader, Said, is_unknown, refused_with, said
 
 __all__ = ["LIMIT", "UNKNOWN", "ResolutionClient", "Said"]
 
@@ -54,8 +52,6 @@ _DELAYS: Final = (1.0, 2.0, 4.0, 8.0)
 
 #: The same for an operator, who waits.
 _ENQUIRY: Final = (1.0, 2.0)
-#: What a server says of an address that it does not know.
-UNKNOWN: Final = "does not know it"
 
 #: Seconds for which a refused address is not asked for again.
 _NEGATIVE: Final = 180
@@ -74,26 +70,9 @@ _ADOPTION_SPREAD: Final = 10.0
 #: Bounds in seconds of the histogram of resolution times: from a hub next door to retransmissions.
 _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-
-#: Bits that the prefix of an answer has at least, by the octets of an address; an answer about
-#: more of the world than that is taken to be about the address alone.
-_SHORTEST_PREFIX: Final = {4: 8, 16: 16}
-
-
 #: What a request carries, in the default routing instance and in a VPN.
 _EXTENSIONS: Final = (ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord())
 _VPN_EXTENSIONS: Final = (*_EXTENSIONS, DeviceCapabilities(VPN_AWARE, 0))
-
-
-class Said(NamedTuple):
-    """What a server says about an address."""
-
-    server: bytes
-    """Its NBMA address; empty: nobody could be asked."""
-    vtep: VTEP | None
-    """Where it says that the address lives."""
-    reason: str = ""
-    """Why there is no VTEP, in words."""
 
 
 @dataclass(slots=True)
@@ -159,6 +138,7 @@ class ResolutionClient:
         self._seen_as = seen_as
         self._nat_extension = nat_extension
         self._servers = servers
+        self._reader = AnswerReader(clock, vni, seen_as)
         self._on_renewal_due = on_renewal_due
         self._limit = limit
         self._questions: dict[bytes, _Question] = {}
@@ -330,22 +310,12 @@ class ResolutionClient:
             return
         server = path.peer
 
-        def replied(packet: RequestOrReply, _: Path) -> None:
-            for cie in packet.cies:
-                if not cie.code and cie.nbma:
-                    with suppress(ValueError):
-                        on_said(Said(server, VTEP(cie.nbma, decode_vni(cie.subaddress, Form.RFC))))
-                        return
-            code = next((cie.code for cie in packet.cies if cie.code), CIECode.NO_BINDING)
-            unknown = code in (CIECode.NO_BINDING, CIECode.LEGACY_NO_BINDING)
-            on_said(Said(server, None, UNKNOWN if unknown else refusal(code)))
-
         self._outstanding.send(
             lambda request_id: self._make_request(protocol, request_id, path),
             self._link,
             path,
             delays=_ENQUIRY,
-            on_reply=replied,
+            on_reply=lambda packet, _: on_said(said(packet, server)),
             on_error=lambda code, _: on_said(
                 Said(server, None, UNKNOWN if code == ErrorCode.UNREACHABLE else describe(code))
             ),
@@ -356,67 +326,19 @@ class ResolutionClient:
 
     def _replied(self, protocol: bytes, packet: RequestOrReply, server: bytes) -> None:
         self._latency.observe(self._clock.seconds() - self._questions[protocol].asked)
-        refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
-        best = max(
-            filter(None, [self._read(protocol, cie, packet, server) for cie in packet.cies]),
-            key=lambda binding: binding.preference,
-            default=None,
-        )
+        best = self._reader.best(protocol, packet, server)
         if best is not None:
             self._answers["cached"].inc()
             self._settle(protocol, best)
             return
         self._answers["negative"].inc()
-        if refusal:
-            unknown = refusal in (CIECode.NO_BINDING, CIECode.LEGACY_NO_BINDING)
-            pause = self._pause(protocol, unknown)
+        if code := refused_with(packet):
+            pause = self._pause(protocol, is_unknown(code))
         else:
             # Nothing that we could use; when that changes, the server will purge its answer.
             stated = max([cie.holding_time for cie in packet.cies], default=0)
             pause = min(_NEGATIVE, max(_PAUSE, stated))
         self._settle(protocol, self._negative(protocol, pause))
-
-    def _read(
-        self, protocol: bytes, cie: CIE, packet: RequestOrReply, server: bytes
-    ) -> Binding | None:
-        """What a CIE of an answer says, if it can be used.
-
-        The original daemon states the VNI in place of the one of our request.
-        """
-        local = packet.source_nbma
-        if cie.code or not cie.holding_time or len(cie.nbma) != len(local):
-            return None
-        next_hop = cie.protocol if cie.protocol != protocol else b""
-        if next_hop and len(protocol) == 6:
-            return None
-        try:
-            vni = decode_vni(cie.subaddress, Form.RFC)
-            if vni is None and packet.source_subaddress != encode_vni(self._vni):
-                vni = decode_vni(packet.source_subaddress, Form.RFC)
-        except ValueError:
-            return None
-        translated = outer_address(packet, cie.protocol)
-        vtep = VTEP(translated or cie.nbma, vni)
-        if self._is_our_own(vtep, local) or (vni is None) is not (self._vni is None):
-            return None
-        network, prefix_length = _prefix(protocol, cie)
-        return Binding(
-            network,
-            vtep,
-            Kind.CACHED,
-            cie.holding_time,
-            self._clock.seconds() + cie.holding_time,
-            mtu=cie.mtu,
-            preference=cie.preference,
-            nat=translated not in (b"", cie.nbma),
-            claimed=cie.nbma if translated not in (b"", cie.nbma) else b"",
-            prefix_length=prefix_length,
-            next_hop=next_hop or (protocol if prefix_length is not None else b""),
-            source=server,
-        )
-
-    def _is_our_own(self, vtep: VTEP, local: bytes) -> bool:
-        return vtep.vni == self._vni and (vtep.nbma == local or vtep.nbma in self._seen_as())
 
     def _failed(self, protocol: bytes, code: int) -> None:
         self._answers["error"].inc()
@@ -536,19 +458,3 @@ class ResolutionClient:
         del self._due[key]
         self._on_renewal_due(key)
         return None
-
-
-def _prefix(protocol: bytes, cie: CIE) -> tuple[bytes, int | None]:
-    """The addresses that an answer is about: the first of them, and the prefix length if it is
-    not the one that was asked for alone.
-
-    A network that has the underlay address in it would lead the way there into itself.
-    """
-    octets = len(protocol)
-    bits = significant(cie.prefix_length, octets)
-    key = key_of(protocol, bits)
-    if not _SHORTEST_PREFIX.get(octets, 8 * octets) <= bits < 8 * octets or (
-        len(cie.nbma) == octets and key_of(cie.nbma, bits) == key
-    ):
-        return protocol, None
-    return key[:octets], bits
