@@ -57,6 +57,7 @@ class World:
         self.cache = Cache(self.clock, self.metrics, cache_limit)
         self.server: Path | None = TO_HUB
         self.due: list[tuple[float, bytes]] = []
+        self.seen_as: set[bytes] = set()
         self.client = ResolutionClient(
             clock=self.clock,
             jitter=no_jitter,
@@ -69,6 +70,7 @@ class World:
             metrics=self.metrics,
             servers=lambda protocol: self.server,
             on_renewal_due=lambda mac: self.due.append((self.clock.seconds(), mac)),
+            seen_as=lambda: self.seen_as,
             limit=limit,
         )
         self.log = CacheLog()
@@ -606,12 +608,10 @@ def test_a_purge_with_an_unknown_compulsory_extension(cached: World) -> None:
 def test_our_own_site_from_outside(world: World) -> None:
     """An answer that names us as a server sees us leads nowhere else: no shortcut to ourselves."""
     outside = parse_ip("198.51.100.7")
-    seen: set[bytes] = set()
-    world.client._seen_as = lambda: seen
     world.client.resolve(HOST)
     world.answer_with(VTEP(outside, VTEP_A.vni))
     assert world.kind() is Kind.CACHED
-    seen.add(outside)
+    world.seen_as.add(outside)
     world.client.resolve(OTHER_HOST)
     world.answer_with(VTEP(outside, VTEP_A.vni))
     assert world.kind(OTHER_HOST) is Kind.NEGATIVE
