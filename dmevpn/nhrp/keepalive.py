@@ -38,6 +38,8 @@ _RETURN: Final = 1.0
 #: Seconds by which a keepalive has to be late to show that this daemon was kept from its work,
 #: or its machine suspended: what servers did meanwhile, nobody has seen.
 _STALLED: Final = 1.0
+#: States of registrations that a server does not have, but may want when it is back.
+_UNSERVED: Final = (State.DOWN, State.REFUSED)
 #: Seconds at least between two doubts about registrations because of errors in place of answers.
 _DOUBT: Final = 10.0
 
@@ -135,7 +137,8 @@ class ServerWatch:
 
     def _asker(self) -> RegistrationClient | None:
         """The registration in whose VPN the server is asked: one that it has, or had before it
-        fell silent. None: there is none, or it does not answer keepalives."""
+        fell silent or would have it no more (it may be drained: once it has been away, it serves).
+        None: there is none, or it does not answer keepalives."""
         if self.status is Status.UNSUPPORTED:
             return None
         for client in self._clients:
@@ -143,7 +146,7 @@ class ServerWatch:
                 return client
         if self.status is Status.UNKNOWN:
             return None
-        return next((each for each in self._clients if each.state is State.DOWN), None)
+        return next((each for each in self._clients if each.state in _UNSERVED), None)
 
     def _wait(self, delay: float) -> None:
         self._due = self._clock.seconds() + delay
@@ -155,7 +158,7 @@ class ServerWatch:
         if now - self._due > _STALLED:
             # A server may have been started anew in the time, and have forgotten us.
             self._unanswered = 0
-            self._renew_all(State.REGISTERED)
+            self._renew_all((State.REGISTERED,))
         if self._unanswered >= self._limit:
             self._unheard()
         asker = self._asker()
@@ -216,12 +219,12 @@ class ServerWatch:
         if self.status is Status.SILENT:
             self.log.info("{nbma} answers again", nbma=format_address(self.nhs))
             # It may have forgotten us: first of all, register anew.
-            self._renew_all(State.DOWN)
+            self._renew_all(_UNSERVED)
         self.status = Status.UP
 
-    def _renew_all(self, state: State) -> None:
-        """Renew the registrations that are in a state."""
-        self._returning = [each for each in self._clients if each.state is state]
+    def _renew_all(self, states: tuple[State, ...]) -> None:
+        """Renew the registrations that are in one of these states."""
+        self._returning = [each for each in self._clients if each.state in states]
         self._renew_next()
 
     def _renew_next(self) -> None:
@@ -237,11 +240,18 @@ class ServerWatch:
             client.renew()
 
     def _erred(self) -> None:
-        """It is there, but will not have us in this VPN: perhaps it has lost that."""
+        """It is there, but will not have us in this VPN: perhaps it has lost that. If it has
+        refused us there, too, it is not asked any more."""
         self._answered()
         now = self._clock.seconds()
         asker = self._asker()
-        if asker is not None and now - self._doubted >= _DOUBT:
+        if asker is None:
+            return
+        if asker.state is State.REFUSED:
+            if self._next is not None and self._next.active():
+                self._next.cancel()
+            self._next = None
+        elif now - self._doubted >= _DOUBT:
             self._doubted = now
             asker.renew()
 

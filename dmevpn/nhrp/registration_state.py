@@ -49,7 +49,7 @@ class Input(Enum):
     """The holding time has passed without an ack."""
     REVOKE = "revoke"
     """The server has taken our binding back, since it is about to stop or wants to be left; or it
-    has refused us, and would have us now."""
+    has refused us or was away, and would have us now."""
     STOP = "stop"
 
 
@@ -77,5 +77,6 @@ TRANSITIONS: Final[dict[tuple[State, Input], State]] = {
     (State.DOWN, Input.EXPIRE): State.DOWN,
     (State.REGISTERED, Input.REVOKE): State.REGISTERING,
     (State.REFUSED, Input.REVOKE): State.REGISTERING,
+    (State.DOWN, Input.REVOKE): State.REGISTERING,
     **{(state, Input.STOP): State.IDLE for state in _ALL_BUT_IDLE},
 }

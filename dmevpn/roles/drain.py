@@ -8,7 +8,8 @@ flood by us, and their frames are for all. (Where hubs send each other what is f
 until its other hub knows that it has left.) When nobody is registered any more, and what was under
 way has arrived, the hub is drained: it may be stopped and taken away.
 
-It ends with the daemon: the next one serves.
+It ends with the daemon: the next one serves, and calls back those who had left, as far as it knows
+them (see :mod:`dmevpn.roles.recollection`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ SETTLE: Final = 1.0
 #: Seconds after the beginning at which whoever is still there is asked again. Clients that know no
 #: other hub register again each time, so it is not done for ever.
 _ASKED_AGAIN: Final = (5.0, 15.0)
+#: Seconds after the end of a drain at which those who have not come back are called once more: one
+#: that has not heard it tries again by itself, but after 30 to 90 s.
+_CALLED_AGAIN: Final = (2.5, 10.0)
 #: Seconds between two looks at who is left.
 _LOOK: Final = 0.25
 #: Seconds after the end of a drain, at most, for which those who had left stay members: by then
@@ -86,6 +90,9 @@ class Drain:
         #: need not give them anything. Some of those that linger.
         self._known_to_have_left: dict[tuple[int, VTEP], float] = {}
         self._call: IDelayedCall | None = None
+        #: When those who had left are called, and until when they stay members; then it is over.
+        self._calls_due: list[float] = []
+        self._lingering_until = 0.0
         self._end: IDelayedCall | None = None
         self._waiting: list[Deferred[bool]] = []
 
@@ -111,7 +118,7 @@ class Drain:
     @property
     def left(self) -> int:
         """Sites that have left, and that frames are still delivered to."""
-        return sum(len(vpn.lingering or ()) for vpn in self._vpns.values())
+        return sum(len(vpn.lingering) for vpn in self._vpns.values())
 
     def begin(self) -> None:
         """Ask all clients to leave, and admit nobody who has. Again: ask those who are left."""
@@ -122,7 +129,7 @@ class Drain:
             self._since = now
             self._admission.then = self
             for vpn in self._vpns.values():
-                vpn.lingering = {}
+                vpn.lingering.open = True
             self._note("drain", f"{self.registered} members are asked to leave")
             self.log.info("{ifname}: draining", ifname=self._interface)
         if not self.drained:
@@ -136,11 +143,32 @@ class Drain:
         self._close()
         self.active = self.drained = False
         self._admission.then = self._then
-        self._note("undrained", f"{self.left} members may come back")
         self.log.info("{ifname}: serving again", ifname=self._interface)
-        self._end = self._clock.callLater(LINGER, self._stop_lingering)
-        for vpn in self._vpns.values():
-            vpn.call_back()
+        self.call_back()
+
+    def call_back(self) -> None:
+        """Tell those who have left that they may come back, and give up after a while."""
+        self._note("undrained", f"{self.left} members may come back")
+        now = self._clock.seconds()
+        self._calls_due = [now, *(now + each for each in _CALLED_AGAIN)]
+        self._lingering_until = now + LINGER
+        self._call_round()
+
+    def _call_round(self) -> None:
+        self._end = None
+        now = self._clock.seconds()
+        if now >= self._lingering_until:
+            self._stop_lingering()
+            return
+        if self._calls_due and now >= self._calls_due[0]:
+            del self._calls_due[0]
+            self._cooperator.cooperate(self._calling())
+        due = self._calls_due[0] if self._calls_due else self._lingering_until
+        self._end = self._clock.callLater(due - now, self._call_round)
+
+    def _calling(self) -> Iterator[None]:
+        for vpn in list(self._vpns.values()):
+            yield from vpn.lingering.call_back()
 
     def wait(self, seconds: float) -> Deferred[bool]:
         """Whether the hub is drained, once it is or when this time is over."""
@@ -174,7 +202,7 @@ class Drain:
         found = None if hub is None else hub.cache.lookup(station)
         stays = found is not None and found.kind is Kind.DYNAMIC and found.vtep == vtep
         if hub is None or not (stays or vtep in hub.trunks.vteps):
-            if hub is not None and hub.trunks.vteps and vtep in (hub.lingering or ()):
+            if hub is not None and hub.trunks.vteps and vtep in hub.lingering:
                 # Its other hub hears of it now, and gives it what is flooded by us from then on.
                 self._known_to_have_left.setdefault((vpn, vtep), self._clock.seconds() + SETTLE)
             return CIECode.PROHIBITED
@@ -195,7 +223,7 @@ class Drain:
             del self._known_to_have_left[site]
             vpn, vtep = site
             if vpn in self._vpns:
-                self._vpns[vpn].let_go(vtep)
+                self._vpns[vpn].lingering.let_go(vtep)
         if self.registered:
             self._empty_since = None
         elif self._empty_since is None:
@@ -226,7 +254,7 @@ class Drain:
             self._end.cancel()
         self._end = None
         for vpn in self._vpns.values():
-            vpn.stop_lingering()
+            vpn.lingering.end()
 
     def _close(self) -> None:
         if self._call is not None:

@@ -32,7 +32,7 @@ from dmevpn.roles.drain import Drain
 from dmevpn.roles.hub_vpn import AMNESIA, HubVPN
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
-from dmevpn.roles.recollection import Answer
+from dmevpn.roles.recollection import Answer, Departed
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
 from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
@@ -74,6 +74,7 @@ class HubRole:
         keepalives: Keepalives,
         watchers: Watchers,
         recalled: dict[int, list[Answer]] | None = None,
+        departed: dict[int, list[Departed]] | None = None,
         exact: bool = False,
     ) -> None:
         self.plan = plan
@@ -103,6 +104,10 @@ class HubRole:
         self._watchers = watchers
         self._journal = watchers.journal
         self._recalled = recalled or {}
+        #: Who had left our predecessor when it was drained.
+        self._departed = {
+            (index, each.vtep): each for index, some in (departed or {}).items() for each in some
+        }
         self._exact = exact
         self._recalled_until = clock.seconds() + AMNESIA if recalled else 0.0
         self._ageing: Any = None
@@ -144,8 +149,12 @@ class HubRole:
                 and registration.hub is (vni is not None)
             )
             if left >= 1 and permitted and self.serve(VPNID(self._oui, index)):
-                self.vpns[index].adopt(vtep, local, registration)
-                adopted += 1
+                departed = self._departed.pop((index, vtep), None)
+                if departed is not None:
+                    self.vpns[index].lingering.add(departed)
+                else:
+                    self.vpns[index].adopt(vtep, local, registration)
+                    adopted += 1
             else:
                 self.dataplane.remove_member(index, vtep)
         if adopted:
@@ -154,10 +163,21 @@ class HubRole:
                 ifname=self.plan.interface,
                 count=adopted,
             )
+        self._call_back()
         if self._recalled_until:
             self._reconcile()
         self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
         self.loops.start(self.plan.switch.loop_probe)
+
+    def _call_back(self) -> None:
+        """Tell those who had left our predecessor that there is a hub again."""
+        for (index, vtep), departed in self._departed.items():
+            is_site = self._trunks.vni(index, vtep.nbma) is None
+            if is_site and self.serve(VPNID(self._oui, index)):
+                self.vpns[index].lingering.add(departed, member=False)
+        self._departed.clear()
+        if self.drain.left:
+            self.drain.call_back()
 
     def _members(self) -> Iterator[tuple[int, VTEP]]:
         """Who is a member of which VPN; both may change while it is read."""

@@ -7,6 +7,7 @@ is registered), and tells clients that were given an answer when the answer is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -29,9 +30,10 @@ from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.lingering import Lingering
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.owners import VTEPOwners
-from dmevpn.roles.recollection import Answer
+from dmevpn.roles.recollection import Answer, Departed
 from dmevpn.roles.rows import CacheWatcher
 from dmevpn.roles.takeover import TakeoverGuard
 from dmevpn.roles.trunks import Trunks
@@ -83,9 +85,6 @@ class HubVPN:
         self.vpn_id = vpn_id
         self.cache = Cache(clock, metrics)
         self.members: dict[VTEP, set[bytes]] = {}
-        #: Members that have left since the hub is drained: the station and the way to each, and
-        #: whether the switch keeps it. None: nobody lingers.
-        self.lingering: dict[VTEP, tuple[bytes, Path | None, bool]] | None = None
         #: The registration of each member that the switch keeps for our successor.
         self._kept: dict[VTEP, Registration] = {}
         #: So that one that comes and goes cannot fill the log.
@@ -129,6 +128,9 @@ class HubVPN:
             multi_binding=speaker_plan.multi_binding,
             metrics=metrics,
             on_refused=on_refused,
+        )
+        self.lingering = Lingering(
+            self.server.call_back, partial(dataplane.remove_member, vpn_id.index)
         )
         self._transit = Transit(
             identity=identity,
@@ -304,8 +306,7 @@ class HubVPN:
                     vtep=str(vtep),
                     mac=format_address(binding.protocol),
                 )
-            if self.lingering:
-                self.lingering.pop(vtep, None)
+            self.lingering.back(vtep)
         if binding.protocol not in stations:
             stations.add(binding.protocol)
             self._owners.registered(vtep)
@@ -345,10 +346,11 @@ class HubVPN:
         # What was answered about MACs behind another hub names their sites, which are as they were.
         forgetful = self._forgetful() and vtep not in self.trunks.vteps
         behind = self._macs_at(vtep) if forgetful else []
-        if self.lingering is None or vtep in self.trunks.vteps:
-            self._dataplane.remove_member(self.vpn_id.index, vtep)
+        if self.lingering.open and vtep not in self.trunks.vteps:
+            path = binding.path or Path(vtep.nbma)
+            self.lingering.add(Departed(vtep, binding.protocol, path))
         else:
-            self.lingering[vtep] = binding.protocol, binding.path, True
+            self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
         self._tell_everyone(behind, reason)
         if self._left.due(str(vtep).encode()):
@@ -368,26 +370,6 @@ class HubVPN:
         """Ask the sites to leave, one at each step."""
         return self.server.recall(lambda binding: binding.vtep not in self.trunks.vteps)
 
-    def call_back(self) -> None:
-        """Tell those who had left that they may come back; until they do, they stay members."""
-        for station, path, _ in (self.lingering or {}).values():
-            if path is not None:
-                self.server.call_back(station, path)
-
-    def let_go(self, vtep: VTEP) -> None:
-        """Have the switch keep one of them no more."""
-        lingering = self.lingering or {}
-        station, path, kept = lingering.get(vtep, (b"", None, False))
-        if kept:
-            lingering[vtep] = station, path, False
-            self._dataplane.remove_member(self.vpn_id.index, vtep)
-
-    def stop_lingering(self) -> None:
-        """Let those go who had left, and have not come back."""
-        for vtep in self.lingering or ():
-            self.let_go(vtep)
-        self.lingering = None
-
     def _apart(self, binding: Binding) -> frozenset[bytes] | None:
         """The hubs whose floods a member has from themselves, of those that there are."""
         if binding.vtep in self.trunks.vteps:
@@ -398,7 +380,7 @@ class HubVPN:
 
     def is_idle(self) -> bool:
         """Whether no site is registered."""
-        return not self.sites and not self.lingering
+        return not self.sites and not len(self.lingering)
 
     def hub_of(self, mac: bytes) -> bytes | None:
         """The underlay address of the hub that a MAC is behind; None: of none, or unknown."""

@@ -375,6 +375,7 @@ class Node(Service):
             keepalives=self._keepalives[plan.controller],
             watchers=self.watchers,
             recalled=self._recollection.answers(plan.interface),
+            departed=self._recollection.departed(plan.interface),
             exact=self._recollection.exact,
         )
         self._start(hub)

@@ -1,10 +1,11 @@
 """What a daemon knows that the kernel cannot hold, kept for its successor. Layer: role.
 
-Three things, none of them secret: whom a hub has told what, so that its successor can take exactly
-that back; how a spoke stands with its hubs, so that it can use and end those registrations; and
-which peers speak another dialect. It is gathered every few seconds, a slice in each turn of the
-reactor, and written if it differs: no request waits for it. What the kernel holds (members, MACs,
-shortcuts, the hub that carries the flooding) is not in it.
+Four things, none of them secret: whom a hub has told what, so that its successor can take exactly
+that back; who has left it since it is drained, so that its successor can call them; how a spoke
+stands with its hubs, so that it can use and end those registrations; and which peers speak another
+dialect. It is gathered every few seconds, a slice in each turn of the reactor, and written if it
+differs: no request waits for it. What the kernel holds (members, MACs, shortcuts, the hub that
+carries the flooding) is not in it.
 
 What is read is a hint. Each part is checked when it is used: answers against the switch's table,
 registrations with the hub itself.
@@ -25,7 +26,15 @@ from dmevpn.log import Logger
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.peers import DIALECTS, Peer, Peers
 
-__all__ = ["ANSWERS_KEPT", "SAVE_INTERVAL", "Answer", "Keeper", "Recollection", "Registered"]
+__all__ = [
+    "ANSWERS_KEPT",
+    "SAVE_INTERVAL",
+    "Answer",
+    "Departed",
+    "Keeper",
+    "Recollection",
+    "Registered",
+]
 
 #: Seconds between two gatherings.
 SAVE_INTERVAL: Final = 5.0
@@ -54,6 +63,15 @@ class Answer(NamedTuple):
     """When it is no longer believed, on the clock."""
 
 
+class Departed(NamedTuple):
+    """Who has left a hub that is drained, and would come back."""
+
+    vtep: VTEP
+    station: bytes
+    path: Path
+    """The way there."""
+
+
 class Registered(NamedTuple):
     """How a spoke stood with a hub."""
 
@@ -76,12 +94,17 @@ class Recollection:
     def __init__(self, exact: bool = False) -> None:
         self.exact = exact
         self._answers: dict[str, dict[int, list[Answer]]] = {}
+        self._departed: dict[str, dict[int, list[Departed]]] = {}
         self._registered: dict[str, list[Registered]] = {}
         self._peers: dict[str, list[tuple[bytes, Peer, float]]] = {}
 
     def answers(self, interface: str) -> dict[int, list[Answer]]:
         """What the hub on an interface has told whom, by the index of the VPN."""
         return self._answers.pop(interface, {})
+
+    def departed(self, interface: str) -> dict[int, list[Departed]]:
+        """Who had left the hub on an interface, by the index of the VPN."""
+        return self._departed.pop(interface, {})
 
     def registered(self, interface: str) -> list[Registered]:
         """How the spoke on an interface stood with its hubs."""
@@ -108,6 +131,10 @@ class Recollection:
                 found._answers[interface] = {
                     int(vpn): list(_live((_answer(row, shift) for row in rows.split(";")), now))
                     for vpn, rows in vpns.items()
+                }
+            for interface, vpns in state.get("departed", {}).items():
+                found._departed[interface] = {
+                    int(vpn): [_departed(row) for row in rows] for vpn, rows in vpns.items()
                 }
             for interface, rows in state["registered"].items():
                 found._registered[interface] = list(
@@ -138,6 +165,14 @@ def _answer(row: str, shift: float) -> Answer:
     return Answer(
         bytes.fromhex(key), tuple(vteps), bytes.fromhex(station), path, float(until) + shift
     )
+
+
+def _departed(row: _Row) -> Departed:
+    vtep, station, peer, local, gre_key = row
+    path = Path(
+        bytes.fromhex(peer), bytes.fromhex(local), None if gre_key is None else int(gre_key)
+    )
+    return Departed(_vtep(vtep), bytes.fromhex(station), path)
 
 
 def _registered(row: _Row, shift: float) -> Registered:
@@ -255,6 +290,12 @@ class Keeper:
                     yield
                 if rows:
                     answers.setdefault(interface, {})[str(vpn)] = ";".join(rows)
+        departed = dict[str, dict[str, list[_Row]]]()
+        for interface, hub in list(node.hubs.items()):
+            for vpn, hub_vpn in list(hub.vpns.items()):
+                if away := [_departed_row(each) for each in hub_vpn.lingering]:
+                    departed.setdefault(interface, {})[str(vpn)] = away
+                    yield
         registered = {
             interface: standing
             for interface, spoke in list(node.spokes.items())
@@ -265,6 +306,7 @@ class Keeper:
         return {
             "complete": complete,
             "answers": answers,
+            "departed": departed,
             "registered": registered,
             "peers": peers,
         }
@@ -295,6 +337,11 @@ def _answer_row(
         f"{key.hex()},{places},{station.hex()},{path.peer.hex()},{path.local.hex()},{gre_key},"
         f"{until:.1f}"
     )
+
+
+def _departed_row(each: Departed) -> _Row:
+    path = each.path
+    return [_vtep_row(each.vtep), each.station.hex(), path.peer.hex(), path.local.hex(), path.key]
 
 
 def _registered_row(each: Registered) -> _Row:

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.constants import ErrorCode
+from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.keepalive import REPEATED_AFTER, UNSUPPORTED_AFTER, Keepalives, Status
 from dmevpn.nhrp.packet import ErrorIndication, Packet, PurgeRequest, RegistrationRequest
 from dmevpn.nhrp.records import CIE
@@ -28,6 +28,7 @@ from tests.nhrp.neighbours import (
 
 INTERVAL = 0.6
 MULTIPLIER = 3
+SILENT_AFTER = INTERVAL * (1 + MULTIPLIER * REPEATED_AFTER) + 0.05
 
 
 class VPN:
@@ -60,7 +61,8 @@ class VPN:
             if self.world.answers(packet):
                 cies: Any = packet.cies
                 if isinstance(packet, RegistrationRequest):
-                    cies = (CIE(prefix_length=0xFF, holding_time=600),)
+                    code = CIECode.PROHIBITED if self.world.refuses else CIECode.SUCCESS
+                    cies = (CIE(code, prefix_length=0xFF, holding_time=600),)
                 self.requests.reply_received(packet.reply(cies), TO_HUB)
             elif self.world.error:
                 indication = ErrorIndication(
@@ -82,6 +84,7 @@ class World:
         self.keepalives = Keepalives(self.clock, no_jitter, self.metrics, interval, multiplier)
         self.seen: list[tuple[float, Packet]] = []
         self.registers = self.purges = True
+        self.refuses = False
         self.error = 0
         self.vpns = [VPN(self, STATION_A)]
 
@@ -232,7 +235,25 @@ def test_an_error_is_an_answer(world: World) -> None:
     assert world.time_until(lambda: world.states() == [State.REFUSED]) <= INTERVAL + 0.05
     world.seen.clear()
     world.run(100)
-    assert not world.probes(), "one that refuses us is not asked"
+    registrations = [packet for _, packet in world.seen if isinstance(packet, RegistrationRequest)]
+    assert len(world.probes()) <= len(registrations) + 1 <= 6, "who refuses us is not asked on"
+
+
+def test_one_that_refuses_us_and_was_away(world: World) -> None:
+    """A server that is drained answers, and has no registration of ours: when it has been silent,
+    it is asked for one at once."""
+    world.refuses = True
+    (vpn,) = world.vpns
+    vpn.client.renew()
+    world.run(5)
+    assert world.states() == [State.REFUSED]
+    assert len(world.probes()) > 5
+    world.purges = world.registers = False
+    assert world.time_until(lambda: world.status is Status.SILENT) <= SILENT_AFTER
+    world.run(5)
+    world.purges = world.registers = True
+    world.refuses = False
+    assert world.time_until(lambda: world.states() == [State.REGISTERED]) <= INTERVAL + 0.05
 
 
 def test_errors_do_not_make_a_storm(world: World) -> None:

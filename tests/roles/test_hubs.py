@@ -16,6 +16,7 @@ from dmevpn.config.model import (
     NHSPlan,
     PermitPlan,
     Plan,
+    TrunkPlan,
 )
 from dmevpn.nhrp.keepalive import Status
 from dmevpn.nhrp.packet import PurgeRequest, decode_payload
@@ -475,12 +476,99 @@ def test_a_drained_hub_stops_cleanly(world: TwoHubs) -> None:
         assert world.carriers() == [world.first] * 2
 
 
-def test_a_drain_ends_with_the_daemon(world: TwoHubs) -> None:
-    """The next one serves, with the members that the switch has kept."""
+#: Seconds in which a site that hears of it, or sees it by a keepalive, has registered anew.
+BACK = 2.5
+
+
+def end(world: TwoHubs, machine: Machine, how: str) -> None:
+    """End the daemon of a hub."""
+    if how == "stopped":
+        node_of(machine).stopService()
+        world.run(0.5)
+        machine.node = None
+    elif how == "killed":
+        world.kill(machine)
+    else:
+        world.lose_power(machine)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "without power"])
+@pytest.mark.parametrize("keepalive", [KEEPALIVE, None], ids=["keepalives", "none"])
+@pytest.mark.parametrize("away", [0.3, 100])
+def test_a_drain_ends_with_the_daemon(
+    how: str, keepalive: KeepalivePlan | None, away: float
+) -> None:
+    """The next one serves, calls back those who had left, and has them within seconds, however
+    long that takes; none that was a member of the switch is forgotten meanwhile."""
+    world = TwoHubs(keepalive=keepalive)
+    drain_of(world.first).begin()
+    world.run(6)
+    assert states(world.one) == [State.REFUSED, State.REGISTERED]
+    end(world, world.first, how)
+    world.run(away)
+    if how == "killed":
+        assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+    world.add_hub(HUBS[0])
+    drain = drain_of(world.first)
+    assert (drain.state, drain.left) == ("serving", 2)
+    assert noted(world.first, "undrained") == ["undrained"]
+    if how == "killed":
+        assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+    world.run(BACK)
+    assert states(world.one) == states(world.two) == [State.REGISTERED] * 2
+    assert (drain.registered, drain.left) == (2, 0)
+    world.run(PROBATION)
+    assert world.carriers() == [world.first] * 2
+    sent = len(world.network.transmissions)
+    world.run(LINGER + 1)
+    assert {world.one.vtep, world.two.vtep} == set(world.switch.members)
+    asked = [decode_payload(each.payload())[1] for each in world.network.transmissions[sent:]]
+    assert not any(isinstance(packet, PurgeRequest) and packet.cies for packet in asked)
+
+
+@pytest.mark.parametrize("away", [1.5, 100])
+def test_a_drained_hub_is_replaced_by_one_that_knows_nothing(world: TwoHubs, away: float) -> None:
+    """By keepalives sites see that it was away, and register with it at once."""
+    drain_of(world.first).begin()
+    world.run(6)
+    end(world, world.first, "without power")
+    world.states[world.first.address].forget()
+    world.run(away)
+    assert states(world.one)[0] in (State.REFUSED, State.DOWN)
+    world.add_hub(HUBS[0])
+    world.run(BACK)
+    assert states(world.one) == states(world.two) == [State.REGISTERED] * 2
+    world.run(PROBATION)
+    assert world.carriers() == [world.first] * 2
+
+
+def test_who_has_not_heard_the_call_is_called_again() -> None:
+    """Those that a packet was lost to."""
+    world = TwoHubs(keepalive=None)
     drain_of(world.first).begin()
     world.run(3)
+    world.network.separate(world.first.address, world.two.machine.address)
+    drain_of(world.first).end()
+    world.run(2)
+    assert states(world.one)[0] is State.REGISTERED
+    assert states(world.two)[0] is State.REFUSED
+    world.network.heal()
+    world.run(2 + BACK)
+    assert states(world.two)[0] is State.REGISTERED
+
+
+def test_who_has_left_and_is_not_wanted_any_more(world: TwoHubs) -> None:
+    """A site whose VPN the successor does not serve, or that has become a hub, is not called."""
+    drain_of(world.first).begin()
+    world.run(6)
     world.kill(world.first)
+    (hub,) = world.hub_plan.hubs
+    trunks = (TrunkPlan(address=world.one.machine.address),)
+    world.hub_plan = replace(world.hub_plan, hubs=(replace(hub, trunks=trunks),))
+    world.add_hub(HUBS[0], keep_trunks=True)
+    assert drain_of(world.first).left == 1
+    world.kill(world.first)
+    world.hub_plan = replace(world.hub_plan, hubs=(replace(hub, vpns=((2, 3),)),))
     world.add_hub(HUBS[0])
-    assert drain_of(world.first).state == "serving"
-    world.run(200)
-    assert world.carriers() == [world.first] * 2
+    assert drain_of(world.first).left == 0
+    assert set(world.switch.members) == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -136,7 +137,8 @@ def test_a_hub_dies_and_comes_back(network: TwoHubs) -> None:
 
 
 def test_a_hub_is_drained_and_taken_away(network: TwoHubs) -> None:
-    """Drained, stopped and its machine's devices gone, it costs no frame at 1,000 a second."""
+    """Drained, stopped and its machine's devices gone, it costs no frame at 1,000 a second; started
+    again, it has its sites within seconds."""
     network.await_registrations()
     network.await_carrier(FIRST)
     flows = network.flows(1000, 30)
@@ -155,5 +157,18 @@ def test_a_hub_is_drained_and_taken_away(network: TwoHubs) -> None:
         flow.stop()
         (report,) = flow.finish()
         print(f"drained and taken away: {report}")
+        assert not report.lost, report
+        assert report.duplicated <= 1, report
+    back = network.flows(100, 20)
+    begun = time.monotonic()
+    network.start_hub(FIRST, 1)
+    network.await_registrations()
+    registered = time.monotonic() - begun
+    network.await_carrier(FIRST)
+    print(f"started again: registered after {registered:.1f} s, with the start of the daemon")
+    assert registered < 8
+    for flow in back:
+        flow.stop()
+        (report,) = flow.finish()
         assert not report.lost, report
         assert report.duplicated <= 1, report
