@@ -165,8 +165,8 @@ class _Case:
             Kind.CACHED: "the shortcut is not in the kernel",
         }[None if binding is None or binding.kind > Kind.CACHED else binding.kind]
         text = f"frames go by the hub at {format_address(hub.nbma)}: {why}"
-        if spoke.passed_over:
-            text += f"; {spoke.passed_over}"
+        if spoke.hubs.passed_over:
+            text += f"; {spoke.hubs.passed_over}"
         return self.row("verdict", text, vtep=hub, interface=spoke.interface)
 
     def _table(self, found: Placement) -> Row:

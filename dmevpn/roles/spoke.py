@@ -26,26 +26,23 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import NHSPlan, SpeakerPlan, SpokePlan
-from dmevpn.config.peers import UNAWARE, takes_nat_extension
 from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, IStation
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
-from dmevpn.nhrp.constants import PacketType, PurgeFlag
+from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationReply, TrafficIndication
-from dmevpn.nhrp.peers import Peer, peer_of
-from dmevpn.nhrp.registration import RegistrationClient, State
+from dmevpn.nhrp.registration import RegistrationClient
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.traffic import target
-from dmevpn.roles.carrier import Carrier, Standing
 from dmevpn.roles.mtu import MTUComparison
-from dmevpn.roles.multihoming import introduce, is_expected
 from dmevpn.roles.recollection import Registered
-from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers
+from dmevpn.roles.rows import CacheWatcher, Watchers
+from dmevpn.roles.spoke_hubs import SpokeHubs
 
 __all__ = ["SpokeRole", "derive_station"]
 
@@ -112,11 +109,9 @@ class SpokeRole:
         self.dataplane = dataplane
         self.cache = Cache(clock, metrics)
         self.cache.subscribe(CacheWatcher(watchers, plan.vpn.index, plan.interface, clock))
-        self.registrations: list[RegistrationClient] = []
         self._speaker_plan = speaker_plan
         self._speaker = speaker
         self._keepalives = keepalives
-        self._carrier = Carrier(clock, self._carrier_changed)
         self._clock = clock
         self._jitter = jitter
         self._metrics = metrics
@@ -124,7 +119,7 @@ class SpokeRole:
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._journal = watchers.journal
         self._on_readdressed = on_readdressed
-        self._recalled = {each.nhs: each for each in recalled}
+        self._recalled = recalled
         self._due: set[bytes] = set()
         self._due_call: Any = None
         self._mtus = MTUComparison(clock, metrics, plan.vpn.index, plan.interface)
@@ -142,6 +137,22 @@ class SpokeRole:
         vtep: VTEP = self.dataplane.local_vtep
         self.station = plan.station or derive_station(self._machine_id, plan.vpn, vtep)
         self._link = self._speaker.attach(plan.vpn, self)
+        self.hubs = SpokeHubs(
+            plan=plan,
+            speaker_plan=self._speaker_plan,
+            peers=self._speaker.peers,
+            keepalives=self._keepalives,
+            dataplane=self.dataplane,
+            station=self.station,
+            link=self._link,
+            outstanding=self._outstanding,
+            clock=self._clock,
+            jitter=self._jitter,
+            metrics=self._metrics,
+            journal=self._journal,
+            recalled=self._recalled,
+            on_registered=self._registered,
+        )
         self.resolution = ResolutionClient(
             clock=self._clock,
             jitter=self._jitter,
@@ -152,9 +163,9 @@ class SpokeRole:
             vni=vtep.vni,
             mtu=self.dataplane.mtu,
             metrics=self._metrics,
-            servers=self.way_to_server,
+            servers=self.hubs.way_to_server,
             on_renewal_due=self._renewal_due,
-            seen_as=self._seen_as,
+            seen_as=self.hubs.seen_as,
         )
         self.cache.subscribe(self)
         for mac, shortcut in self.dataplane.adopted():
@@ -162,11 +173,7 @@ class SpokeRole:
                 self.dataplane.withdraw(mac)
             else:
                 self.resolution.adopt(mac, shortcut)
-        flooding = [each.vtep for each in self.dataplane.entries() if each.state == "flood"]
-        self._carrier.current = next((each.nbma for each in flooding if each is not None), None)
-        self.set_servers(plan.servers)
-        self._end_recalled()
-        self._flood()
+        self.hubs.start()
         self.log.info(
             "vpn {vpn}: spoke at {vtep}, station {mac}, on {ifname}",
             vpn=plan.vpn.index,
@@ -177,26 +184,20 @@ class SpokeRole:
 
     def stop(self) -> Deferred[None]:
         """Purge our registrations, withdraw every shortcut and take the devices down."""
-        for client in self.registrations:
-            self._keepalives.remove(client)
-            client.stop()
+        self.hubs.stop()
         self._end()
         stopped: Deferred[None] = self.dataplane.stop()
         return stopped
 
     def release(self) -> None:
         """Stop and purge our registrations, but leave the devices to whom starts on them next."""
-        for client in self.registrations:
-            self._keepalives.remove(client)
-            client.stop()
+        self.hubs.stop()
         self._end()
         self.dataplane.hand_over()
 
     def hand_over(self) -> None:
         """Stop, and leave registrations, devices and shortcuts as they are to a successor."""
-        for client in self.registrations:
-            self._keepalives.remove(client)
-            client.hand_over()
+        self.hubs.hand_over()
         self._end()
         self.dataplane.hand_over()
 
@@ -205,8 +206,6 @@ class SpokeRole:
         if self._due_call is not None:
             self._due_call.cancel()
             self._due_call = None
-        self._carrier.close()
-        self._speaker.peers.claim(self, {})
         self.resolution.close()
         self._outstanding.close()
         self.cache.unsubscribe(self)
@@ -221,230 +220,30 @@ class SpokeRole:
     # --- hubs ---------------------------------------------------------------------------
 
     def set_servers(self, servers: tuple[NHSPlan, ...]) -> None:
-        """Register with these hubs, in this order of preference, and with no others.
-
-        A registration with a hub that is still among them goes on.
-
-        :param servers: each has an address.
-        """
+        """Register with these hubs from now on; see :meth:`SpokeHubs.set_servers`."""
         self.plan = replace(self.plan, servers=servers)
-        wanted = {each.address: each for each in servers if each.register and each.address}
-        known = {client.nhs: client for client in self.registrations}
-        added = {
-            nbma: self._client(nbma, each) for nbma, each in wanted.items() if nbma not in known
-        }
-        self.registrations = [{**known, **added}[nbma] for nbma in wanted]
-        self._choose_carrier()
-        for nbma, client in known.items():
-            if nbma not in wanted:
-                self._keepalives.remove(client)
-                client.stop()
-            else:
-                server = wanted[nbma]
-                client.set_terms(
-                    unique=server.unique,
-                    keeps_id=server.peer == "cisco",
-                    nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
-                )
-        self._speaker.peers.claim(self, self._peers(servers))
-        for client in added.values():
-            self._recall(client)
-            self._keepalives.add(client)
-            client.start()
-        introduce(self._multihomed())
-
-    def _multihomed(self) -> list[RegistrationClient]:
-        """Our registrations with hubs that may hear of each other: those of this daemon."""
-        ours = {server.address for server in self.plan.servers if server.peer == "rfc"}
-        return [client for client in self.registrations if client.nhs in ours]
-
-    def _peers(self, servers: tuple[NHSPlan, ...]) -> dict[bytes, Peer]:
-        """Those of the servers that are said to be other daemons."""
-        return {
-            server.address: peer_of(server.peer, self.plan.vpn if server.peer in UNAWARE else None)
-            for server in servers
-            if server.address and server.peer != "rfc"
-        }
-
-    def remembered(self) -> Iterator[Registered]:
-        """How we stand with our hubs, for a successor."""
-        vtep: VTEP = self.dataplane.local_vtep
-        for client in self.registrations:
-            if client.usable and client.expires is not None:
-                yield Registered(
-                    client.nhs, client.expires, client.seen_as, client.kept_id, self.station, vtep
-                )
-
-    def _recall(self, client: RegistrationClient) -> None:
-        """Go on where an earlier run has left, if we are who that was."""
-        known = self._recalled.pop(client.nhs, None)
-        if known is not None and (known.station, known.vtep) == (
-            self.station,
-            self.dataplane.local_vtep,
-        ):
-            client.recall(known.until, known.seen_as, known.request_id)
-
-    def _end_recalled(self) -> None:
-        """Take registrations back that an earlier run had with hubs that are ours no more."""
-        family = len(self.dataplane.local_vtep.nbma)
-        for nhs in [nhs for nhs in self._recalled if len(nhs) == family]:
-            client = self._client(nhs, NHSPlan(host=format_address(nhs), address=nhs))
-            self._recall(client)
-            client.start()
-            client.stop()
+        self.hubs.set_servers(servers)
 
     def set_holding_time(self, seconds: int) -> None:
         """Ask for this holding time from now on."""
-        self._speaker_plan = replace(self._speaker_plan, holding_time=seconds)
-        for client in self.registrations:
-            client.set_holding_time(seconds)
+        self.hubs.set_holding_time(seconds)
 
-    def _client(self, nbma: bytes, server: NHSPlan) -> RegistrationClient:
-        vtep: VTEP = self.dataplane.local_vtep
-        return RegistrationClient(
-            clock=self._clock,
-            jitter=self._jitter,
-            outstanding=self._outstanding,
-            link=self._link,
-            path=Path(nbma, vtep.nbma, self._speaker_plan.gre_key),
-            station=self.station,
-            vtep=vtep,
-            unique=server.unique,
-            keeps_id=server.peer == "cisco",
-            nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
-            holding_time=self._speaker_plan.holding_time,
-            mtu=self.dataplane.mtu,
-            metrics=self._metrics,
-            on_change=self._registration_changed,
-        )
+    def _registered(self) -> None:
+        """What was refused, or could not be asked, may be known there."""
+        self.resolution.forget_negatives()
 
-    def _seen_as(self) -> set[bytes]:
-        """Our addresses outside of an address translation, as our servers say."""
-        return {client.seen_as for client in self.registrations if client.seen_as}
-
-    @property
-    def carrier(self) -> bytes | None:
-        """Underlay address of the hub that carries our flooding."""
-        return self._carrier.current
-
-    @property
-    def passed_over(self) -> str:
-        """Why the hub that is preferred does not carry our flooding; empty if it does."""
-        for client in self.registrations:
-            if client.nhs in self._carrier:
-                if client.nhs == self._carrier.current:
-                    return ""
-                left = self._carrier.trusted_in(client.nhs)
-                why = client.last_error or f"its registration is {client.state.value}"
-                if left is not None:
-                    why = f"it was lost, and has to stand for {left:.0f} s more"
-                return f"{format_address(client.nhs)} is passed over: {why}"
-        return ""
-
-    def _standing(self, client: RegistrationClient) -> Standing:
-        if not client.usable:
-            return Standing.NONE
-        expected = is_expected(client, self._multihomed())
-        good = client.state is State.REGISTERED and expected
-        return Standing.GOOD if good else Standing.DOUBTFUL
-
-    def _has_other(self, hub: RegistrationClient) -> bool:
-        """Whether another hub could carry our flooding at once."""
-        return any(
-            self._standing(client) is Standing.GOOD and client.nhs in self._carrier
-            for client in self.registrations
-            if client is not hub
-        )
-
-    def _serving(self) -> list[RegistrationClient]:
-        """The hubs that know our registration. First the one that carries our flooding: its switch
-        has seen the most. The others by preference; those that are silent or refuse us come last.
-        """
-        usable = [client for client in self.registrations if client.usable]
-        return sorted(
-            usable,
-            key=lambda client: (-self._standing(client), client.nhs != self._carrier.current),
-        )
+    def remembered(self) -> Iterator[Registered]:
+        """How we stand with our hubs, for a successor."""
+        return self.hubs.remembered()
 
     def way_to_server(self, mac: bytes) -> Path | None:
         """The way to the NHS to ask."""
-        serving = self._serving()
-        return serving[0].path if serving else None
+        return self.hubs.way_to_server(mac)
 
-    def _verify(self) -> None:
-        """Make sure of the registration with the hub that serves us."""
-        for client in self._serving()[:1]:
-            client.verify()
-
-    def _choose_carrier(self) -> None:
-        """Flood to one hub only, so that nothing arrives twice.
-
-        While none has us, it is the first of the file; its switch will know us in a moment.
-        """
-        standings = {
-            server.address: Standing.NONE
-            for server in self.plan.servers
-            if server.flood and server.address
-        }
-        for client in self.registrations:
-            if client.nhs in standings:
-                standings[client.nhs] = self._standing(client)
-        self._carrier.choose(tuple(standings.items()))
-
-    def _flood(self) -> None:
-        carrier = self._carrier.current
-        self.dataplane.set_flood([] if carrier is None else [carrier])
-
-    def _carrier_changed(self, old: bytes | None, new: bytes | None) -> None:
-        """Another hub carries our flooding. This is the one place that says so."""
-        self._flood()
-        if old is None or new is None:
-            return
-        before = next((each for each in self.registrations if each.nhs == old), None)
-        why = ""
-        if before is None:
-            why = "no longer configured"
-        elif self._standing(before) is not Standing.GOOD:
-            why = before.last_error or "lost"
-        self._metrics.counter("carrier_changes", vpn=str(self.plan.vpn.index)).inc()
-        self._journal.note(
-            "hub-lost" if why else "hub-back",
-            self.plan.vpn.index,
-            nbma=old if why else new,
-            interface=self.interface,
-            detail=f"flooding goes by {format_address(new)}{why and f': {why}'}",
-        )
-        self.log.info(
-            "vpn {vpn}: flooding goes by {new} instead of {old}{why}",
-            vpn=self.plan.vpn.index,
-            why=why and f": {why}",
-            new=format_address(new),
-            old=format_address(old),
-        )
-
-    def _registration_changed(self, client: RegistrationClient, old: State, new: State) -> None:
-        self.log.info(
-            "vpn {vpn}: registration with {nbma}: {state}{reason}",
-            vpn=self.plan.vpn.index,
-            nbma=format_address(client.nhs),
-            state=new.name.lower(),
-            reason=f" ({client.last_error})" if client.last_error else "",
-        )
-        if new is not old:
-            self._journal.note(
-                REGISTRATION_EVENTS[new],
-                self.plan.vpn.index,
-                self.station,
-                client.nhs,
-                interface=self.interface,
-                detail=client.last_error or "",
-            )
-        self._keepalives.changed(client)
-        if new is not State.IDLE:  # then we stop, and what is in the kernel is not ours to change
-            introduce(self._multihomed())
-            self._choose_carrier()
-        if new is State.REGISTERED and old is not State.REGISTERED:
-            self.resolution.forget_negatives()
+    @property
+    def registrations(self) -> list[RegistrationClient]:
+        """Ours with the hubs, by preference."""
+        return self.hubs.registrations
 
     # --- data plane to protocol (ISpokeListener) ------------------------------------------
 
@@ -461,8 +260,7 @@ class SpokeRole:
     def mtu_changed(self, mtu: int) -> None:
         """Tell our hubs, and whoever we ask from now on."""
         self.resolution.mtu = mtu
-        for client in self.registrations:
-            client.set_mtu(mtu)
+        self.hubs.set_mtu(mtu)
 
     def address_changed(self) -> None:
         """Our underlay address has become another."""
@@ -524,7 +322,7 @@ class SpokeRole:
         else:
             self.dataplane.hold(binding.protocol)
             if binding.kind is Kind.NEGATIVE:
-                self._verify()
+                self.hubs.verify()
 
     def binding_changed(self, old: Binding, new: Binding) -> None:
         """A renewal that confirms the VTEP writes nothing to the kernel."""
@@ -564,7 +362,7 @@ class SpokeRole:
             lived = binding.holding_time - (binding.expires - now)
             if idle.get(mac, float("inf")) < lived:
                 self.resolution.renew(mac)
-                self._verify()
+                self.hubs.verify()
 
     # --- wire (IStation) ------------------------------------------------------------------
 
@@ -578,19 +376,14 @@ class SpokeRole:
                 self.resolution.resolve(mac)
             return True
         if isinstance(packet, PurgeRequest):
-            for client in self.registrations:
-                # One that says farewell wants no reply; one that wants to be left does.
-                leave = not packet.flags & PurgeFlag.N and self._has_other(client)
-                client.purge_received(packet, path, leave=leave)
+            self.hubs.purge_received(packet, path)
             return self.resolution.purge_received(packet, path)
         if self._outstanding.reply_received(packet, path):
             return True
         if isinstance(packet, RegistrationReply):
-            for client in self.registrations:
-                client.late_reply(path)
+            self.hubs.late_reply(path)
         return False
 
     def transport_resumed(self) -> None:
         """Hubs may have forgotten us, or lost what we sent: register anew at once."""
-        for client in self.registrations:
-            client.renew()
+        self.hubs.transport_resumed()
