@@ -26,10 +26,12 @@ __all__ = [
     "MapShape",
     "Object",
     "Program",
+    "TestRunOptions",
     "open_pinned",
     "pin",
     "pinned_map_shape",
     "pinned_program_id",
+    "shared_library",
 ]
 
 #: Flags of :meth:`Map.update` (linux/bpf.h): make or replace; make only.
@@ -62,7 +64,7 @@ class _ObjectOpenOptions(ctypes.Structure):
     )
 
 
-class _TestRunOptions(ctypes.Structure):
+class TestRunOptions(ctypes.Structure):
     """``struct bpf_test_run_opts``."""
 
     _fields_ = (
@@ -294,8 +296,8 @@ class Program:
     def run(self, frame: bytes) -> bytes:
         """Run it once over a frame in the kernel; the frame as the program has left it."""
         output = ctypes.create_string_buffer(len(frame))
-        options = _TestRunOptions(
-            sz=ctypes.sizeof(_TestRunOptions),
+        options = TestRunOptions(
+            sz=ctypes.sizeof(TestRunOptions),
             data_in=ctypes.cast(ctypes.c_char_p(frame), _pointer),
             data_size_in=len(frame),
             data_out=ctypes.addressof(output),
