@@ -38,6 +38,7 @@ interface nhrp
 interface vx0
     controller nhrp
     l2learnonly
+    mac-limit any 16384 16384
     provision
     vpn-id 1
 """
