@@ -16,6 +16,7 @@ from zope.interface import implementer
 from dmevpn.addresses import Path
 from dmevpn.errors import MalformedPacket
 from dmevpn.metrics import Metrics
+from dmevpn.transport.coalescing import PAUSE, Coalescing
 from dmevpn.transport.fairness import FairQueue
 from dmevpn.transport.limits import PeerLimits
 
@@ -87,6 +88,7 @@ class DatagramReader(Generic[T]):
         self._waiting: FairQueue[T] = FairQueue()
         self._no_room = metrics.dropped("queue_full")
         self._call: Any = None
+        self._coalescing = Coalescing()
         try:
             self._set_buffer(_SO_RCVBUFFORCE, socket.SO_RCVBUF, RECEIVE_BUFFER)
             self._set_buffer(_SO_SNDBUFFORCE, socket.SO_SNDBUF, SEND_BUFFER)
@@ -172,9 +174,8 @@ class DatagramReader(Generic[T]):
         finally:
             self._gathering = False
             self._send_gathered()
-        if self._waiting and self._call is None:
-            # Perhaps nothing more comes: the socket alone would not wake us.
-            self._call = self._reactor.callLater(0, self._go_on)
+        if not self.closed:
+            self._go_on_later(len(datagrams), more)
 
     def _read(self, limit: int) -> tuple[list[T], bool]:
         """Up to a number of datagrams, and whether there may be more."""
@@ -209,6 +210,22 @@ class DatagramReader(Generic[T]):
             peer, octets = self.source(datagram)
             if not self._waiting.put(peer, datagram, octets, known=self._limits.knows(peer)):
                 self._no_room.inc()
+
+    def _go_on_later(self, count: int, more: bool) -> None:
+        """See to it that we are called again.
+
+        :param count: datagrams that were handed on.
+        :param more: whether there may be more.
+        """
+        paused = self._coalescing.pausing
+        pausing = self._coalescing.read(count, self._reactor.seconds())
+        if pausing and not paused:
+            self._reactor.removeReader(self)
+        elif paused and not pausing:
+            self._reactor.addReader(self)
+        if self._call is None and (pausing or self._waiting):
+            # Perhaps nothing more comes: the socket alone would not wake us for what waits.
+            self._call = self._reactor.callLater(PAUSE if pausing and not more else 0, self._go_on)
 
     def _go_on(self) -> None:
         self._call = None

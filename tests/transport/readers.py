@@ -25,7 +25,9 @@ class Readers:
         self.readers.append(reader)
 
     def removeReader(self, reader: Any) -> None:
-        self.readers.remove(reader)
+        # As the reactor's: one that is not read stays so.
+        if reader in self.readers:
+            self.readers.remove(reader)
 
     def seconds(self) -> float:
         """The time of our clock, which stands still."""
