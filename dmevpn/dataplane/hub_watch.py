@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dmevpn.dataplane.links import RTNLGRP_LINK, Link, LinkTable, parse_links
 from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
+from dmevpn.dataplane.pending import PendingCalls
 from dmevpn.errors import DmevpnError
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
@@ -95,7 +96,6 @@ class HubDeviceWatch:
         repaired: Callable[[str], None],
     ) -> None:
         """:raises OSError: if there is no socket to be had."""
-        self._clock = reactor
         self._name, self._ifindex = link.name, link.ifindex
         self._device = device
         self._attached = attached
@@ -105,7 +105,7 @@ class HubDeviceWatch:
         self._fault = ""
         self._refusal = ""
         self._repairing = ""
-        self._calls: dict[str, Any] = {}
+        self._calls = PendingCalls(reactor)
         self._faults = metrics.counter("device_faults", interface=link.name)
         self._repairs = metrics.counter("device_repairs", interface=link.name)
         self._requests = NetlinkRequests()
@@ -117,35 +117,25 @@ class HubDeviceWatch:
                 program=[ACCEPT],
                 received=self._received,
                 drained=lambda: None,
-                overrun=lambda: self._later("look", 0, self._look),
+                overrun=lambda: self._calls.later("look", 0, self._look),
                 buffer=_BUFFER,
             )
         except BaseException:
             self._requests.close()
             raise
         # Reports a device that is down already.
-        self._later("look", 0, self._look)
+        self._calls.later("look", 0, self._look)
 
     def close(self) -> None:
         """Follow it no more."""
-        for call in self._calls.values():
-            call.cancel()
-        self._calls.clear()
+        self._calls.cancel()
         self._reader.close()
         self._requests.close()
-
-    def _later(self, name: str, delay: float, function: Callable[[], None]) -> None:
-        def call() -> None:
-            del self._calls[name]
-            function()
-
-        if name not in self._calls:
-            self._calls[name] = self._clock.callLater(delay, call)
 
     def _received(self, data: bytes) -> None:
         links = parse_links(data)
         if any(self._concerns(*each) for each in links) or self._ifindex in _filtered(data):
-            self._later("look", 0, self._look)
+            self._calls.later("look", 0, self._look)
 
     def _concerns(self, present: bool, link: Link) -> bool:
         if self._name == link.name or self._ifindex == link.ifindex:
@@ -170,7 +160,7 @@ class HubDeviceWatch:
             self._repairing = self._refusal = ""
         elif fault.mend is not None:
             delay = RESTORE_DELAY if new else RESTORE_RETRY
-            self._later("restore", delay, partial(self._restore, fault.mend))
+            self._calls.later("restore", delay, partial(self._restore, fault.mend))
 
     def _state(self) -> _Fault:
         """What is wrong with the device.
@@ -205,12 +195,12 @@ class HubDeviceWatch:
         try:
             mend()
             self._repairing = self._fault
-            self._later("look", 0, self._look)
+            self._calls.later("look", 0, self._look)
         except DmevpnError as error:
             if self._refusal != str(error):
                 self._refusal = str(error)
                 self.log.error("{ifname}: {reason}", ifname=self._name, reason=self._refusal)
-            self._later("restore", RESTORE_RETRY, partial(self._restore, mend))
+            self._calls.later("restore", RESTORE_RETRY, partial(self._restore, mend))
 
 
 def _filtered(data: bytes) -> Iterator[int]:

@@ -18,29 +18,20 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address, is_station_mac
 from dmevpn.config.model import SpokePlan
-from dmevpn.dataplane.links import (
-    RTNLGRP_IPV4_IFADDR,
-    RTNLGRP_IPV6_IFADDR,
-    RTNLGRP_LINK,
-    parse_links,
-    parse_ports,
-)
+from dmevpn.dataplane.links import parse_links, parse_ports
 from dmevpn.dataplane.neighbours import (
     RTM_DELNEIGH,
-    RTM_GETNEIGH,
-    RTNLGRP_NEIGH,
-    change_filter,
-    edit_filter,
     is_about_addresses,
     parse_entries,
-    parse_miss,
 )
-from dmevpn.dataplane.netlink import NetlinkReader, NetlinkRequests
+from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.pending import PendingCalls
 from dmevpn.dataplane.spoke_checks import examine, local_macs, placements
 from dmevpn.dataplane.spoke_devices import SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_drift import LOOK_DELAY, Drift
 from dmevpn.dataplane.spoke_layout import Layout
 from dmevpn.dataplane.spoke_mending import Mending
+from dmevpn.dataplane.spoke_notices import Misses, Notices
 from dmevpn.dataplane.spoke_reading import Reading
 from dmevpn.dataplane.spoke_readings import READ_PAUSE, READ_STEP, Readings
 from dmevpn.dataplane.spoke_table import EntryTable
@@ -55,35 +46,29 @@ from dmevpn.interfaces import (
 )
 from dmevpn.log import Logger
 from dmevpn.metrics import Counter, Metrics
-from dmevpn.sockfilter import neighbour_messages
 
 __all__ = ["VXLANFDB"]
 
 #: Seconds between a change of this machine's addresses and the look for ours: one is often replaced
 #: by removing it first.
 ADDRESS_DELAY = 0.5
-#: Receive buffers. 5,000 misses: those that find no room repeat with the next frame. 2,500
-#: changes made by others: a reading makes up for lost ones.
-MISS_BUFFER = 4 << 20
-CHANGE_BUFFER = 2 << 20
 
 
 class _Run:
     """What lives from one start to its stop."""
 
-    def __init__(self, devices: SpokeDevices, requests: NetlinkRequests) -> None:
+    def __init__(
+        self, devices: SpokeDevices, requests: NetlinkRequests, calls: PendingCalls
+    ) -> None:
         self.devices = devices
         self.requests = requests
+        self.calls = calls
         self.table: EntryTable
         self.drift: Drift
         self.readings: Readings
         self.mending: Mending
         self.dumps: NetlinkRequests
-        self.misses: NetlinkReader
-        self.changes: NetlinkReader
-        """What others do, and what happens to links."""
-        self.edits: NetlinkReader
-        """What others write into the tables of our devices."""
+        self.notices: Notices
         self.closers: list[Callable[[], None]] = []
         self.adopted: list[tuple[bytes, VTEP | None]] = []
         self.up = True
@@ -91,7 +76,6 @@ class _Run:
         """Whether the devices are there and where they belong."""
         self.attached = True
         """Whether the table's belief was read from them, so that it may be acted upon."""
-        self.calls: dict[str, Any] = {}
 
 
 @implementer(ISpokeDataplane)
@@ -122,10 +106,12 @@ class VXLANFDB:
         self._nbma_address = nbma_address
         self._listener: ISpokeListener
         self._active: _Run | None = None
-        # MACs that were reported in this wake-up of the reader.
-        self._missed: set[bytes] = set()
-        self._late_misses = self._counter("fdb_misses_late")
-        self._lost_misses = self._counter("fdb_misses_lost")
+        self._misses = Misses(
+            is_known=lambda mac: mac in self._running.table.wanted,
+            report=lambda mac: self._listener.fdb_missed(mac),
+            late=self._counter("fdb_misses_late"),
+            lost=self._counter("fdb_misses_lost"),
+        )
 
     def _counter(self, name: str) -> Counter:
         return self._metrics.counter(name, vpn=str(self._plan.vpn.index))
@@ -146,7 +132,8 @@ class VXLANFDB:
             requests = NetlinkRequests()
         except OSError as error:
             raise StartError(f"interface {self.interface}: netlink: {error.strerror}") from None
-        run = _Run(SpokeDevices(requests, self._plan, hub, self._nbma_address), requests)
+        devices = SpokeDevices(requests, self._plan, hub, self._nbma_address)
+        run = _Run(devices, requests, PendingCalls(self._clock))
         try:
             state = run.devices.open()
             if state.layout is None:
@@ -216,36 +203,15 @@ class VXLANFDB:
     def _open_sockets(self, run: _Run, layout: Layout) -> None:
         run.dumps = NetlinkRequests()
         run.closers.append(run.dumps.close)
-        run.misses = NetlinkReader(
+        run.notices = Notices(
             self._reactor,
-            groups=[RTNLGRP_NEIGH],
-            program=neighbour_messages(RTM_GETNEIGH, [layout.device]),
-            received=self._miss_received,
-            drained=self._missed.clear,
-            overrun=self._lost_misses.inc,
-            buffer=MISS_BUFFER,
+            layout,
+            misses=self._misses,
+            changed=self._change_received,
+            edited=self._edit_received,
+            changes_lost=self._changes_lost,
         )
-        run.closers.append(run.misses.close)
-        run.changes = NetlinkReader(
-            self._reactor,
-            groups=[RTNLGRP_NEIGH, RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
-            program=change_filter(layout.devices),
-            received=self._change_received,
-            drained=lambda: None,
-            overrun=self._changes_lost,
-            buffer=CHANGE_BUFFER,
-        )
-        run.closers.append(run.changes.close)
-        run.edits = NetlinkReader(
-            self._reactor,
-            groups=[RTNLGRP_NEIGH],
-            program=edit_filter(layout.devices),
-            received=self._edit_received,
-            drained=lambda: None,
-            overrun=self._changes_lost,
-            buffer=CHANGE_BUFFER,
-        )
-        run.closers.append(run.edits.close)
+        run.closers.append(run.notices.close)
 
     def _watch_over(self, run: _Run) -> None:
         run.readings = Readings(
@@ -268,12 +234,9 @@ class VXLANFDB:
 
     def _close(self, run: _Run) -> None:
         """Close all but the socket that is still needed to remove what is ours."""
-        for call in run.calls.values():
-            call.cancel()
-        run.calls.clear()
+        run.calls.cancel()
         for close in run.closers:
             close()
-        self._missed.clear()
 
     def _warn_of_defaults(self, reading: Reading) -> None:
         for nbma in reading.defaults:
@@ -402,13 +365,7 @@ class VXLANFDB:
 
     def _later(self, name: str, delay: float, function: Callable[[], None]) -> None:
         """Have something done once, however often it is asked for."""
-        calls = self._running.calls
-        if name not in calls:
-            calls[name] = self._clock.callLater(delay, self._do, name, function)
-
-    def _do(self, name: str, function: Callable[[], None]) -> None:
-        del self._running.calls[name]
-        function()
+        self._running.calls.later(name, delay, function)
 
     def _schedule_flush(self) -> None:
         # A table that is being filled by start has nobody to schedule for yet.
@@ -420,7 +377,7 @@ class VXLANFDB:
         if not run.attached:
             return  # The reading that follows ends with a flush.
         try:
-            with run.edits.deaf():
+            with run.notices.deaf_to_edits():
                 more = run.table.flush()
             if more is not None:
                 self._later("flush" if more <= 0 else "drain", more, self._flush)
@@ -451,17 +408,6 @@ class VXLANFDB:
             self._listener.entries_repaired(count)
 
     # --- notifications ------------------------------------------------------------------------
-
-    def _miss_received(self, data: bytes) -> None:
-        mac = parse_miss(data)
-        if mac is None or mac in self._missed or not is_station_mac(mac):
-            return
-        if mac in self._running.table.wanted:
-            # One of the frames that were on their way before the entry stood.
-            self._late_misses.inc()
-            return
-        self._missed.add(mac)
-        self._listener.fdb_missed(mac)
 
     def _change_received(self, data: bytes) -> None:
         run = self._running
@@ -556,7 +502,5 @@ class VXLANFDB:
         """Turn to devices that may be others than before."""
         run.attached = False
         run.table.attach(layout)
-        run.misses.set_filter(neighbour_messages(RTM_GETNEIGH, [layout.device]))
-        run.changes.set_filter(change_filter(layout.devices))
-        run.edits.set_filter(edit_filter(layout.devices))
+        run.notices.attach(layout)
         run.readings.begin_elsewhere()

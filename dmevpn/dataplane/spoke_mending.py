@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dmevpn.dataplane.pending import Later
 from dmevpn.dataplane.spoke_devices import DeviceState, SpokeDevices
-from dmevpn.dataplane.spoke_readings import Later
 from dmevpn.errors import StartError
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics

@@ -8,19 +8,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.pending import Later
 from dmevpn.dataplane.spoke_reading import Reading
 from dmevpn.dataplane.spoke_table import EntryTable
 from dmevpn.errors import DataplaneError
 
-__all__ = ["READ_PAUSE", "READ_STEP", "Later", "Readings"]
+__all__ = ["READ_PAUSE", "READ_STEP", "Readings"]
 
 #: Datagrams of a dump read in one turn of the reactor: some 400 entries, 2 to 4 ms.
 READ_STEP = 1
 #: Seconds between readings that notifications ask for, so that a storm of them costs two a second.
 READ_PAUSE = 0.5
-
-#: Has something done once, however often it is asked for: a name for it, seconds, and what.
-Later = Callable[[str, float, Callable[[], None]], None]
 
 
 class Readings:

@@ -324,7 +324,7 @@ def test_operators_entry_in_place_of_ours(spoke: Spoke) -> None:
 
 def test_notifications_lost(namespace: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the kernel had no room for its notifications, the tables agree again within a second."""
-    monkeypatch.setattr("dmevpn.dataplane.spoke_fdb.CHANGE_BUFFER", 1 << 14)
+    monkeypatch.setattr("dmevpn.dataplane.spoke_notices.CHANGE_BUFFER", 1 << 14)
     many = 1000
     with namespace.cleared():
         spoke = Spoke(namespace)
