@@ -2,7 +2,8 @@
 
 Nobody tells us when somebody else writes a map (``bpftool map update``), so they are read: once a
 second, a piece in each turn of the reactor. As long as nothing has changed, a checksum says so and
-nothing is compared. The MACs are the switch's own to write, and are left out.
+nothing is compared. What the switch writes itself is looked at by
+:mod:`dmevpn.dataplane.hub_counts`, but for the MACs, which are left out.
 """
 
 from __future__ import annotations
@@ -10,40 +11,64 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from dmevpn.dataplane.ebpf import layout
-from dmevpn.dataplane.ebpf.libbpf import Map
+from dmevpn.dataplane.ebpf.libbpf import LPM_TRIE, Map
+from dmevpn.dataplane.hub_counts import PIECE, CountAudit
 from dmevpn.dataplane.hub_members import MemberTable
 
-__all__ = ["COMPARED", "PIECE", "Audit"]
+__all__ = ["COMPARED", "Audit"]
 
-#: Entries read in one turn of the reactor: 1 to 3 ms.
-PIECE: Final = 1024
-#: Entries compared in one, each of which is made anew: some 3 ms.
-COMPARED: Final = 128
+#: Entries compared in one turn, each of which is made anew: some 2 ms.
+COMPARED: Final = 256
+_ZERO = layout.NUMBER.pack(0)
 
-#: Keys and values that should be in a map, one after the other.
-_Rows = Iterator[tuple[bytes, bytes]]
+
+class _Check(NamedTuple):
+    """What should be in a map that only the daemon writes."""
+
+    table: Map
+    rows: Callable[[], Iterator[tuple[bytes, bytes]]]
+    """Keys and values."""
+    owns: Callable[[bytes], bool]
+    """Whether a key may be there; what is at any other one was put there by somebody else."""
+    version: Callable[[], int]
+    """Another number after each change of the rows."""
 
 
 class Audit:
-    """Compares VPNs, members, their admission and their counters with what should be.
+    """Compares all that the daemon has to say to its switch with what the switch has heard.
 
     :param maps: of the switch, by name.
-    :param table: what should be in them.
+    :param table: what should be in most of them.
+    :param single: what should be in those that have one element, by name.
     """
 
-    def __init__(self, maps: Mapping[str, Map], table: MemberTable) -> None:
-        self._table = table
+    def __init__(
+        self,
+        maps: Mapping[str, Map],
+        table: MemberTable,
+        single: Mapping[str, Callable[[], bytes]],
+    ) -> None:
+        self.comparing = False
+        """Whether a map has been found to differ, and is being put right."""
         self._right: dict[str, tuple[int, int]] = {}
-        """Of each map that was found right: the table's version then, and a checksum."""
-        self._checks: tuple[tuple[Map, Callable[[], _Rows]], ...] = (
-            (maps["vpns"], table.vpn_rows),
-            (maps["members"], table.member_rows),
-            (maps["senders"], table.sender_rows),
+        """Of each map that was found right: the version of its rows then, and a checksum."""
+        self._single = [(maps[name], wanted) for name, wanted in single.items()]
+
+        def members() -> int:
+            return table.version
+
+        rules = table.rules
+        self._checks = (
+            _Check(maps["vpns"], table.vpn_rows, table.has_vpn, members),
+            _Check(maps["members"], table.member_rows, table.has_member, members),
+            _Check(maps["senders"], table.sender_rows, table.admits, members),
+            _Check(maps["hubs"], table.hub_rows, table.has_hub, members),
+            _Check(maps["sticky"], rules.rows, rules.has_line, lambda: rules.version),
         )
-        self._states = maps["states"]
+        self._counts = CountAudit(maps, table)
 
     def run(self) -> Iterator[int]:
         """Go through all maps once, and put right what differs.
@@ -52,19 +77,27 @@ class Audit:
             put right.
         :raises DataplaneError: if the kernel refuses.
         """
-        for table, rows in self._checks:
-            version, checksum = self._table.version, 0
-            for _, keys, values in table.batches(PIECE):
+        for check in self._checks:
+            version, checksum = check.version(), 0
+            for _, keys, values in check.table.batches(PIECE):
                 checksum = zlib.crc32(values, zlib.crc32(keys, checksum))
                 yield 0
-            if self._right.get(table.name) == (version, checksum):
+            name = check.table.name
+            if self._right.get(name) == (version, checksum):
                 continue
-            if not (yield from self._compare(table, rows)) and version == self._table.version:
-                self._right[table.name] = version, checksum
-        yield from self._recount()
+            self.comparing = True
+            try:
+                repaired = yield from self._compare(check)
+            finally:
+                self.comparing = False
+            if not repaired and version == check.version():
+                self._right[name] = version, checksum
+        yield sum(self._compare_single(*each) for each in self._single)
+        yield from self._counts.run()
 
-    def _compare(self, table: Map, rows: Callable[[], _Rows]) -> Generator[int, None, int]:
-        """Write what is missing or wrong in a map, and keep out whom nobody has admitted."""
+    def _compare(self, check: _Check) -> Generator[int, None, int]:
+        """Take out of a map what is nobody's, and write what is missing or wrong."""
+        table, version = check.table, check.version()
         size, width = table.shape.key_size, table.value_size
         found: dict[bytes, bytes] = {}
         for count, keys, values in table.batches(2 * COMPARED):
@@ -73,45 +106,37 @@ class Audit:
                 found[key] = values[index * width : (index + 1) * width]
             yield 0
         repaired = 0
-        # What is added meanwhile was written a moment ago, what changes is looked up once more.
-        wanted = rows()
-        while some := list(islice(wanted, COMPARED)):
-            differing = [row for row in some if found.pop(row[0], None) != row[1]]
-            count = sum(self._put_right(table, *row) for row in differing)
+        # First what is nobody's: in a trie it may be in the place of what is ours.
+        present = iter(list(found))
+        while some_keys := list(islice(present, COMPARED)):
+            count = sum(table.delete(key) for key in some_keys if not check.owns(key))
             repaired += count
             yield count
-        if table.name == "senders":
-            left = iter(found)
-            while keys_left := list(islice(left, PIECE)):
-                strangers = [key for key in keys_left if not self._table.admits(key)]
-                count = sum(table.delete(key) for key in strangers)
-                repaired += count
-                yield count
+        # What is added meanwhile was written a moment ago, what changes is looked up once more.
+        wanted = check.rows()
+        while some := list(islice(wanted, COMPARED)):
+            differing = [row for row in some if found.get(row[0]) != row[1]]
+            count = sum(self._put_right(check, version, *row) for row in differing)
+            repaired += count
+            yield count
         return repaired
 
     @staticmethod
-    def _put_right(table: Map, key: bytes, value: bytes) -> bool:
-        if table.lookup(key) == value:
-            return False  # of ours, written while the map was being read
-        table.update(key, value)
+    def _put_right(check: _Check, version: int, key: bytes, value: bytes) -> bool:
+        """Write what differs, unless it was ours, written while the map was being read."""
+        if check.table.shape.type == LPM_TRIE:
+            # A lookup would find what has a shorter prefix. The next audit sees to it.
+            if check.version() != version:
+                return False
+        elif check.table.lookup(key) == value:
+            return False
+        check.table.update(key, value)
         return True
 
-    def _recount(self) -> Iterator[int]:
-        """Give members whose counters are gone new ones: without them they have no frames."""
-        size = self._states.shape.key_size
-        counted: set[bytes] = set()
-        for count, keys, _ in self._states.batches(PIECE):
-            counted.update(keys[index * size : (index + 1) * size] for index in range(count))
-            yield 0
-        numbers = iter(list(self._table.by_number))
-        while some := list(islice(numbers, PIECE)):
-            missing = [
-                key
-                for number, key in zip(some, map(layout.NUMBER.pack, some), strict=True)
-                if key not in counted
-                and number in self._table.by_number
-                and not self._states.find(key)
-            ]
-            for key in missing:
-                self._states.update(key, bytes(layout.STATE.size))
-            yield len(missing)
+    @staticmethod
+    def _compare_single(table: Map, wanted: Callable[[], bytes]) -> bool:
+        value = wanted()
+        if table.lookup(_ZERO) == value:
+            return False
+        table.update(_ZERO, value)
+        return True

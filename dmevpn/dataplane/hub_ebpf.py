@@ -23,6 +23,7 @@ from dmevpn.dataplane.ebpf.pins import BPFFS, PinDirectory
 from dmevpn.dataplane.ebpf.ringbuf import RingBuffer
 from dmevpn.dataplane.hub_audit import Audit
 from dmevpn.dataplane.hub_device import Attachment, find_device
+from dmevpn.dataplane.hub_keepsake import Keepsake
 from dmevpn.dataplane.hub_macs import MACTable
 from dmevpn.dataplane.hub_members import MemberTable
 from dmevpn.dataplane.hub_watch import HubDeviceWatch, ProvisionedDevice
@@ -56,9 +57,11 @@ AGEING_TIME = 300.0
 PIN_ROOT = f"{BPFFS}/dmevpn"
 
 #: Seconds between two looks at what nobody tells us: lost events, and maps that others change.
-_POLL_INTERVAL = 0.8
+_POLL_INTERVAL = 0.65
 #: Seconds between two pieces of such a look, so that at most a tenth of the time goes into it.
-_AUDIT_PAUSE = 0.01
+_AUDIT_PAUSE = 0.005
+#: The same while something is put right, which takes the more pieces the more members there are.
+_REPAIR_PAUSE = 0.002
 _OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
 _PROGRAM, _EDITOR, _PROBER = "hub_switch", "edit_macs", "send_probe"
 _PROGRAM_PIN = "program_"
@@ -104,6 +107,7 @@ class EBPFSwitch:
         self._ageing = ageing
         #: By which the program knows probes of this daemon again; nobody else knows it.
         self._secret = os.urandom(8)
+        self._probing = b""
         self._listener: IHubListener = HubListener()
         self._maps: dict[str, libbpf.Map] = {}
         self._programs: dict[str, libbpf.Program] = {}
@@ -185,8 +189,10 @@ class EBPFSwitch:
             file.close()
         events = self._maps["events"]
         self._ring = RingBuffer(events.fd, events.shape.max_entries, self._event)
+        self._keepsake = Keepsake(self._maps["keepsakes"])
         self._members = MemberTable(
             self._maps,
+            self._keepsake,
             self._time.seconds,
             ageing=self._ageing,
         )
@@ -199,7 +205,11 @@ class EBPFSwitch:
             aged=self._mac_aged,
         )
         self._members.adopt()
-        self._auditor = Audit(self._maps, self._members)
+        self._auditor = Audit(
+            self._maps,
+            self._members,
+            {"probing": lambda: self._probing, "keepsakes": self._keepsake.pack},
+        )
         self._adopted = [
             (member.vpn, member.vtep, member.local, self._members.registration(member))
             for member in self._members.by_number.values()
@@ -222,24 +232,20 @@ class EBPFSwitch:
 
     def _attach(self, ifindex: int) -> None:
         program = self._programs[_PROGRAM]
-        zero = layout.NUMBER.pack(0)
-        kept = self._maps["keepsakes"].lookup(zero) or bytes(layout.KEEPSAKE.size)
-        next_member, made_clsact = layout.KEEPSAKE.unpack(kept)
+        made_clsact = self._keepsake.made_clsact
         earlier = {
             libbpf.pinned_program_id(self._pins.at(name)): name
             for name in self._pins.names()
             if name.startswith(_PROGRAM_PIN)
         }
-        self._attachment = Attachment(self.interface, ifindex, made_clsact=bool(made_clsact))
+        self._attachment = Attachment(self.interface, ifindex, made_clsact=made_clsact)
         name = f"{_PROGRAM_PIN}{program.id}"
         try:
             self._attachment.prepare(earlier)
-            self._maps["keepsakes"].update(
-                zero, layout.KEEPSAKE.pack(next_member, self._attachment.made_clsact)
-            )
+            self._keepsake.attached(made_clsact=self._attachment.made_clsact)
             # Pinned before it is attached: whatever is found attached later is known as ours.
             libbpf.pin(program.fd, self._pins.at(name))
-            self._maps["probing"].update(zero, layout.PROBING.pack(self._secret, ifindex))
+            self._probe_by(ifindex)
             self._attachment.attach(program)
         except BaseException:
             self._pins.unpin(name)
@@ -275,14 +281,14 @@ class EBPFSwitch:
         self._attachment = Attachment(self.interface, link.ifindex, made_clsact=made_clsact)
         self._attachment.prepare({program.id})
         self._attachment.attach(program)
-        zero = layout.NUMBER.pack(0)
-        kept = self._maps["keepsakes"].lookup(zero) or bytes(layout.KEEPSAKE.size)
-        next_member, _ = layout.KEEPSAKE.unpack(kept)
-        self._maps["keepsakes"].update(
-            zero, layout.KEEPSAKE.pack(next_member, self._attachment.made_clsact)
-        )
-        self._maps["probing"].update(zero, layout.PROBING.pack(self._secret, link.ifindex))
+        self._keepsake.attached(made_clsact=self._attachment.made_clsact)
+        self._probe_by(link.ifindex)
         self.mtu = link.mtu
+
+    def _probe_by(self, ifindex: int) -> None:
+        """Have loop probes leave by a device, and know them again."""
+        self._probing = layout.PROBING.pack(self._secret, ifindex)
+        self._maps["probing"].update(layout.NUMBER.pack(0), self._probing)
 
     def examine(self) -> list[Finding]:
         """Whether the device is there, up and external, and the program at its place."""
@@ -537,7 +543,8 @@ class EBPFSwitch:
         if repaired is None:
             self._audit = None
             return
-        self._auditing = self._time.callLater(_AUDIT_PAUSE, self._audit_on)
+        pause = _REPAIR_PAUSE if self._auditor.comparing else _AUDIT_PAUSE
+        self._auditing = self._time.callLater(pause, self._audit_on)
         if repaired:
             self._repairs.inc(repaired)
             self.log.warn(

@@ -21,6 +21,7 @@ from dmevpn.addresses import VTEP
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.layout import NOBODY, NUMBER
 from dmevpn.dataplane.ebpf.libbpf import NO_EXIST, Map
+from dmevpn.dataplane.hub_keepsake import Keepsake
 from dmevpn.dataplane.hub_rules import RuleTable
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import MemberCounters, Registration, VPNRules
@@ -32,7 +33,6 @@ __all__ = ["GRACE", "Member", "MemberTable"]
 GRACE = 2.0
 #: Member numbers reserved at once for this daemon, so that a crash never makes us use one twice.
 _NUMBERS_RESERVED = 1024
-_ZERO = NUMBER.pack(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +79,7 @@ class MemberTable:
     """The members of all VPNs of one switch.
 
     :param maps: the maps of the switch by name.
+    :param keepsake: says which numbers members may have.
     :param clock_seconds: the clock of :attr:`Registration.expires`. The maps hold the kernel's
         CLOCK_MONOTONIC, which is the same for the next daemon.
     :param ageing: seconds of silence after which a MAC counts as unknown.
@@ -87,6 +88,7 @@ class MemberTable:
     def __init__(
         self,
         maps: dict[str, Map],
+        keepsake: Keepsake,
         clock_seconds: Callable[[], float],
         *,
         ageing: float,
@@ -96,18 +98,18 @@ class MemberTable:
         self._states = maps["states"]
         self._vpns = maps["vpns"]
         self._usage = maps["usage"]
-        self._keepsakes = maps["keepsakes"]
+        self._keepsake = keepsake
         self._hubs = maps["hubs"]
         self._clock_seconds = clock_seconds
-        self._rules = RuleTable(maps["sticky"], ageing)
+        self.rules = RuleTable(maps["sticky"], ageing)
+        """What the members of each VPN may do."""
         self.by_number: dict[int, Member] = {}
         """Every member by the number that MAC entries and events name it by."""
         self._by_vtep: dict[VTEP, Member] = {}
         self._bits: dict[bytes, int] = {}
         self._heads: dict[int, Member | None] = {}
         self._leavers: deque[tuple[float, int]] = deque()
-        self._next = 1
-        self._reserved = 1
+        self._next = keepsake.next_member
         self.version = 0
         """Another number after each change of what should be in the maps."""
 
@@ -121,7 +123,7 @@ class MemberTable:
 
         :raises DataplaneError: E2BIG beyond MAX_VPNS.
         """
-        changed = self._rules.set(vpn, rules)
+        changed = self.rules.set(vpn, rules)
         if vpn in self._heads:
             if changed:
                 self.version += 1
@@ -143,7 +145,7 @@ class MemberTable:
             member = member.older
         self.version += 1
         self._vpns.delete(NUMBER.pack(vpn))  # from now on no flood comes by
-        self._rules.forget(vpn)
+        self.rules.forget(vpn)
         for member in chain:
             self._retire(member)
 
@@ -256,10 +258,31 @@ class MemberTable:
             if number in self.by_number:
                 yield layout.pack_vtep(member.vtep), layout.SENDER.pack(*self._sender(member))
 
+    def hub_rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Those of each hub that has a bit."""
+        for hub, bit in list(self._bits.items()):
+            if hub in self._bits:
+                yield layout.pack_address(hub), layout.HUB.pack(bit)
+
+    def has_vpn(self, key: bytes) -> bool:
+        """Whether a key of ``vpns`` is that of a VPN."""
+        return NUMBER.unpack(key)[0] in self._heads
+
+    def has_member(self, key: bytes) -> bool:
+        """Whether a key of ``members`` is that of a member, or of one that has left."""
+        if NUMBER.unpack(key)[0] in self.by_number:
+            return True
+        found = self._members.lookup(key)
+        return found is not None and bool(layout.MEMBER.unpack(found)[4] & layout.MEMBER_LEFT)
+
     def admits(self, key: bytes) -> bool:
         """Whether a key of ``senders`` is that of a member."""
         address, vni = layout.VTEP_KEY.unpack(key)
         return VTEP(layout.unpack_address(address), vni) in self._by_vtep
+
+    def has_hub(self, key: bytes) -> bool:
+        """Whether a key of ``hubs`` is that of a hub with a bit."""
+        return layout.unpack_address(key) in self._bits
 
     # --- start ----------------------------------------------------------------------------
 
@@ -268,16 +291,14 @@ class MemberTable:
 
         :returns: how many members there are.
         """
-        self._next, _ = layout.KEEPSAKE.unpack(self._keepsakes.lookup(_ZERO) or bytes(8))
-        self._next = self._reserved = self._next or 1
         heads: dict[int, int] = {}
         for _, keys, values in self._vpns.batches():
             for (number,), (head, *rules) in zip(
                 NUMBER.iter_unpack(keys), layout.VPN.iter_unpack(values), strict=True
             ):
                 heads[number] = head
-                self._rules.adopt(number, rules)
-        self._rules.adopt_sticky()
+                self.rules.adopt(number, rules)
+        self.rules.adopt_sticky()
         self._bits = {
             layout.unpack_address(address): bit
             for _, keys, values in self._hubs.batches()
@@ -437,7 +458,7 @@ class MemberTable:
     def _head(self, vpn: int, head: Member | None) -> bytes:
         """``struct vpn``."""
         number = NOBODY if head is None else head.number
-        return layout.VPN.pack(number, *self._rules.fields(vpn))
+        return layout.VPN.pack(number, *self.rules.fields(vpn))
 
     def _write_head(self, vpn: int, head: Member | None) -> None:
         self._vpns.update(NUMBER.pack(vpn), self._head(vpn, head))
@@ -453,11 +474,8 @@ class MemberTable:
 
     def _new_number(self) -> int:
         """A number that no MAC entry can still name."""
-        if self._next == self._reserved:
-            self._reserved = (self._reserved + _NUMBERS_RESERVED) & 0xFFFFFFFF or 1
-            kept = self._keepsakes.lookup(_ZERO) or bytes(layout.KEEPSAKE.size)
-            _, made_clsact = layout.KEEPSAKE.unpack(kept)
-            self._keepsakes.update(_ZERO, layout.KEEPSAKE.pack(self._reserved, made_clsact))
+        if self._next == self._keepsake.next_member:
+            self._keepsake.reserve((self._next + _NUMBERS_RESERVED) & 0xFFFFFFFF or 1)
         number = self._next
         self._next = (number + 1) & 0xFFFFFFFF or 1
         if number in self.by_number:  # after four thousand million members

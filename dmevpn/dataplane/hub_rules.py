@@ -8,7 +8,10 @@ from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.libbpf import Map
 from dmevpn.interfaces import Sticky, VPNRules
 
-__all__ = ["RuleTable"]
+__all__ = ["FRAMES_AT_ONCE", "RuleTable"]
+
+#: More frames than an offload makes one of: what a budget may be overdrawn by.
+FRAMES_AT_ONCE = 1024
 
 #: Bits of a VPN's index, which come before those of a MAC.
 _VPN_BITS = 32
@@ -26,6 +29,9 @@ class RuleTable:
         self._ageing_ns = int(ageing * 1e9)
         self._fields: dict[int, tuple[int, ...]] = {}
         self._lines: dict[int, dict[bytes, bytes]] = {}
+        self._horizons: dict[int, int] = {}
+        self.version = 0
+        """Another number after each change of the sticky lines that should be in the map."""
 
     def set(self, vpn: int, rules: VPNRules) -> bool:
         """Note the rules of a VPN; whether they are others than before.
@@ -37,7 +43,7 @@ class RuleTable:
         # The longest prefix first: where it holds nobody asks what a shorter one would say.
         lines = {_key(vpn, line): layout.STICKY.pack(_address(line)) for line in rules.sticky}
         changed = self._fields.get(vpn) != fields
-        self._fields[vpn] = fields
+        self.adopt(vpn, fields)
         self._set_lines(vpn, lines)
         return changed
 
@@ -45,6 +51,7 @@ class RuleTable:
         present = self._lines.get(vpn, {})
         if present == lines:
             return
+        self.version += 1
         for key in present.keys() - lines.keys():
             self._sticky.delete(key)
             del present[key]
@@ -57,6 +64,9 @@ class RuleTable:
     def forget(self, vpn: int) -> None:
         """A VPN is gone."""
         self._fields.pop(vpn, None)
+        self._horizons.pop(vpn, None)
+        if vpn in self._lines:
+            self.version += 1
         for key in self._lines.pop(vpn, {}):
             self._sticky.delete(key)
 
@@ -66,7 +76,27 @@ class RuleTable:
 
     def adopt(self, vpn: int, fields: Iterable[int]) -> None:
         """Take up the rules of an earlier run, until others are set."""
-        self._fields[vpn] = tuple(fields)
+        found = self._fields[vpn] = tuple(fields)
+        _, _, _, _, gap, burst, *_ = found
+        self._horizons[vpn] = max(self._horizons.get(vpn, 0), burst + FRAMES_AT_ONCE * gap)
+
+    def horizon(self, vpn: int) -> int:
+        """How many nanoseconds ahead the next flood of a member may be due; 0: there is no VPN.
+
+        By the most generous rules that the VPN has had, whose debts are paid off as they were made.
+        """
+        return self._horizons.get(vpn, 0)
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of each sticky line."""
+        for vpn, lines in list(self._lines.items()):
+            for key, value in list(lines.items()):
+                if key in self._lines.get(vpn, {}):
+                    yield key, value
+
+    def has_line(self, key: bytes) -> bool:
+        """Whether a key of ``sticky`` is that of a line."""
+        return key in self._lines.get(layout.STICKY_KEY.unpack(key)[1], {})
 
     def adopt_sticky(self) -> None:
         """Take up its sticky lines; those of VPNs that are gone are removed."""

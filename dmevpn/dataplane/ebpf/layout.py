@@ -45,6 +45,7 @@ __all__ = [
     "SENDER",
     "STATE",
     "STATE_COUNTERS",
+    "STATE_MACS",
     "STICKY",
     "STICKY_KEY",
     "USAGE",
@@ -95,6 +96,8 @@ HUB = Struct("=Q")
 STATE = Struct("=12Q")
 #: Where the counters of a member begin in it.
 STATE_COUNTERS = 4
+#: Where the number of its MACs is.
+STATE_MACS = 11
 VPN = Struct("=IIIIQQQQQ")
 USAGE = Struct("=I")
 MAC_KEY = Struct("=I6s2x")

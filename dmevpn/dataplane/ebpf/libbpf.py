@@ -21,6 +21,7 @@ from dmevpn.errors import DataplaneError, StartError
 
 __all__ = [
     "ANY",
+    "LPM_TRIE",
     "NO_EXIST",
     "Map",
     "MapShape",
@@ -36,6 +37,9 @@ __all__ = [
 
 #: Flags of :meth:`Map.update` (linux/bpf.h): make or replace; make only.
 ANY, NO_EXIST = 0, 1
+
+#: BPF_MAP_TYPE_LPM_TRIE: a lookup finds the longest prefix.
+LPM_TRIE = 11
 
 #: Kernels before this one lack ``bpf_loop`` with the clean-ups of its verifier, and the local
 #: address in the tunnel key.
