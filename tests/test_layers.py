@@ -29,7 +29,16 @@ class Layer:
 BASE = ("addresses", "errors", "interfaces", "metrics", "sockfilter", "log", "journal")
 WIRE = tuple(
     f"nhrp.{name}"
-    for name in ("constants", "encapsulation", "extensions", "header", "packet", "records", "wire")
+    for name in (
+        "constants",
+        "encapsulation",
+        "extensions",
+        "header",
+        "packet",
+        "packet_types",
+        "records",
+        "wire",
+    )
 )
 
 #: The first row that names a module (or a package above it) governs it.
