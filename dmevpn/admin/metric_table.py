@@ -101,6 +101,8 @@ METRICS = {
     "dmevpn_registrations_not_held_total": "Registrations refused because too many waited for the"
     " operator's script.",
     "dmevpn_resolution_answers_total": "Resolutions answered, by CIE code (0: found).",
+    "dmevpn_shared_room_full_total": "Bindings and answers of a hub for which there was no room"
+    " beside those of all its VPNs, by what.",
     "dmevpn_answered_full_total": "Answers not noted for a later purge, for want of room.",
     "dmevpn_peers_full_total": "Peers whose form was not remembered, for want of room.",
     "dmevpn_registrations_down_total": "Registrations of ours that were lost.",

@@ -12,6 +12,7 @@ from dmevpn.addresses import VTEP, Path
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
 from dmevpn.nhrp.prefixes import PrefixIndex, prefix_of
+from dmevpn.nhrp.room import SharedRoom
 
 __all__ = ["ANSWERED_LIMIT", "ANSWERED_PER_MAC", "LEARNED_HOLDING_TIME", "Answered"]
 
@@ -51,11 +52,19 @@ class Answered:
     :mod:`dmevpn.nhrp.prefixes`).
 
     :param limit: answers at most.
+    :param room: what the servers of all VPNs share.
     """
 
-    def __init__(self, clock: IReactorTime, metrics: Metrics, limit: int = ANSWERED_LIMIT) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        metrics: Metrics,
+        limit: int = ANSWERED_LIMIT,
+        room: SharedRoom | None = None,
+    ) -> None:
         self._clock = clock
         self._limit = limit
+        self._room = room
         self._answers: dict[bytes, _Answers] = {}
         #: All keys but MACs, which have no prefixes.
         self._index = PrefixIndex()
@@ -122,10 +131,17 @@ class Answered:
         answers = self._answers.get(key)
         if answers is None or station not in answers.stations:
             many = 0 if answers is None else len(answers.stations)
-            if many >= ANSWERED_PER_MAC or self._count >= self._limit:
+            held, room = self._count, self._room
+            if (
+                many >= ANSWERED_PER_MAC
+                or held >= self._limit
+                or (room is not None and not room.has(held))
+            ):
                 self._full.inc()
                 return False
-            self._count += 1
+            if room is not None:
+                room.added(held)
+            self._count = held + 1
         due = until + _SWEEP
         if answers is None:
             answers = self._answers[key] = _Answers(vteps, due)
@@ -165,7 +181,12 @@ class Answered:
         self._answers.clear()
         self._index.clear()
         self._at.clear()
-        self._count = 0
+        self._less(self._count)
+
+    def _less(self, count: int) -> None:
+        if self._room is not None:
+            self._room.removed(self._count, count)
+        self._count -= count
 
     def _say(self, key: bytes, vtep: VTEP) -> None:
         at = self._at.get(vtep)
@@ -178,7 +199,7 @@ class Answered:
         del self._answers[key]
         if len(key) != _MAC:
             self._index.remove(key)
-        self._count -= len(answers.stations)
+        self._less(len(answers.stations))
         for vtep in answers.vteps:
             at = self._at[vtep]
             at.discard(key)
@@ -191,7 +212,7 @@ class Answered:
         over = [station for station, (until, _) in answers.stations.items() if until <= now]
         for station in over:
             del answers.stations[station]
-        self._count -= len(over)
+        self._less(len(over))
         if answers.stations:
             answers.due = now + _SWEEP
             return answers.due

@@ -20,6 +20,7 @@ from dmevpn.interfaces import ICacheListener
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
 from dmevpn.nhrp.prefixes import PrefixIndex, key_of
+from dmevpn.nhrp.room import SharedRoom
 
 __all__ = ["LIMIT", "MOST_BESIDE", "SHORTEST_LIFE", "Binding", "Cache", "Kind"]
 
@@ -117,12 +118,20 @@ class Cache:
     :ivar index: the keys of all bindings but MACs, which have no prefixes.
     :ivar crowded: whether any binding stands beside another one (its truth is meant).
     :param limit: bindings at most; the oldest negative one gives way, else nothing is added.
+    :param room: what the caches of all VPNs share; the same is done where it is full.
     """
 
-    def __init__(self, clock: IReactorTime, metrics: Metrics, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        metrics: Metrics,
+        limit: int = LIMIT,
+        room: SharedRoom | None = None,
+    ) -> None:
         self.clock = clock
         self.index = PrefixIndex()
         self._limit = limit
+        self._room = room
         #: By key; those beside the first one of a key by :func:`_place_beside`.
         self._bindings: dict[bytes, Binding] = {}
         #: The places of those beside the first, by key, in the order they came.
@@ -259,9 +268,14 @@ class Cache:
                 self._full.inc()
                 return False
         if old is None:
-            if len(self._bindings) >= self._limit and not self._evict():
+            held, room = len(self._bindings), self._room
+            if (held >= self._limit or (room is not None and not room.has(held))) and not (
+                self._evict()
+            ):
                 self._full.inc()
                 return False
+            if room is not None:
+                room.added(len(self._bindings))
         elif (
             old.kind > binding.kind
             and not overrule
@@ -307,6 +321,8 @@ class Cache:
         binding = self._bindings.pop(place, None)
         if binding is None:
             return None
+        if self._room is not None:
+            self._room.removed(len(self._bindings) + 1)
         self._unlist(place, binding)
         self._deadlines.discard(place)
         key = binding.key
@@ -363,6 +379,8 @@ class Cache:
         self._listeners = ()
         self._deadlines.close()
         self.index.clear()
+        if self._room is not None:
+            self._room.removed(len(self._bindings), len(self._bindings))
         self._bindings.clear()
         self._beside.clear()
         self._negative.clear()

@@ -32,6 +32,7 @@ from dmevpn.nhrp.replies import Replies
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.responder import Responder
 from dmevpn.nhrp.retraction import Retraction
+from dmevpn.nhrp.room import SharedRoom
 
 __all__ = ["NextHopServer"]
 
@@ -55,6 +56,7 @@ class NextHopServer:
     :param servers: underlay addresses of the servers that ask us for their own stations, if nobody
         else but registered stations is to be answered; None: everybody is. May be replaced.
     :param answered_limit: answers remembered at most; beyond it the answer is: no resources.
+    :param answered_room: what the servers of all VPNs share; where that is full, likewise.
     """
 
     packet_types = frozenset(
@@ -85,6 +87,7 @@ class NextHopServer:
         metrics: Metrics,
         on_refused: Callable[[bytes, bytes, int], None] = lambda station, nbma, code: None,
         answered_limit: int = ANSWERED_LIMIT,
+        answered_room: SharedRoom | None = None,
     ) -> None:
         self.station = identity.station
         self.servers = servers
@@ -96,7 +99,7 @@ class NextHopServer:
         self._outstanding = outstanding
         self._link = link
         self._strangers = metrics.dropped("not_registered")
-        self._answered = Answered(clock, metrics, answered_limit)
+        self._answered = Answered(clock, metrics, answered_limit, answered_room)
         self._replies = Replies(identity, cache)
         self._registrar = Registrar(
             cache=cache,

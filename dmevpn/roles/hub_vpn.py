@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -26,6 +27,7 @@ from dmevpn.nhrp.prefixes import PrefixTable
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
+from dmevpn.nhrp.room import SharedRoom
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
@@ -54,6 +56,13 @@ AMNESIA_MACS = 16384
 PASSED_MACS = 16384
 
 
+class Rooms(NamedTuple):
+    """What the VPNs of a hub share, so that a peer of many of them does not take it all."""
+
+    bindings: SharedRoom
+    answers: SharedRoom
+
+
 @implementer(ICacheListener)
 class HubVPN:
     """One VPN at a hub: its registrations, its NHS, its members in the switch."""
@@ -73,6 +82,7 @@ class HubVPN:
         jitter: Callable[[], float],
         ids: RequestIDs,
         metrics: Metrics,
+        rooms: Rooms,
         watcher: CacheWatcher,
         routes: PrefixTable[bytes],
         rules: VPNRules,
@@ -83,7 +93,7 @@ class HubVPN:
         on_trunk: Callable[[RegistrationClient, State, State], None],
     ) -> None:
         self.vpn_id = vpn_id
-        self.cache = Cache(clock, metrics)
+        self.cache = Cache(clock, metrics, room=rooms.bindings)
         self.members: dict[VTEP, set[bytes]] = {}
         #: The registration of each member that the switch keeps for our successor.
         self._kept: dict[VTEP, Registration] = {}
@@ -128,6 +138,7 @@ class HubVPN:
             multi_binding=speaker_plan.multi_binding,
             metrics=metrics,
             on_refused=on_refused,
+            answered_room=rooms.answers,
         )
         self.lingering = Lingering(
             self.server.call_back, partial(dataplane.remove_member, vpn_id.index)

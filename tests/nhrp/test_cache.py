@@ -12,6 +12,7 @@ from dmevpn.addresses import VTEP, parse_ip, parse_prefix
 from dmevpn.interfaces import ICacheListener
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import MOST_BESIDE, Binding, Cache, Kind
+from dmevpn.nhrp.room import SharedRoom
 from tests.nhrp.neighbours import (
     HOST,
     OTHER_HOST,
@@ -240,6 +241,31 @@ def test_a_set_of_macs(cache: Cache) -> None:
     for mac in (HOST, OTHER_HOST, STATION_A):
         cache.put(binding(mac))
     assert {each.protocol for each in cache.inside(HOST, 24)} == {HOST, OTHER_HOST}
+
+
+# --- room that caches share -------------------------------------------------------------------
+
+
+def test_room_shared_by_vpns(clock: Clock, metrics: Metrics) -> None:
+    """Where the caches of all VPNs have no room left, one that holds more than its own adds nothing
+    but in the place of a refusal; another still gets its own, and what ends makes room."""
+    room = SharedRoom(metrics, "bindings", own=1, shared=4)
+    one, two = (Cache(clock, metrics, room=room) for _ in range(2))
+    kept = [binding(bytes([2, 0, 0, 0, 0, number]), kind=Kind.DYNAMIC) for number in range(6)]
+    assert [one.put(each) for each in kept] == [True] * 3 + [False] * 3
+    assert [two.put(each) for each in kept] == [True] * 2 + [False] * 4
+    assert metrics.value("shared_room_full", what="bindings") == metrics.value("cache_full") == 7
+    assert one.put(kept[0]), "a renewal is nothing new"
+    assert room.free == 1
+    one.remove(kept[0].protocol, "purged")
+    assert room.free == 2
+    assert two.put(binding(HOST, None, Kind.NEGATIVE))
+    assert two.put(kept[3])
+    assert metrics.value("cache_evictions") == 1
+    assert two.lookup(HOST) is None
+    two.close()
+    one.close()
+    assert room.free == 4
 
 
 # --- several bindings of one address ----------------------------------------------------------

@@ -38,6 +38,7 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.registrar import MAX_CIES
+from dmevpn.nhrp.room import SharedRoom
 from dmevpn.nhrp.server import NextHopServer
 from tests.nhrp.neighbours import (
     HOST,
@@ -795,6 +796,32 @@ def test_too_many_for_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metrics.value("answered_full") == 1
     assert len(table) == 3
     table.close()
+
+
+def test_room_shared_by_vpns() -> None:
+    """Where the servers of all VPNs have no room left, one that has noted more than its own notes
+    no more; what is taken back, has run out or was forgotten makes room."""
+    clock, metrics = Clock(), Metrics()
+    room = SharedRoom(metrics, "answers", own=1, shared=4)
+    one, two = (Answered(clock, metrics, room=room) for _ in range(2))
+
+    def note(table: Answered) -> list[bool]:
+        stations = [bytes([2, 1, 0, 0, 0, number]) for number in range(4)]
+        return [table.add(HOST, (VTEP_B,), station, TO_A, 300) for station in stations]
+
+    assert note(one) == [True] * 3 + [False]
+    assert note(two) == [True] * 2 + [False] * 2
+    assert metrics.value("shared_room_full", what="answers") == metrics.value("answered_full") == 3
+    assert len(one.take(HOST)) == 3
+    assert room.free == 3
+    assert one.add(HOST, (VTEP_B,), STATION_A, TO_A, 300)
+    clock.advance(400)
+    assert len(one) == len(two) == 0
+    assert room.free == 4
+    assert note(two) == [True] * 3 + [False]
+    two.close()
+    one.close()
+    assert room.free == 4
 
 
 # --- purges by clients ------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from zope.interface import implementer
@@ -26,6 +27,7 @@ from dmevpn.nhrp.packet import (
     decode_payload,
 )
 from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.nhrp.room import SharedRoom
 from dmevpn.roles import hub, hub_vpn, owners
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.spoke import SpokeRole
@@ -350,6 +352,27 @@ def test_vpns_on_demand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     assert sorted(switch_of(world).vpns) == [7, 8]
     assert world.hub.metrics.value("drops", reason="vpns_full") == 1
+
+
+def test_vpns_share_the_room_of_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who registers all he can think of in many VPNs ends at what they have together, and takes
+    nobody's first registrations in another VPN."""
+    monkeypatch.setattr(hub, "SharedRoom", partial(SharedRoom, own=2, shared=8))
+    world = World(vpns=((1, 1000),))
+    world.start_hub()
+    peer, other = Peer(world), Peer(world, "10.0.0.67")
+    for number in range(6):
+        for vpn in range(7, 13):
+            peer.register(CIE(holding_time=600), station=mac(number), vni=100 + vpn, vpn=vpn)
+    world.run(1)
+    taken = [len(switch_of(world).vpns[vpn].cache) for vpn in range(7, 13)]
+    assert sorted(taken) == [3, 3, 3, 3, 3, 4]
+    refused = 36 - sum(taken)
+    assert codes(peer).count(CIECode.NO_RESOURCES) == refused
+    assert world.hub.metrics.value("shared_room_full", what="bindings") == refused
+    other.register(CIE(holding_time=600), station=mac(9), vni=500, vpn=500)
+    world.run(1)
+    assert codes(other) == [0]
 
 
 def codes(peer: Peer) -> list[int]:
