@@ -53,6 +53,7 @@ class Daemon(Service):
         self.node = node
         self._check = check
         self._config = config
+        self._refused = node.metrics.counter("reloads_refused")
         self._reactor = reactor
         self._observer = observer
         self._watchdog = Watchdog(reactor)
@@ -156,6 +157,7 @@ class Daemon(Service):
         for message in messages:
             self.log.warn("{message}", message=message)
         if plan is None:
+            self._refused.inc()
             self.log.error("{path}: not reloaded", path=self._config.path)
             return {"ok": False, "messages": messages}
         messages += [

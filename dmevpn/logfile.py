@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from twisted.logger import (
 )
 from twisted.python.logfile import LogFile
 
+from dmevpn.metrics import Counter, Metrics
+
 __all__ = ["FILE_OCTETS", "OLD_FILES", "json_line", "make_observer"]
 
 #: Octets of a log file, after which it is rotated.
@@ -32,30 +35,52 @@ FILE_MODE = 0o640
 _LEGACY = frozenset({"format", "isError", "message", "system", "time"})
 
 
-def make_observer(twistd: Mapping[str, Any], form: str, reactor: Any) -> ILogObserver | None:
+class _CountedFile(LogFile):
+    """A log file that counts its rotations."""
+
+    rotated: Counter
+    removed: Counter
+    """Times that the oldest file was removed for that."""
+
+    def rotate(self) -> None:
+        """Begin a new file; Twisted says nothing where it may not."""
+        before = os.fstat(self._file.fileno()).st_ino
+        had_oldest = os.path.exists(f"{self.path}.{OLD_FILES}")
+        super().rotate()  # type: ignore[no-untyped-call]
+        if os.fstat(self._file.fileno()).st_ino != before:
+            self.rotated.inc()
+            self.removed.inc(had_oldest)
+
+
+def make_observer(
+    twistd: Mapping[str, Any], form: str, reactor: Any, metrics: Metrics
+) -> ILogObserver | None:
     """The log's observer, or None where twistd's own is as good.
 
     :param twistd: the options of twistd.
     :param form: ``text`` or ``json``.
     :param reactor: rotates the file after SIGUSR1.
+    :param metrics: counts rotations.
     """
     path = twistd["logfile"] or ("" if twistd["nodaemon"] else "twistd.log")
     if twistd.get("syslog") or (path == "-" and not twistd["nodaemon"]):
         return None
     if path in ("", "-"):
         return None if form == "text" else FileLogObserver(sys.stdout, json_line)
-    file = _open(path, reactor)
+    file = _open(path, reactor, metrics)
     return textFileLogObserver(file) if form == "text" else FileLogObserver(file, json_line)
 
 
-def _open(path: str, reactor: Any) -> TextIO:
+def _open(path: str, reactor: Any, metrics: Metrics) -> TextIO:
     try:
-        file: Any = LogFile.fromFullPath(  # type: ignore[no-untyped-call]
+        file: Any = _CountedFile.fromFullPath(  # type: ignore[no-untyped-call]
             path, rotateLength=FILE_OCTETS, maxRotatedFiles=OLD_FILES, defaultMode=FILE_MODE
         )
     except OSError as error:
         # twistd has not become a daemon yet, so this is one line on the user's terminal.
         raise SystemExit(f"dmevpn: cannot log to {path}: {error.strerror}") from None
+    file.rotated = metrics.counter("log_files_rotated")
+    file.removed = metrics.counter("log_files_removed")
     signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(file.rotate))
     return file  # type: ignore[no-any-return]
 

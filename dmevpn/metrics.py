@@ -85,6 +85,13 @@ class Metrics:
                 counter = series[key] = Counter()
         return counter
 
+    def share(self, name: str, counter: Counter, **labels: str) -> None:
+        """Show a counter that somebody else keeps, for the whole process.
+
+        :param name: as of :meth:`counter`.
+        """
+        self._counters.setdefault(name, {})[tuple(sorted(labels.items()))] = counter
+
     def histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
         """The histogram of that name; made when first asked for.
 

@@ -160,7 +160,9 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         spoke_dataplane=spoke_dataplane,
         hub_dataplane=hub_dataplane,
         layer3_dataplane=layer3_dataplane,
-        resolve_host=partial(resolve_host, reactor),
+        resolve_host=partial(
+            resolve_host, reactor, ignored=metrics.counter("host_addresses_ignored")
+        ),
         request_ids=open_store(plan.state_dir or "", time.time, metrics, aside),
         state=open_state(plan.state_dir or "", metrics, aside),
         jitter=random.random,
@@ -253,7 +255,7 @@ def makeService(options: Options) -> IService:
 
     observer = None
     if options.parent is not None and not options.parent.get("logger"):
-        observer = make_observer(options.parent, plan.log_format, reactor)
+        observer = make_observer(options.parent, plan.log_format, reactor, metrics)
     return Daemon(
         config=options.config,
         node=node,

@@ -113,6 +113,7 @@ def test_reload(file: Path) -> None:
     report = reload(daemon)
     assert not report["ok"] and f"{file}:7: unknown word near 'no-such-word'" in report["messages"]
     assert daemon.node.hubs["vx0"] is before
+    assert daemon.node.metrics.value("reloads_refused") == 1
     file.write_text(GOOD.replace("vpn-id 1", "vpn-id 1-2"))
     report = reload(daemon)
     assert report["ok"]

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from dmevpn import logfile
 from dmevpn.log import Logger
 from dmevpn.logfile import json_line, make_observer
+from dmevpn.metrics import Metrics
 from lab.wait import eventually
 
 
@@ -29,10 +30,10 @@ class Reactor(MemoryReactorClock):
         callable(*args, **kw)
 
 
-def observer(path: str, form: str = "text", **options: Any) -> Any:
+def observer(path: str, form: str = "text", metrics: Metrics | None = None, **options: Any) -> Any:
     """The observer for these options of twistd."""
     options = {"logfile": path, "nodaemon": True, "syslog": False} | options
-    return make_observer(options, form, Reactor())
+    return make_observer(options, form, Reactor(), metrics or Metrics())
 
 
 @pytest.fixture
@@ -61,9 +62,13 @@ def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logg
     """However much is logged, a fixed number of files of a fixed size is left, for few to read."""
     monkeypatch.setattr(logfile, "FILE_OCTETS", 200)
     monkeypatch.setattr(logfile, "OLD_FILES", 2)
-    log = logger(observer(str(tmp_path / "x.log")))
+    metrics = Metrics()
+    log = logger(observer(str(tmp_path / "x.log"), metrics=metrics))
     for number in range(100):
         log.info("line {number}", number=number)
+    rotated = metrics.value("log_files_rotated")
+    assert rotated > 10
+    assert metrics.value("log_files_removed") == rotated - 2
     files = {path.name: path for path in tmp_path.iterdir()}
     assert set(files) == {"x.log", "x.log.1", "x.log.2"}
     assert all(path.stat().st_size < 300 for path in files.values())

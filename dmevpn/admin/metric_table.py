@@ -21,6 +21,10 @@ METRICS = {
     "dmevpn_status_refused_total": "Status pages and tables turned away: too many were open.",
     "dmevpn_status_dropped_total": "Status pages dropped: they read nothing for a minute.",
     "dmevpn_scrapes_refused_total": "Scrapes turned away because others were under way.",
+    "dmevpn_reloads_refused_total": "Configuration files with mistakes, or too large: what ran"
+    " before still runs.",
+    "dmevpn_log_files_rotated_total": "Log files that were full, or rotated by SIGUSR1.",
+    "dmevpn_log_files_removed_total": "Oldest log files that made room for others.",
     "dmevpn_script_runs_total": "Runs of the operator's script, by event and outcome: ok, failed,"
     " timeout, cancelled, or refused for want of room.",
     "dmevpn_scripts_waiting": "Runs of it that wait for their turn.",
@@ -54,6 +58,7 @@ METRICS = {
     "dmevpn_macs_moved_total": "MAC addresses that came to send from another member.",
     "dmevpn_macs_aged_total": "MAC addresses that were forgotten because they were silent.",
     "dmevpn_macs_held_total": "MAC addresses that moved too often and were held at a member.",
+    "dmevpn_macs_held_unlisted_total": "Held MAC addresses that the list of them had no room for.",
     "dmevpn_mac_moves_refused_total": "Reports of frames of a sticky MAC address from another site"
     " than its own.",
     "dmevpn_loops": "Loops through a hub: sites that are connected behind it.",
@@ -83,6 +88,10 @@ METRICS = {
     " down.",
     "dmevpn_device_repairs_total": "Times that our devices were put right after that.",
     "dmevpn_fdb_repairs_total": "Entries that somebody else changed and that were put right.",
+    "dmevpn_fdb_changes_too_many_total": "Times that somebody else changed more entries than are"
+    " looked at one by one, and the tables were read whole.",
+    "dmevpn_fdb_entries_by_hand": "Entries for stations that were made by hand, when the tables"
+    " were last read whole.",
     "dmevpn_fdb_refused_total": "Entries that the kernel refused.",
     "dmevpn_fdb_holds_evicted_total": "Holds given up because there were too many.",
     "dmevpn_install_failures_total": "Shortcuts that could not be installed; the MAC stays with the"
@@ -104,6 +113,11 @@ METRICS = {
     "dmevpn_shared_room_full_total": "Bindings and answers of a hub for which there was no room"
     " beside those of all its VPNs, by what.",
     "dmevpn_answered_full_total": "Answers not noted for a later purge, for want of room.",
+    "dmevpn_left_sites_forgotten_total": "Times that sites which have left were forgotten to have"
+    " registered themselves, for want of room.",
+    "dmevpn_codec_memories_emptied_total": "Times that headers or extensions that had been read"
+    " before were forgotten, since they were too many; they are read again.",
+    "dmevpn_host_addresses_ignored_total": "Addresses of a host name beyond those that are used.",
     "dmevpn_peers_full_total": "Peers whose form was not remembered, for want of room.",
     "dmevpn_registrations_down_total": "Registrations of ours that were lost.",
     "dmevpn_registrations_refused_total": "Registrations of ours that a hub refused.",

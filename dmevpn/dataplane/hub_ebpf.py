@@ -120,6 +120,7 @@ class EBPFSwitch:
         self._collect: Any = None
         self._auditing: Any = None
         self._full = metrics.counter("switch_full", interface=interface)
+        self._unlisted = metrics.counter("macs_held_unlisted", interface=interface)
         self._failed = metrics.counter("switch_errors", interface=interface)
         self._repairs = metrics.counter("switch_repairs", interface=interface)
 
@@ -513,6 +514,8 @@ class EBPFSwitch:
                 self._listener.limit_reached(vpn, elsewhere)
             case layout.Event.HELD:
                 seconds = layout.HOLD * 2**holds
+                if not self._maps["held"].find(layout.MAC_KEY.pack(vpn, mac)):
+                    self._unlisted.inc()
                 self._listener.mac_held(vpn, mac, member.vtep, elsewhere, seconds)
             case layout.Event.STICKY:
                 self._listener.move_refused(vpn, mac, elsewhere, member.vtep)

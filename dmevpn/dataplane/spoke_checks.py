@@ -167,6 +167,9 @@ def _by_hand(
     for entry in reading.foreign:
         name, mac = devices.name_of(entry.ifindex), format_address(entry.mac)
         yield Finding("entries", mac, _said(entry, name), f"bridge fdb del {mac} dev {name} self")
+    if unnamed := reading.by_hand - len(reading.foreign):
+        problem = f"{unnamed} more entries were made by hand"
+        yield Finding("entries", plan.interface, problem, "bridge fdb shows them")
     layout = table.layout
     for held, port in reading.bridged.items():
         if port == layout.flood_device and reading.state(held, table.believed(held)).port == 0:

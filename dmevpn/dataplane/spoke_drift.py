@@ -16,6 +16,7 @@ from typing import Final
 from dmevpn.addresses import is_station_mac
 from dmevpn.dataplane.neighbours import RTM_DELNEIGH, Entry
 from dmevpn.dataplane.spoke_table import EntryTable
+from dmevpn.metrics import Counter
 
 __all__ = ["LOOK_DELAY", "SUSPECTS", "Drift"]
 
@@ -30,10 +31,12 @@ class Drift:
     """Finds which entries differ from what we believe, by what the kernel tells.
 
     :param table: what should be, and what is believed.
+    :param too_many: counts the times that there were too many to look at one by one.
     """
 
-    def __init__(self, table: EntryTable) -> None:
+    def __init__(self, table: EntryTable, too_many: Counter) -> None:
         self._table = table
+        self._too_many = too_many
         self._suspects: dict[bytes, None] = {}
         self._unmarked: set[bytes] = set()
         """Of them, those that have an entry without our mark."""
@@ -84,8 +87,9 @@ class Drift:
     def _suspect(self, mac: bytes) -> None:
         if len(self._suspects) < SUSPECTS:
             self._suspects[mac] = None
-        else:
+        elif not self.overflown and mac not in self._suspects:
             self.overflown = True
+            self._too_many.inc()
 
     def clear(self) -> None:
         """The tables were read whole."""

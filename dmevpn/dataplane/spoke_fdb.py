@@ -146,7 +146,7 @@ class VXLANFDB:
                 self._counter,
                 self._schedule_flush,
             )
-            run.drift = Drift(run.table)
+            run.drift = Drift(run.table, self._counter("fdb_changes_too_many"))
             self._open_sockets(run, state.layout)
             self._watch_over(run)
             reading = run.table.begin_reading(run.dumps)
@@ -164,8 +164,10 @@ class VXLANFDB:
         self.mtu = state.mtu
         run.adopted = run.table.adopt(reading)
         self._warn_of_defaults(reading)
+        vpn = str(self._plan.vpn.index)
         for name, read in (("hold", self._hold_count), ("shortcut", self._shortcut_count)):
-            self._metrics.gauge("fdb_entries", read, vpn=str(self._plan.vpn.index), state=name)
+            self._metrics.gauge("fdb_entries", read, vpn=vpn, state=name)
+        self._metrics.gauge("fdb_entries_by_hand", lambda: run.readings.by_hand, vpn=vpn)
         # Reports a device that is down, once the caller is ready to hear it.
         self._later("links", 0, self._check_links)
 
@@ -195,8 +197,10 @@ class VXLANFDB:
         """Have nothing more to do with what was started; None if nothing was."""
         run, self._active = self._active, None
         if run is not None:
+            vpn = str(self._plan.vpn.index)
             for name in ("hold", "shortcut"):
-                self._metrics.remove_gauge("fdb_entries", vpn=str(self._plan.vpn.index), state=name)
+                self._metrics.remove_gauge("fdb_entries", vpn=vpn, state=name)
+            self._metrics.remove_gauge("fdb_entries_by_hand", vpn=vpn)
             self._close(run)
         return run
 

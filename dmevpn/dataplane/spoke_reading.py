@@ -22,7 +22,8 @@ class Reading:
     :ivar bridged: the plane that the bridge has a MAC behind, by index.
     :ivar altered: MACs that it has behind a plane by an entry that is not static.
     :ivar flood: destinations of the flood entry; True if it is for us to change them.
-    :ivar foreign: some of the entries for stations that were made by hand.
+    :ivar by_hand: how many entries for stations were made by hand.
+    :ivar foreign: some of them.
     :ivar defaults: destinations of an all-zeros entry on the device that should report misses.
     """
 
@@ -32,6 +33,7 @@ class Reading:
         self.altered: set[bytes] = set()
         self.flood: dict[bytes, bool] = {}
         self.defaults: list[bytes] = []
+        self.by_hand = 0
         self.foreign: list[Entry] = []
         self._layout = layout
         self._datagrams = self._dump(requests)
@@ -63,6 +65,7 @@ class Reading:
                 else:
                     self.altered.add(entry.mac)
         elif entry.lasting and not entry.ours and is_station_mac(entry.mac):
+            self.by_hand += 1
             if len(self.foreign) < MAX_FOREIGN:
                 self.foreign.append(entry)
         elif entry.mac == layout.flood_mac and entry.ifindex == layout.flood_device:

@@ -60,6 +60,11 @@ class Readings:
         """Whether the socket is in use."""
         return self._current is not None
 
+    @property
+    def by_hand(self) -> int:
+        """How many entries for stations the latest found that were made by hand."""
+        return 0 if self.latest is None else self.latest.by_hand
+
     def ages(self) -> Deferred[dict[bytes, float]]:
         """Read, and hand on how long ago each shortcut was used."""
         waiting: Deferred[dict[bytes, float]] = Deferred()

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from dmevpn.addresses import VPNID
 from dmevpn.errors import MalformedPacket
+from dmevpn.metrics import Counter
 
 __all__ = ["LEGACY_LENGTH", "RFC_LENGTH", "Encapsulation", "Form", "decapsulate", "header"]
 
@@ -74,6 +75,8 @@ _PLAIN_AFTER_SNAP = Encapsulation(Form.PLAIN, None, len(_NHRP))
 #: Headers in RFC form that were read before. They say everything themselves, so the same octets
 #: always mean the same.
 _known: dict[bytes, Encapsulation] = {}
+#: Times that all were forgotten, since they were too many.
+forgotten: Final = Counter()
 #: How many of them are kept: more than most hubs have VPNs.
 _KNOWN_HEADERS: Final = 4096
 
@@ -94,6 +97,7 @@ def decapsulate(payload: bytes, oui: bytes) -> Encapsulation:
     if found.form is _RFC_FORM:
         if len(_known) >= _KNOWN_HEADERS:
             _known.clear()
+            forgotten.inc()
         _known[payload[:RFC_LENGTH]] = found
     return found
 

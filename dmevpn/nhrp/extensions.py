@@ -11,6 +11,7 @@ from struct import Struct
 from typing import ClassVar, Final, TypeVar
 
 from dmevpn.errors import MalformedPacket
+from dmevpn.metrics import Counter
 from dmevpn.nhrp.constants import ErrorCode, ExtensionType
 from dmevpn.nhrp.records import CIE, decode_cies
 
@@ -286,6 +287,8 @@ class Extensions(tuple[Extension, ...]):
 #: Extension parts that were read before, by length of NBMA addresses and octets. Nearly all
 #: requests have one of a few, and to find it takes a tenth of the time of reading it.
 _known: dict[tuple[int, bytes], Extensions] = {}
+#: Times that all were forgotten, since they were too many.
+forgotten: Final = Counter()
 #: How many of them are kept, and how long they may be.
 _KNOWN_PARTS: Final = 512
 _KNOWN_LENGTH: Final = 128
@@ -309,6 +312,7 @@ def decode_extensions(octets: bytes, start: int, nbma_length: int) -> Extensions
     if len(octets) - start <= _KNOWN_LENGTH:
         if len(_known) >= _KNOWN_PARTS:
             _known.clear()
+            forgotten.inc()
         _known[key] = extensions
     return extensions
 

@@ -38,6 +38,7 @@ from dmevpn.interfaces import (
 from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp import encapsulation, extensions
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
@@ -123,6 +124,8 @@ class Node(Service):
         self._keepalives: dict[str, Keepalives] = {}
         self._speaker_plans: dict[str, SpeakerPlan] = {}
         self._owners = VTEPOwners(metrics, self._is_member)
+        for memory, module in (("extensions", extensions), ("headers", encapsulation)):
+            metrics.share("codec_memories_emptied", module.forgotten, memory=memory)
         self._names: dict[str, NameWatch] = {}
         self._readdressings: dict[str, Readdressing] = {}
         self._keeper = Keeper(self, drivers.state, clock)

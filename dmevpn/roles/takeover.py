@@ -55,6 +55,7 @@ class TakeoverGuard:
         #: VTEPs that have registered themselves, some of which may have left.
         self._own_word: set[VTEP] = set()
         self._elsewhere = metrics.dropped("station_elsewhere")
+        self._forgotten = metrics.counter("left_sites_forgotten")
         self._taken = metrics.dropped("vtep_taken")
 
     def decide(self, claim: Claim) -> int:
@@ -87,6 +88,7 @@ class TakeoverGuard:
         if vtep not in self._own_word:
             if len(self._own_word) >= MOST_HEARD:
                 self._own_word.intersection_update(self._members)
+                self._forgotten.inc()
             self._own_word.add(vtep)
 
     def _say(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, why: str) -> None:

@@ -641,6 +641,7 @@ class TestMACs:
             world.send(place, frame(BROADCAST, mac(1)))
         world.deliveries()
         assert ("held", 1, mac(1), A, B, 10.0) in world.listener.take()
+        assert world.count("macs_held_unlisted") == 1
         assert world.sent(B, frame(BROADCAST, mac(1))) == []
         assert list(world.dataplane.held()) == []
         world.dataplane.age(300, {})

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from dmevpn.addresses import VTEP, format_address, parse_ip
+from dmevpn.dataplane import spoke_drift, spoke_reading
 from dmevpn.dataplane.neighbours import parse_entries
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
 from dmevpn.errors import DataplaneError, StartError
+from dmevpn.interfaces import Finding
 from dmevpn.metrics import Metrics
 from lab.wait import eventually
 from tests.contracts.spoke_dataplane import (
@@ -540,6 +542,58 @@ class TestTwoPlanes(TwoPlanes):
         self.until("repair", lambda: self.total(metrics, "fdb_repairs") == 6_000)
         self.until("last", lambda: self.shown(last) == self.near_family[0])
         assert self.total(metrics, "fdb_changes_lost") >= 1
+        dataplane.stop()
+
+    def test_more_entries_by_hand_than_are_named(
+        self, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """`doctor` names the first, and says how many there are besides."""
+        monkeypatch.setattr(spoke_reading, "MAX_FOREIGN", 2)
+        dataplane, _ = self.run(metrics)
+        for number in range(5):
+            self.operator_adds(station(number), self.near_family[0])
+        dataplane.idle_times()
+
+        def counted() -> float:
+            name = "dmevpn_fdb_entries_by_hand"
+            return next(sample.value for sample in metrics.snapshot() if sample.name == name)
+
+        self.until("reading", lambda: counted() == 5)
+        findings: list[Finding] = []
+        dataplane.examine().addCallback(findings.extend)
+        self.until("findings", lambda: findings)
+        problems = [each.problem for each in findings if each.check == "entries"]
+        assert len(problems) == 3
+        assert problems[-1] == "3 more entries were made by hand"
+        for number in range(5):
+            self.remove_entry(station(number))
+        dataplane.stop()
+
+    def test_more_changes_than_are_looked_at(
+        self, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where somebody has changed many entries, the tables are read whole, and that is counted;
+        where few, each of them is looked at."""
+        monkeypatch.setattr(spoke_drift, "SUSPECTS", 5)
+        dataplane, _ = self.run(metrics)
+        macs = [station(number) for number in range(12)]
+
+        def flushed(some: list[bytes]) -> int:
+            """Install, have somebody flush, and wait until it is put right; how often the tables
+            were read whole for that."""
+            for mac in some:
+                dataplane.install(mac, self.near_family[0])
+            self.until("last", lambda: self.shown(some[-1]) == self.near_family[0])
+            self.settle()
+            due = self.total(metrics, "fdb_repairs") + len(some)
+            self.site.namespace.bridge("fdb", "flush", "dev", "vx1-s", "self", "extern_learn")
+            self.until("repair", lambda: self.total(metrics, "fdb_repairs") == due)
+            return int(self.total(metrics, "fdb_changes_too_many"))
+
+        self.untouched = False
+        assert flushed(macs[:5]) == 0
+        assert flushed(macs) == 1
+        assert self.total(metrics, "fdb_changes_lost") == 0
         dataplane.stop()
 
 

@@ -154,6 +154,7 @@ def test_what_is_remembered_of_sites_is_bounded(
     for vni in range(1000, 1050):
         place.register(place.station, place.own._replace(vni=vni))
         assert len(guard._own_word) <= 10
+    assert place.world.hub.metrics.value("left_sites_forgotten") == 6
     assert place.register(place.station, place.one.vtep) == CIECode.PROHIBITED
 
 

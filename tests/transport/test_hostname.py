@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.error import DNSLookupError
 from twisted.internet.testing import MemoryReactor
 
+from dmevpn.metrics import Counter
 from dmevpn.transport.hostname import LIMIT, resolve_host
 
 IPV4, OTHER_IPV4 = bytes([192, 0, 2, 1]), bytes([192, 0, 2, 2])
@@ -53,8 +54,10 @@ def test_more_than_are_used() -> None:
     reactor: Any = MemoryReactor()
     reactor.nameResolver = Resolver(*[f"192.0.2.{n}" for n in range(1, 100)])
     found: list[tuple[bytes, ...]] = []
-    resolve_host(reactor, "hub.example").addCallback(found.append)
+    ignored = Counter()
+    resolve_host(reactor, "hub.example", ignored=ignored).addCallback(found.append)
     assert [len(each) for each in found] == [LIMIT]
+    assert ignored.value == 99 - LIMIT
 
 
 def test_nothing_found() -> None:
