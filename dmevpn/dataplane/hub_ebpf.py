@@ -458,7 +458,9 @@ class EBPFSwitch:
         member = self._members.find(vpn, vtep)
         if member is None or member.hub:
             return  # what another hub gets goes to all of its sites
-        probe = layout.PROBE.pack(layout.PROBE_MAGIC, member.number, self._secret)
+        probe = layout.PROBE.pack(
+            layout.PROBE_MAGIC, member.number, self._secret, layout.PROBE_HOPS
+        )
         # The device would not take a frame back that came from its own MAC.
         source = bytes([*self.station_mac[:5], self.station_mac[5] ^ 1])
         header = b"\xff" * 6 + source + layout.PROBE_TYPE.to_bytes(2, "big")

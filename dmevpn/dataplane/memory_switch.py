@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import count
+from typing import Any, Final, NamedTuple, Self
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -27,8 +28,12 @@ _HELD_RATE: Final = 100
 _LINK_LOCAL = b"\x01\x80\xc2\x00\x00"
 #: What a loop probe begins with, behind its addresses.
 _PROBE = b"\x88\xb6probe"
+#: Other switches that may pass one on.
+_PROBE_HOPS: Final = 3
 
 Event = tuple[Any, ...]
+
+_secrets = count(1)
 
 
 @dataclass(slots=True)
@@ -88,6 +93,8 @@ class MemorySwitch:
     on_event: Callable[[], None] | None = None
     """Called when the first event waits."""
     events: deque[Event] = field(default_factory=deque)
+    secret: bytes = field(default_factory=lambda: next(_secrets).to_bytes(8, "big"))
+    """By which it knows its own loop probes."""
 
     def receive(self, sender: VTEP, frame: bytes) -> None:
         """A frame came out of the tunnel of a sender."""
@@ -106,8 +113,7 @@ class MemorySwitch:
         elif destination[:5] == _LINK_LOCAL and destination[5] < 0x10:
             self._drop(member, "link_local")
         elif frame[12:].startswith(_PROBE):
-            self._drop(member, "loop_probe")
-            self._emit(("loop_seen", member.vpn, _probed(frame), sender))
+            self._pass_probe(member, sender, frame)
         else:
             before = self.find(member.vpn, source)
             fault = self._learn(member.vpn, source, sender)
@@ -122,6 +128,17 @@ class MemorySwitch:
                 and not member.registration.hub
             )
             self._forward(member, sender, frame, flood=left_hub)
+
+    def _pass_probe(self, member: Member, sender: VTEP, frame: bytes) -> None:
+        """Ours end here; those of others go on a few times, and nothing is learned from them."""
+        probe = _Probe.decode(frame)
+        if probe.secret == self.secret:
+            self._emit(("loop_seen", member.vpn, probe.vtep, sender))
+        elif 0 < probe.hops <= _PROBE_HOPS:
+            frame = frame[:12] + probe._replace(hops=probe.hops - 1).encode()
+            self._forward(member, sender, frame, flood=True)
+            return
+        self._drop(member, "loop_probe")
 
     def _forward(self, member: Member, sender: VTEP, frame: bytes, *, flood: bool) -> None:
         from_hub = member.registration.hub
@@ -179,9 +196,9 @@ class MemorySwitch:
 
     def probe(self, vtep: VTEP) -> None:
         """Send a loop probe to a member."""
-        octets = vtep.nbma + (vtep.vni or 0).to_bytes(3, "big")
-        frame = b"\xff" * 6 + b"\x02" + bytes(4) + b"\xfe" + _PROBE + bytes([len(octets)]) + octets
-        self.transmit(self.members[vtep].local, vtep, frame.ljust(60, b"\0"))
+        frame = b"\xff" * 6 + b"\x02" + bytes(4) + b"\xfe"
+        frame += _Probe(self.secret, _PROBE_HOPS, vtep).encode()
+        self.transmit(self.members[vtep].local, vtep, frame)
 
     # --- learning -------------------------------------------------------------------------
 
@@ -329,8 +346,21 @@ class MemorySwitch:
             self.on_event()
 
 
-def _probed(frame: bytes) -> VTEP:
-    """The member that a loop probe was sent to."""
-    rest = frame[12 + len(_PROBE) :]
-    octets = rest[1 : 1 + rest[0]]
-    return VTEP(octets[:-3], int.from_bytes(octets[-3:], "big"))
+class _Probe(NamedTuple):
+    """What a loop probe has behind its addresses."""
+
+    secret: bytes
+    hops: int
+    vtep: VTEP
+    """Whom it was sent to."""
+
+    def encode(self) -> bytes:
+        octets = self.vtep.nbma + (self.vtep.vni or 0).to_bytes(3, "big")
+        head = _PROBE + self.secret + bytes([self.hops, len(octets)])
+        return (head + octets).ljust(48, b"\0")
+
+    @classmethod
+    def decode(cls, frame: bytes) -> Self:
+        rest = frame[12 + len(_PROBE) :]
+        octets = rest[10 : 10 + rest[9]]
+        return cls(rest[:8], rest[8], VTEP(octets[:-3], int.from_bytes(octets[-3:], "big")))

@@ -123,6 +123,8 @@ class SwitchWorld:
     listener: Recorder
     rules = VPNRules(mac_limit=64)
     """Of every VPN that a site joins."""
+    probe_secret: slice
+    """Where the octets are by which a switch knows its own loop probes."""
 
     def send(self, vtep: VTEP, frame: bytes) -> None:
         """Have a site send a frame."""
@@ -689,7 +691,7 @@ class HubDataplaneContract:
         assert world.dataplane.mac_count(1) == 0
 
     def test_probes_of_others(self, world: SwitchWorld) -> None:
-        """Only our own probes are proof; those of other hubs are frames like any other."""
+        """Only our own probes are proof, and what is none is a frame like any other."""
         world.join(1, A, B)
         probe = world.probe(1, A)
         world.dataplane.remove_member(1, A)
@@ -701,6 +703,25 @@ class HubDataplaneContract:
         world.dataplane.probe(1, C)
         world.dataplane.probe(2, A)
         assert world.deliveries() == []
+
+    def test_probes_of_other_hubs_die_out(self, world: SwitchWorld) -> None:
+        """They go on, so that a loop through several hubs is found. But the way round may not lead
+        by whose they are, and one that always comes from the same site flips no MAC: it goes round
+        three times and no more, and nothing is learned from it."""
+        world.join(1, A, B)
+        probe = bytearray(world.probe(1, A).frame)
+        probe[world.probe_secret] = b"somebody"
+        arrived = [Delivery(HUB_IPV4, A, bytes(probe))]
+        rounds = -1
+        while arrived and rounds < 10:
+            assert {delivery.vtep for delivery in arrived} == {A}
+            rounds += 1
+            world.send(B, arrived[0].frame)
+            arrived = world.deliveries()
+        assert rounds == 3
+        assert world.dataplane.counters()["loop_probe"] == 1
+        assert world.dataplane.mac_count(1) == 0
+        assert world.listener.take() == []
 
     def test_forgetting(self, world: SwitchWorld) -> None:
         """What an operator flushes is learnt anew."""

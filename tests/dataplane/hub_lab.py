@@ -153,6 +153,7 @@ class KernelWorld(SwitchWorld):
     """An EBPFSwitch on the device of a laboratory."""
 
     dataplane: EBPFSwitch
+    probe_secret = slice(22, 30)
     reactor_type: type[MemoryReactorClock] = MemoryReactorClock
 
     def __init__(self, lab: HubLab, **options: Any) -> None:

@@ -25,6 +25,8 @@ from tests.contracts.hub_dataplane import (
 class MemoryWorld(SwitchWorld):
     """Sites are the places in a list of deliveries."""
 
+    probe_secret = slice(19, 27)
+
     def __init__(self) -> None:
         self.clock = Clock()
         self._delivered: list[Delivery] = []

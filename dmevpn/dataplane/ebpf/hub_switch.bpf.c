@@ -68,6 +68,11 @@
 /* Local experimental EtherType 2 (IEEE 802), and the first octets behind it: "dmlp". */
 #define PROBE_TYPE 0x88b6
 #define PROBE_MAGIC 0x706c6d64
+/*
+ * Switches that may pass on a probe of somebody else. Without an end the probe of another hub would
+ * go round for ever, where it comes back from the same site each time: nothing flips then.
+ */
+#define PROBE_HOPS 3
 
 #define NOBODY 0 /* no member has this number */
 
@@ -205,6 +210,7 @@ struct probe {
 	__u32 magic;
 	__u32 member; /* whom it was sent to */
 	__u64 secret;
+	__u64 hops; /* other switches that may still pass it on */
 };
 
 enum event_type {
@@ -895,21 +901,37 @@ static __always_inline int is_group(__u64 mac)
 	return mac & 1;
 }
 
+enum {
+	NO_PROBE,
+	PROBE_ENDS,
+	PROBE_GOES_ON,
+};
+
 /*
- * A broadcast of the probes' type: whether it was one of ours, which end here. They are sent into a
- * site, and none comes out of one unless sites are connected behind our back.
+ * What becomes of a broadcast of the probes' type. Ours end here: they are sent into a site, and none
+ * comes out of one unless sites are connected behind our back. Those of others are passed on a few
+ * times, since a loop may lead through several hubs; nothing is learned from them.
  */
-static __always_inline int ends_probe(struct __sk_buff *skb, const struct sender *sender,
+static __always_inline int pass_probe(struct __sk_buff *skb, const struct sender *sender,
 				      __u64 mac, const struct vtep *vtep, __u64 now)
 {
 	struct probing *ours = element(&probing, 0);
 	struct probe probe; /* the helper fills it, or clears it when it fails */
 
 	if (!ours || bpf_skb_load_bytes(skb, sizeof(struct header), &probe, sizeof(probe)) ||
-	    probe.magic != PROBE_MAGIC || probe.secret != ours->secret)
-		return 0;
-	alarm(EVENT_LOOP, sender, probe.member, mac, vtep, now);
-	return 1;
+	    probe.magic != PROBE_MAGIC)
+		return NO_PROBE;
+	if (probe.secret == ours->secret) {
+		alarm(EVENT_LOOP, sender, probe.member, mac, vtep, now);
+		return PROBE_ENDS;
+	}
+	if (!probe.hops || probe.hops > PROBE_HOPS)
+		return PROBE_ENDS;
+	probe.hops -= 1;
+	if (bpf_skb_store_bytes(skb, sizeof(struct header) + offsetof(struct probe, hops),
+				&probe.hops, sizeof(probe.hops), 0))
+		return PROBE_ENDS;
+	return PROBE_GOES_ON;
 }
 
 /* A walk along the members of a VPN. The last copy is the frame itself, so one is held back. */
@@ -965,6 +987,7 @@ int hub_switch(struct __sk_buff *skb)
 	struct vpn *vpn;
 	__u64 source;
 	__u64 number;
+	int probe;
 
 	if (read_vtep(skb, &vtep))
 		return drop(DROP_NO_TUNNEL);
@@ -993,13 +1016,18 @@ int hub_switch(struct __sk_buff *skb)
 		return drop_from(from, DROP_BAD_SOURCE);
 	if (is_link_local(destination))
 		return drop_from(from, DROP_LINK_LOCAL);
-	if (is_group(destination) && header->protocol == bpf_htons(PROBE_TYPE) &&
-	    ends_probe(skb, sender, source, &vtep.vtep, now))
+	probe = NO_PROBE;
+	if (is_group(destination) && header->protocol == bpf_htons(PROBE_TYPE))
+		probe = pass_probe(skb, sender, source, &vtep.vtep, now);
+	if (probe == PROBE_ENDS)
 		return drop_from(from, DROP_PROBE);
-	fill_mac_key(&key, vpn_number, source);
-	verdict = learn(&key, sender, vpn, &vtep.vtep, now);
-	if (verdict < PASS)
-		return drop_from(from, verdict);
+	verdict = PASS;
+	if (probe == NO_PROBE) {
+		fill_mac_key(&key, vpn_number, source);
+		verdict = learn(&key, sender, vpn, &vtep.vtep, now);
+		if (verdict < PASS)
+			return drop_from(from, verdict);
+	}
 
 	if (!is_group(destination) && verdict != PASS_TO_HUBS) {
 		fill_mac_key(&key, vpn_number, destination);

@@ -39,6 +39,7 @@ __all__ = [
     "NOBODY",
     "NUMBER",
     "PROBE",
+    "PROBE_HOPS",
     "PROBE_MAGIC",
     "PROBE_TYPE",
     "PROBING",
@@ -107,10 +108,12 @@ HELD = Struct("=qII")
 STICKY_KEY = Struct("=II6s2x")
 STICKY = Struct("=16s")
 PROBING = Struct("=8sQ")
-PROBE = Struct("=II8s")
+PROBE = Struct("=II8sQ")
 PROBE_MAGIC = 0x706C6D64
 #: EtherType of loop probes: Local Experimental 2 of IEEE 802.
 PROBE_TYPE = 0x88B6
+#: How many other switches may pass one on.
+PROBE_HOPS = 3
 KEEPSAKE = Struct("=II")
 EVENT = Struct("=IIII6sH16sI")
 EDIT = Struct("=I6s2xIqII")
