@@ -5,20 +5,28 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterator
-from typing import NoReturn
 
 __all__ = ["interruptible"]
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Make SIGTERM an exception, as an interrupt at the terminal is, so that all is removed."""
+    """Make SIGTERM an exception, as an interrupt at the terminal is, so that all is removed.
 
-    def end(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+    Only the first of either: ``timeout`` and ``make`` may each send one, and a later one must not
+    end the removal. Who wants that interrupts it at the terminal.
+    """
+    ending = False
 
-    previous = signal.signal(signal.SIGTERM, end)
+    def end(number: int, frame: object) -> None:
+        nonlocal ending
+        if number == signal.SIGINT or not ending:
+            ending = True
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
