@@ -15,7 +15,8 @@ help:
 	@echo "make lint          ruff, mypy --strict, and the eBPF object against its source"
 	@echo "make bench         benchmarks: a table, and JSON in benchmarks/results"
 	@echo "make soak          virtual days of faults, and whether memory stays flat (ARGS='--days 2 --seed 1')"
-	@echo "make chaos         real daemons under faults by chance, and what is promised (ARGS='--seed 7 --minutes 5')"
+	@echo "make chaos         real daemons under all kinds of faults by chance, and what is promised"
+	@echo "                   (ARGS='--seed 7 --minutes 5 --only \"clock|cable\"')"
 	@echo "make fuzz          coverage-guided fuzzing (ARGS='--seconds 600' or '--runs 1000000')"
 	@echo "make interop       FRR's nhrpd and ours together, in a user-mode-linux guest with GRE devices"
 	@echo "make lab-test      README's ten-minute lab, word for word (half a minute)"
@@ -71,7 +72,7 @@ soak:
 	@$(PYTHON) -m tests.soak $(ARGS)
 
 chaos:
-	@tools/setup.sh demo
+	@tools/setup.sh chaos
 	@$(PYTHON) -m lab.chaos $(ARGS)
 
 bpf:

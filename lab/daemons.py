@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,21 @@ class Control:
         """
         done = self.run(*command, json=True)
         assert done.returncode == 0, f"dmevpnctl {' '.join(command)}: {done.stderr.strip()}"
-        table: list[dict[str, Any]] = json.loads(done.stdout)["table"]
-        return table
+        return _table(done.stdout)
+
+    def findings(self) -> list[dict[str, Any]]:
+        """What ``doctor`` finds, which ends with 1 if it finds anything.
+
+        :raises AssertionError: it failed.
+        """
+        done = self.run("doctor", json=True)
+        assert done.returncode in (0, 1) and done.stdout, f"dmevpnctl doctor: {done.stderr.strip()}"
+        return _table(done.stdout)
+
+
+def _table(text: str) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = json.loads(text)["table"]
+    return table
 
 
 class Daemon:
@@ -87,6 +101,7 @@ class Daemon:
     :param name: their base name.
     :param config: the text of its configuration; ``admin`` and ``state-dir`` are added here.
     :param disk: where its log and its state go, if not into the directory.
+    :param environment: what it is started with besides our own environment.
     """
 
     def __init__(
@@ -97,8 +112,10 @@ class Daemon:
         config: str,
         *,
         disk: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
+        self._environment = dict(environment or {})
         self.namespace = namespace
         self.config_path = directory / f"{name}.conf"
         self.log_path = (disk or directory) / f"{name}.log"
@@ -151,7 +168,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=daemon_environment(),
+                env={**daemon_environment(), **self._environment},
                 cwd=self.config_path.parent,
                 # An interrupt at the terminal is for the laboratory, which then stops it in order.
                 start_new_session=True,

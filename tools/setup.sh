@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes a machine ready for `make demo` (argument: demo), for the tests and checks (test), or for
-# `make fuzz` (fuzz), or for `make page-test` (page).
+# Makes a machine ready for `make demo` (argument: demo), for `make chaos` (chaos), for the tests and
+# checks (test), for `make fuzz` (fuzz), or for `make page-test` (page).
 #
 # Debian packages are installed only where something is missing, Python packages go into .venv, and a
 # second run finds everything in place and needs no network. What no package can cure is refused in
@@ -12,10 +12,10 @@ say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 case "${1:-}" in
-    demo) extras= enough='demo test fuzz' ;;
+    demo | chaos) extras= enough='demo test fuzz' ;;
     test | page) extras='[test,dev]' enough='test fuzz' ;;
     fuzz) extras='[test,dev,fuzz]' enough=fuzz ;;
-    *) die "usage: tools/setup.sh demo|test|fuzz|page" ;;
+    *) die "usage: tools/setup.sh demo|chaos|test|fuzz|page" ;;
 esac
 
 [ "$(uname -s)" = Linux ] || die "dmevpn drives the Linux kernel's vxlan devices; this is $(uname -s)"
@@ -60,6 +60,10 @@ has ip && has bridge || need iproute2
 has nsenter || need util-linux
 has ping || need iputils-ping
 has_libbpf || need libbpf1
+if [ "$1" = chaos ]; then
+    has cc || has clang || need clang
+    has nft || need nftables
+fi
 if [ "$1" = test ]; then
     has tshark || need tshark
     has clang || need clang

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,14 +56,17 @@ def run(
 ) -> tuple[Chaos | None, str]:
     """Build, let it happen, remove; what was measured, and the first broken promise or nothing.
 
-    :param only: a part of the names of those kinds of faults that are wanted.
+    :param only: a regular expression that names of the wanted kinds of faults match.
     :param most: rounds that are enough, however soon they are over.
     :param keep_going: whether to go on after a broken promise.
     :param logs: a directory for the logs of all daemons.
     """
-    kinds = [fault for fault in FAULTS if only in fault.kind]
+    try:
+        kinds = [fault for fault in FAULTS if re.search(only, fault.kind)]
+    except re.error as error:
+        return None, f"{only}: {error}"
     if not kinds:
-        return None, f"no kind of fault has '{only}' in its name"
+        return None, f"no kind of fault has a name that matches {only}"
     chaos = None
     try:
         with interruptible(), Stage(prefix) as stage:
@@ -88,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", type=int, help="what chance follows (a random one)")
     parser.add_argument("--minutes", type=float, default=4.0, help="how long (4)")
-    parser.add_argument("--only", default="", help="only faults with this in their name")
+    parser.add_argument("--only", default="", help="only faults whose name matches this")
     parser.add_argument("--keep-going", action="store_true", help="do not end at a broken promise")
     parser.add_argument("--logs", type=Path, default=LOGS, help=f"where to leave logs ({LOGS})")
     parser.add_argument("--prefix", default=PREFIX, help=f"of the namespaces ({PREFIX})")

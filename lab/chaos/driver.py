@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from lab.chaos.faults import Fault
+from lab.chaos.fault import Fault
 from lab.chaos.growth import Sample, grown, sample
 from lab.chaos.mesh import RATE, Mesh, Stream
 from lab.chaos.stage import Stage, Station
@@ -67,7 +67,8 @@ class Round:
     def text(self) -> str:
         """What happened where."""
         return " + ".join(
-            f"{fault.kind} ({fault.where}, {fault.seconds:g} s)" for fault in self.faults
+            f"{fault.kind} ({fault.where}, {fault.seconds:g} s{fault.seen})"
+            for fault in self.faults
         )
 
     def disturbs(self, stream: Stream, receiver: Station) -> bool:
@@ -132,6 +133,9 @@ class Chaos:
             rounds += 1
             if rounds == warm_up:
                 self.before = sample(self.stage)
+        eventually(
+            "end of what hubs say of loops", lambda: not self.stage.loops(), timeout=20, interval=1
+        )
         self.after = sample(self.stage)
         self._hold("nothing grows", grown(self.stage, self.before, self.after))
         self._check_daemons()
@@ -213,11 +217,16 @@ class Chaos:
     def _account(self, event: Round, took: float) -> None:
         end = time.monotonic()
         lost = elsewhere = 0
+        paths = []
         for (stream, receiver), times in self.mesh.lost(event.began, end).items():
             if event.disturbs(stream, receiver):
                 lost += len(times)
             else:
                 elsewhere += len(times)
+                first, last = (each - event.began for each in (times[0], times[-1]))
+                paths.append(
+                    f"{stream} at {receiver}: {len(times)} from {first:.2f} to {last:.2f} s"
+                )
         doubled = sum(map(len, self.mesh.doubled(event.began, end).values()))
         self.frames += self.mesh.sent(self._quiet, end)
         kind = self.table.setdefault(event.kind, Kind())
@@ -235,9 +244,10 @@ class Chaos:
         if took > RECOVERY:
             problems.append(f"{took:.1f} s after {event.text} ({', '.join(self._late)})")
         self._hold(f"all is as before within {RECOVERY:g} s", problems)
-        if elsewhere and all(fault.control_only for fault in event.faults):
-            problems = [f"{elsewhere} lost during {event.text}"]
-            self._hold("no frame is lost by what befalls daemons alone", problems)
+        spilled = sum(fault.spilled for fault in event.faults)
+        if elsewhere > spilled and all(fault.contained for fault in event.faults):
+            problems = [f"{elsewhere} lost during {event.text} ({', '.join(paths)})"]
+            self._hold("no frame is lost where a fault has no business", problems)
         self._hold("no frame crosses VPNs", self.mesh.crossed[:5])
         self.mesh.crossed.clear()
         self._check_daemons()

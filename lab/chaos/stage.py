@@ -13,6 +13,7 @@ from lab.chaos.underlay import Underlay
 from lab.daemons import Daemon
 from lab.topology import VM, Lab, Machine
 from lab.traffic import gratuitous_arp, send_frame
+from lab.wallclock import WallClock, build_library
 
 __all__ = ["HOLDING_TIME", "VPNS", "Hub", "Node", "Site", "Stage", "Station"]
 
@@ -45,6 +46,8 @@ class Node:
     machine: Machine
     daemon: Daemon
     disk: Path
+    clock: WallClock
+    """Of its daemon."""
     holding_time: int = HOLDING_TIME
     vpns: list[int] = field(default_factory=lambda: list(VPNS))
     """What its configuration has."""
@@ -135,6 +138,8 @@ class Stage:
         self.hubs: list[Hub] = []
         self.sites: list[Site] = []
         self.stations: list[Station] = []
+        self.held: set[Station] = set()
+        """Whose MACs hubs may hold where they are, after something that made them flip."""
 
     def __enter__(self) -> Self:
         self.lab.__enter__()
@@ -161,18 +166,19 @@ class Stage:
 
     def build(self) -> None:
         """Machines, daemons and stations, all started."""
+        clocks = self.lab.add_disk("clocks", DISK)
+        self._library, self._clocks = build_library(clocks), clocks
         for number in (1, 2):
             name = f"hub{number}"
-            machine, daemon, disk = self._machine(name, number)
-            self.hubs.append(Hub(name, machine, daemon, disk))
+            self.hubs.append(Hub(name, *self._machine(name, number)))
         addresses = tuple(hub.address for hub in self.hubs)
         for hub in self.hubs:
             hub.hubs = tuple(each for each in addresses if each != hub.address)
         for number, (name, vnis) in enumerate(VNIS.items(), start=3):
-            machine, daemon, disk = self._machine(name, number)
-            self.sites.append(Site(name, machine, daemon, disk, hubs=addresses, vnis=vnis))
+            site = Site(name, *self._machine(name, number), hubs=addresses, vnis=vnis)
+            self.sites.append(site)
             for vpn in vnis:
-                machine.add_bridge(f"br{vpn}")
+                site.machine.add_bridge(f"br{vpn}")
         for node in self.nodes:
             node.daemon.configure(node.config())
         with ThreadPoolExecutor(len(self.nodes)) as pool:
@@ -181,10 +187,19 @@ class Stage:
             for vpn in site.vnis:
                 self.stations.append(self._station(site, vpn))
 
-    def _machine(self, name: str, number: int) -> tuple[Machine, Daemon, Path]:
+    def _machine(self, name: str, number: int) -> tuple[Machine, Daemon, Path, WallClock]:
         machine = self.lab.add_machine(name, number)
         disk = self.lab.add_disk(name, DISK)
-        return machine, Daemon(machine.namespace, self.lab.directory, name, "", disk=disk), disk
+        clock = WallClock(self._library, self._clocks / name)
+        daemon = Daemon(
+            machine.namespace,
+            self.lab.directory,
+            name,
+            "",
+            disk=disk,
+            environment=clock.environment,
+        )
+        return machine, daemon, disk, clock
 
     def _station(self, site: Site, vpn: int) -> Station:
         # The same MAC addresses in both VPNs: a frame that crosses would find somebody.
@@ -193,6 +208,31 @@ class Stage:
         vm = self.lab.add_vm(f"vm{vpn}s{number}", mac, f"11.0.{vpn}.{number}/24")
         vm.plug(site.machine, f"br{vpn}")
         return Station(vpn, number, vm, site)
+
+    def add_twin(self, station: Station) -> VM:
+        """A virtual machine with the MAC of a station, not plugged in; there is one at a time."""
+        twin = self.lab.vms.get("twin") or self.lab.add_vm("twin", station.vm.mac)
+        twin.mac = station.vm.mac
+        return twin
+
+    def release(self, station: Station) -> None:
+        """Have hubs hold a station no longer, as an operator does who knows where it belongs."""
+        if station in self.held:
+            self.held.remove(station)
+            mac = ("vpn", str(station.vpn), "mac", station.vm.mac)
+            for hub in self.hubs:
+                # 1: there was nothing to forget.
+                done = hub.daemon.ctl.run("cache", "flush", *mac)
+                assert done.returncode in (0, 1), f"dmevpnctl cache flush: {done.stderr.strip()}"
+
+    def loops(self) -> list[str]:
+        """What hubs say of sites that are connected behind their back."""
+        return [
+            f"{hub}: {row['finding']}"
+            for hub in self.hubs
+            for row in hub.daemon.ctl.findings()
+            if row["check"] == "loop"
+        ]
 
     # --- what is in the kernel -------------------------------------------------------------------
 
