@@ -156,7 +156,7 @@ class Daemon:
         """The command line that it is started by."""
         return self.namespace.command(*twistd_command(self.config_path))
 
-    def start(self, *, timeout: float = 20) -> None:
+    def start(self, *, timeout: float = 60) -> None:
         """Start it and wait until it answers at its admin socket, which it opens last.
 
         :raises AssertionError: it ended, or is not there in time; the text has the end of its log.
@@ -175,7 +175,7 @@ class Daemon:
             )
         eventually(f"admin socket of {self.name}", self._answers, timeout=timeout)
 
-    def reload(self, config: str, *, timeout: float = 10) -> None:
+    def reload(self, config: str, *, timeout: float = 30) -> None:
         """Have it read another configuration, by the signal, and wait until it says so."""
         before = self.log.count("reloaded")
         self.configure(config)
