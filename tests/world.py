@@ -336,6 +336,7 @@ class World:
         store = self.states.get(machine.address)
         if store is not None:
             store.boot += "'"
+            store.journal.clear()
         switch = self.switches.get(machine.address)
         if switch is not None:
             switch.attached = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,7 +53,10 @@ class Answered:
 
     :param limit: answers at most.
     :param room: what the servers of all VPNs share.
+    :ivar record: told of each, as it is given to :meth:`add`; may be replaced.
     """
+
+    record: Callable[[bytes, tuple[VTEP, ...], bytes, Path, float], None] | None = None
 
     def __init__(
         self,
@@ -159,6 +162,8 @@ class Answered:
                 for vtep in vteps:
                     self._say(key, vtep)
         answers.stations[station] = until, path
+        if self.record is not None:
+            self.record(key, vteps, station, path, until)
         return True
 
     def take(self, key: bytes) -> list[tuple[bytes, Path, float]]:

@@ -229,9 +229,17 @@ class NextHopServer:
 
         :param until: when it is no longer believed, on the clock.
         """
-        known = self._answered.told(key)
-        if not known or known == vteps:
-            self._answered.add(key, vteps, station, path, until)
+        if not set(self._answered.told(key)) <= set(vteps):
+            # It was taken back, but perhaps not from everybody: packets are lost.
+            self.invalidate(key, "moved")
+        self._answered.add(key, vteps, station, path, until)
+
+    def record_answers(
+        self, record: Callable[[bytes, tuple[VTEP, ...], bytes, Path, float], None] | None
+    ) -> None:
+        """Tell somebody of each answer from now on, as :meth:`remember` takes it, before it is
+        sent."""
+        self._answered.record = record
 
     def each_answer(self) -> Iterator[tuple[bytes, bytes, tuple[VTEP, ...], float]]:
         """Every answer that is still believed: who was told, address or key of a prefix, VTEPs,

@@ -68,6 +68,7 @@ class Speaker:
         that there is one now.
     :param on_refused: called with the reason, by which it is counted, and the way of a packet that
         was turned away, at most once a minute for each peer and reason.
+    :param before_answers: called before the answers to what has arrived are written; never raises.
     :ivar vpn_errors: whether packets of unknown VPNs, of other VPNs than that of their path, and
         for unknown addresses of a VPN are answered with an Error Indication. May change, too.
     """
@@ -87,6 +88,7 @@ class Speaker:
         unknown_vpn: Callable[[VPNID, Packet, Path], bool] = lambda vpn_id, packet, path: False,
         on_refused: Callable[[str, Path], None] = lambda reason, path: None,
         vpn_errors: bool = True,
+        before_answers: Callable[[], None] = lambda: None,
     ) -> None:
         self.interface = interface
         self.peers = peers
@@ -99,6 +101,7 @@ class Speaker:
         self._on_refused = on_refused
         self._refusals = Complaints(clock, metrics)
         self.vpn_errors = vpn_errors
+        self._before_answers = before_answers
         self._reporter = ErrorReporter(clock, metrics)
         self._complaints = Complaints(clock, metrics)
         self._vpns: dict[VPNID | None, VPNLink] = {}
@@ -186,6 +189,7 @@ class Speaker:
             self._write_gathered()
 
     def _write_gathered(self) -> None:
+        self._before_answers()
         gathered, self._gathered = self._gathered or [], []
         for packet, form, vpn_id, path in gathered:
             try:

@@ -29,11 +29,12 @@ from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.room import SharedRoom
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.drain import Drain
 from dmevpn.roles.hub_vpn import AMNESIA, HubVPN, Rooms
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
-from dmevpn.roles.recollection import Answer, Departed
+from dmevpn.roles.recollection import Departed
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
 from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
@@ -77,6 +78,7 @@ class HubRole:
         recalled: dict[int, list[Answer]] | None = None,
         departed: dict[int, list[Departed]] | None = None,
         exact: bool = False,
+        recorder: Callable[[str, int], Record | None] = lambda interface, vpn: None,
     ) -> None:
         self.plan = plan
         self.dataplane = dataplane
@@ -111,6 +113,7 @@ class HubRole:
             (index, each.vtep): each for index, some in (departed or {}).items() for each in some
         }
         self._exact = exact
+        self._recorder = recorder
         self._recalled_until = clock.seconds() + AMNESIA if recalled else 0.0
         self._ageing: Any = None
         self._comparing = self._compare_again = False
@@ -313,7 +316,11 @@ class HubRole:
             on_refused=partial(self._registration_refused, index),
             on_trunk=partial(self._trunk_changed, index),
         )
-        self.vpns[index].remember(self._recalled.pop(index, ()), exact=self._exact)
+        self.vpns[index].remember(
+            self._recalled.pop(index, ()),
+            exact=self._exact,
+            record=self._recorder(self.plan.interface, index),
+        )
 
     def _routes(self, index: int) -> PrefixTable[bytes]:
         """The servers to ask about MACs of a VPN."""

@@ -32,10 +32,11 @@ from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.lingering import Lingering
 from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.owners import VTEPOwners
-from dmevpn.roles.recollection import Answer, Departed
+from dmevpn.roles.recollection import Departed
 from dmevpn.roles.rows import CacheWatcher
 from dmevpn.roles.takeover import TakeoverGuard
 from dmevpn.roles.trunks import Trunks
@@ -233,14 +234,18 @@ class HubVPN:
             return True
         return self._admission.permits(self.vpn_id.index, vtep, path.peer, binding.spi)
 
-    def remember(self, answers: Iterable[Answer], *, exact: bool) -> None:
+    def remember(
+        self, answers: Iterable[Answer], *, exact: bool, record: Record | None = None
+    ) -> None:
         """Remember what an earlier run has told its clients.
 
         :param exact: whether that is all that it has.
+        :param record: takes what is answered from now on.
         """
         for answer in answers:
             self.server.remember(*answer)
         self._exact = exact
+        self.server.record_answers(record)
 
     def learned(self, mac: bytes) -> None:
         """Purge what an earlier run has answered about a MAC that is found elsewhere now."""
@@ -355,7 +360,7 @@ class HubVPN:
         self._speaker.known.claim((self.vpn_id, vtep), ())
         self._owners.release(self.vpn_id.index, vtep)
         # What was answered about MACs behind another hub names their sites, which are as they were.
-        forgetful = self._forgetful() and vtep not in self.trunks.vteps
+        forgetful = self.forgetful and vtep not in self.trunks.vteps
         behind = self._macs_at(vtep) if forgetful else []
         if self.lingering.open and vtep not in self.trunks.vteps:
             path = binding.path or Path(vtep.nbma)
@@ -448,11 +453,12 @@ class HubVPN:
 
     def moved(self, mac: bytes) -> None:
         """Purge the old answer for a MAC that now sends from elsewhere."""
-        if self._forgetful():
+        if self.forgetful:
             self._tell_everyone([mac], "moved")
         self.server.invalidate(mac, "moved")
 
-    def _forgetful(self) -> bool:
+    @property
+    def forgetful(self) -> bool:
         """Whether answers of an earlier run, which we do not know, may be in use."""
         return self.cache.clock.seconds() < self._amnesia_ends
 

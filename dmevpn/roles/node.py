@@ -330,6 +330,7 @@ class Node(Service):
             unknown_vpn=self._unknown_vpn(plan.interface),
             on_refused=partial(self._packet_refused, plan.interface),
             vpn_errors=plan.vpn_errors,
+            before_answers=self._keeper.write_answers,
         )
         speaker.start()
         self._guards[plan.interface] = guard
@@ -380,6 +381,7 @@ class Node(Service):
             recalled=self._recollection.answers(plan.interface),
             departed=self._recollection.departed(plan.interface),
             exact=self._recollection.exact,
+            recorder=self._keeper.recorder,
         )
         self._start(hub)
         self.hubs[plan.interface] = hub

@@ -4,7 +4,8 @@ Four things, none of them secret: whom a hub has told what, so that its successo
 that back; who has left it since it is drained, so that its successor can call them; how a spoke
 stands with its hubs, so that it can use and end those registrations; and which peers speak another
 dialect. It is gathered every few seconds, a slice in each turn of the reactor, and written if it
-differs: no request waits for it. What the kernel holds (members, MACs, shortcuts, the hub that
+differs: no request waits for it. What is answered meanwhile is written down as it is sent
+(:mod:`dmevpn.roles.answer_journal`). What the kernel holds (members, MACs, shortcuts, the hub that
 carries the flooding) is not in it.
 
 What is read is a hint. Each part is checked when it is used: answers against the switch's table,
@@ -25,6 +26,7 @@ from dmevpn.interfaces import IStateStore
 from dmevpn.log import Logger
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.peers import DIALECTS, Peer, Peers
+from dmevpn.roles.answer_journal import Answer, AnswerJournal, Record, latest
 
 __all__ = [
     "ANSWERS_KEPT",
@@ -47,20 +49,6 @@ _PEERS_KEPT: Final = 4096
 _SLICE: Final = 200
 
 _Row = list[Any]
-
-
-class Answer(NamedTuple):
-    """What a hub has told somebody."""
-
-    key: bytes
-    """Of an address or prefix (:mod:`dmevpn.nhrp.prefixes`)."""
-    vteps: tuple[VTEP, ...]
-    station: bytes
-    """Who was told."""
-    path: Path
-    """The way there."""
-    until: float
-    """When it is no longer believed, on the clock."""
 
 
 class Departed(NamedTuple):
@@ -98,6 +86,19 @@ class Recollection:
         self._registered: dict[str, list[Registered]] = {}
         self._peers: dict[str, list[tuple[bytes, Peer, float]]] = {}
 
+    def add(self, answers: Iterable[tuple[str, int, Answer]], now: float) -> None:
+        """What was answered later, in its order, each with hub interface and index of the VPN."""
+        before = [
+            (interface, vpn, answer)
+            for interface, vpns in self._answers.items()
+            for vpn, some in vpns.items()
+            for answer in some
+        ]
+        self._answers.clear()
+        for interface, vpn, answer in latest([*before, *answers]):
+            if answer.until > now:
+                self._answers.setdefault(interface, {}).setdefault(vpn, []).append(answer)
+
     def answers(self, interface: str) -> dict[int, list[Answer]]:
         """What the hub on an interface has told whom, by the index of the VPN."""
         return self._answers.pop(interface, {})
@@ -125,8 +126,9 @@ class Recollection:
         :raises ValueError: if it is not what we write.
         """
         try:
-            shift = 0.0 if boot and state["boot"] == boot else now - float(state["at"])
-            found = cls(exact=state["clean"] is True and state["complete"] is True)
+            same = boot != "" and state["boot"] == boot
+            shift = 0.0 if same else now - float(state["at"])
+            found = cls(exact=(same or state["clean"] is True) and state["complete"] is True)
             for interface, vpns in state["answers"].items():
                 found._answers[interface] = {
                     int(vpn): list(_live((_answer(row, shift) for row in rows.split(";")), now))
@@ -206,26 +208,46 @@ class Keeper:
         self._node = node
         self._store = store
         self._clock = clock
+        self._journal = None if store is None else AnswerJournal(store)
         self._call: Any = None
         self._written: Any = None
+        #: Whether the latest that was gathered is on the disk.
+        self._saved = True
         self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
 
     def recall(self) -> Recollection:
         """What an earlier run has left; empty if there is nothing of use."""
-        if self._store is None:
+        if self._store is None or self._journal is None:
             return Recollection()
-        state = self._store.load()
-        if state is None:
-            return Recollection()
+        state = self._store.load() or {}
+        found = Recollection()
+        now = self._clock.seconds()
         try:
-            found = Recollection.read(state, self._store.boot, self._clock.seconds())
+            if state:
+                found = Recollection.read(state, self._store.boot, now)
         except ValueError as error:
             self.log.warn("the state of an earlier run is of no use: {reason}", reason=str(error))
-            return Recollection()
-        # What was all that is known is so no more once somebody is answered.
-        if found.exact and not self._store.forget():
-            found.exact = False
+            state = {}
+        first = state.get("journal")
+        first = first if type(first) is int and first > 0 else None
+        whole, answers = self._journal.resume(first, str(state.get("boot")))
+        self._saved = first is None or self._journal.number == first
+        found.exact = found.exact and whole
+        found.add(answers, now)
         return found
+
+    def recorder(self, interface: str, vpn: int) -> Record | None:
+        """What takes the answers of a hub in a VPN, to be written down before they are sent."""
+        return None if self._journal is None else self._journal.recorder(interface, vpn)
+
+    def write_answers(self) -> None:
+        """Write down what was answered: it is about to be sent. Never raises."""
+        if self._journal is not None:
+            try:
+                self._journal.write()
+            except Exception:
+                self.log.failure("cannot write down what was answered")
+                self._journal.abandon()
 
     def start(self) -> None:
         """Write what changes from now on."""
@@ -234,7 +256,7 @@ class Keeper:
 
     def stop(self) -> None:
         """Write all that is known, for the last time; everything still has to be there."""
-        if self._store is None or self._call is None:
+        if self._store is None or self._journal is None or self._call is None:
             return
         self._call.cancel() if self._call.active() else None
         self._call = None
@@ -245,12 +267,19 @@ class Keeper:
             # Whatever it was, the stop goes on.
             self.log.failure("cannot gather what a successor should know")
             return
-        self._store.save_now(self._whole(parts, clean=True))
+        number = self._journal.next_number
+        if self._store.save_now(self._whole(parts, number, clean=True)):
+            self._journal.close()
 
     def _gather_now(self) -> None:
         self._cooperator.cooperate(self._gathering())
 
     def _gathering(self) -> Iterator[None]:
+        assert self._journal is not None
+        # What comes from now on may be missing in what is gathered.
+        if self._saved or self._journal.number is None:
+            self._journal.begin()
+        number = self._journal.number
         try:
             parts = yield from self._gather()
         except Exception:
@@ -258,14 +287,28 @@ class Keeper:
             parts = self._written
         if self._call is None or self._store is None:
             return
-        if parts != self._written:
-            self._written = parts
-            self._store.save(self._whole(parts, clean=False))
+        if parts is not None and not parts["complete"]:
+            self._journal.abandon()
+        if self._journal.number != number:
+            number = None
+        if (parts, number) != self._written or not self._saved:
+            self._written = parts, number
+            self._saved = False
+            self._store.save(self._whole(parts, number, clean=False), self._is_saved)
         self._call = self._clock.callLater(SAVE_INTERVAL, self._gather_now)
 
-    def _whole(self, parts: dict[str, Any], *, clean: bool) -> dict[str, Any]:
+    def _is_saved(self) -> None:
+        self._saved = True
+
+    def _whole(self, parts: dict[str, Any], number: int | None, *, clean: bool) -> dict[str, Any]:
         assert self._store is not None
-        return {"boot": self._store.boot, "at": self._clock.seconds(), "clean": clean, **parts}
+        return {
+            "boot": self._store.boot,
+            "at": self._clock.seconds(),
+            "clean": clean,
+            "journal": number,
+            **parts,
+        }
 
     def _gather(self) -> Generator[None, None, dict[str, Any]]:
         """All that is worth keeping, as plain values."""
@@ -278,15 +321,16 @@ class Keeper:
                 peers[interface] = found
             yield
         left = ANSWERS_KEPT
-        complete = True
+        fits = exact = True
         for interface, hub in list(node.hubs.items()):
             for vpn, hub_vpn in list(hub.vpns.items()):
+                exact = exact and not hub_vpn.forgetful
                 source = hub_vpn.server.records()
                 rows = list[str]()
-                while complete and (some := [_answer_row(*x) for x in islice(source, _SLICE)]):
+                while fits and (some := [_answer_row(*x) for x in islice(source, _SLICE)]):
                     rows += some
                     left -= len(some)
-                    complete = left >= 0
+                    fits = left >= 0
                     yield
                 if rows:
                     answers.setdefault(interface, {})[str(vpn)] = ";".join(rows)
@@ -301,10 +345,10 @@ class Keeper:
             for interface, spoke in list(node.spokes.items())
             if (standing := [_registered_row(each) for each in spoke.remembered()])
         }
-        if not complete:
+        if not fits:
             answers = {}
         return {
-            "complete": complete,
+            "complete": fits and exact,
             "answers": answers,
             "departed": departed,
             "registered": registered,

@@ -140,10 +140,10 @@ def test_hub_follows_who_moved_meanwhile(world: World, how: str, remembers: bool
 
 
 def test_exactly_those_are_told(world: World) -> None:
-    """After an orderly stop a hub purges at who was told, not at everybody; after a kill, when
-    answers of the last seconds may be missing, at everybody."""
+    """After an orderly stop and after a kill a hub purges at who was told, not at everybody; where
+    the journal of its answers is spoilt, so that some may be missing, at everybody."""
     told: dict[str, set[bytes]] = {}
-    for how in ("left", "killed"):
+    for how in ("left", "killed", "spoilt"):
         world = World()
         world.start_hub()
         one, _ = with_shortcut(world)
@@ -154,7 +154,13 @@ def test_exactly_those_are_told(world: World) -> None:
             world.hub.node.leaving = True
             leave(world, world.hub)
         else:
+            world.exchange(others[1], mac(3), others[2], mac(4))
             world.kill(world.hub)
+        if how == "spoilt":
+            journal = world.states[world.hub.address].journal
+            assert journal
+            for place, octets in journal.items():
+                journal[place] = octets[:-1] + b"?"
         world.run(1)
         world.start_hub()
         world.run(1)
@@ -165,8 +171,55 @@ def test_exactly_those_are_told(world: World) -> None:
         told[how] = {each.destination for each in world.network.transmissions[sent:]} - {
             world.hub.address
         }
-    assert told["left"] == {one.machine.address}
-    assert len(told["killed"]) == 7
+    assert told["left"] == told["killed"] == {one.machine.address}
+    assert len(told["spoilt"]) == 7
+
+
+@pytest.mark.parametrize("age", [0.5, 4, 9.5])
+@pytest.mark.parametrize("kills", [1, 3])
+def test_killed_hub_follows_who_moved_meanwhile(world: World, age: float, kills: int) -> None:
+    """Whoever was told anything before a hub was killed, in the very last moment, too, hears of it
+    when the station has moved while there was no daemon; however often it is killed."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    three = world.add_site("10.0.0.4", 102)
+    world.run(age)
+    world.exchange(one, mac(1), two, mac(2))
+    assert world.path(one, mac(2)) == two.vtep
+    for _ in range(kills):
+        world.kill(world.hub)
+        world.start_hub()
+        world.run(0.01)
+    world.speak(two, mac(4))
+    world.exchange(one, mac(1), two, mac(4))
+    world.kill(world.hub)
+    for moved in (mac(2), mac(4)):
+        assert world.path(one, moved) == two.vtep
+        world.speak(three, moved)
+    # Events of the switch that nobody has read are lost with a machine that has much to say.
+    world.switch.events.clear()
+    world.start_hub()
+    world.run(1)
+    for moved in (mac(2), mac(4)):
+        assert world.path(one, moved) in (one.hub, three.vtep)
+
+
+def test_a_killed_hub_knows_what_it_was_told_of_before(world: World) -> None:
+    """What its predecessor did not know for certain, it does not know either."""
+    with_shortcut(world)
+    others = [world.add_site(f"10.0.0.{number}", 100 + number) for number in range(10, 15)]
+    world.run(6)
+    for lost in (True, False, False):
+        if lost:
+            world.states[world.hub.address].forget()
+        world.run(6)
+        world.kill(world.hub)
+        world.start_hub()
+        world.run(1)
+    sent = len(world.network.transmissions)
+    world.speak(others[0], mac(2))
+    world.run(1)
+    told = {each.destination for each in world.network.transmissions[sent:]}
+    assert len(told - {world.hub.address}) == 7
 
 
 def test_spoke_goes_on_with_its_registration(world: World) -> None:
@@ -293,3 +346,4 @@ def test_many_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     state = world.states[world.hub.address].load()
     assert (state["complete"], state["answers"], state["clean"]) == (False, {}, True)
     assert not Recollection.read(state, state["boot"], state["at"]).exact
+    assert world.states[world.hub.address].parts() == []

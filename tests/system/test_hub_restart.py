@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from lab.traffic import Flow, Ping, ping
+from lab.traffic import BROADCAST, Flow, Ping, ping
 from lab.wait import eventually
-from tests.system.network import Network, shortcut, wait_for_shortcut
+from tests.system.network import Network, Site, shortcut, wait_for_shortcut
 
 pytestmark = pytest.mark.system
 
@@ -64,6 +65,45 @@ def restart_at_ease(network: Network) -> None:
     assert not report.lost, report
     assert report.reordered == 0, report
     assert report.duplicated <= 1, report
+
+
+def speak(site: Site, source: str, destination: str = BROADCAST) -> None:
+    """Send a frame of a station that is at a site."""
+    Flow(
+        site.vm.namespace, [], source=source, destination=destination, rate=100, count=1
+    ).start().finish()
+
+
+def place_of(site: Site, mac: str) -> str | None:
+    """The underlay address to which a site's kernel sends frames for a MAC directly."""
+    rows = site.machine.namespace.fdb("vx1-s")
+    places = [str(row["dst"]) for row in rows if row["mac"] == mac and "dst" in row]
+    return places[0] if places and places[0] not in ("0.0.0.0", "::") else None
+
+
+def test_told_in_the_last_moment(network: Network) -> None:
+    """Killed as soon as it has answered, the hub has its successor take the answer back when the
+    station has moved meanwhile, from who was told and from nobody else."""
+    one, two, three = network.sites
+    station = f"02:00:00:77:00:{network.family:02x}"
+    speak(two, station)
+
+    def asked_and_told() -> bool:
+        speak(one, one.vm.mac, station)
+        return place_of(one, station) == two.address
+
+    eventually("an answer of the hub", asked_and_told)
+    network.hub.kill()
+    speak(three, station)
+    assert place_of(one, station) == two.address
+    before = network.metric(one.daemon, "dmevpn_packets_total", type="purge_request")
+    network.hub.start()
+    begun = time.monotonic()
+    eventually("the old place is left", lambda: place_of(one, station) != two.address, timeout=5)
+    print(f"taken back {time.monotonic() - begun:.1f} s after the hub's start")
+    assert network.metric(one.daemon, "dmevpn_packets_total", type="purge_request") == before + 1
+    purges = network.metric(network.hub, "dmevpn_purges_sent_total")
+    assert purges == 1, "nobody else was told"
 
 
 def test_the_successor_answers(network: Network) -> None:
