@@ -105,6 +105,8 @@ METRICS = {
     "dmevpn_errors_sent_total": "Error Indications sent, by code.",
     "dmevpn_error_sources_forgotten_total": "Peers whose budget of errors was forgotten: too many"
     " are remembered.",
+    "dmevpn_turned_away_forgotten_total": "Clients whose VPN is not served, and that will not be"
+    " called when it is: too many are remembered.",
     "dmevpn_errors_received_total": "Error Indications received, by code.",
     "dmevpn_registration_answers_total": "Registrations answered, by CIE code (0: accepted).",
     "dmevpn_registrations_not_held_total": "Registrations refused because too many waited for the"

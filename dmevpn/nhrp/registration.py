@@ -51,9 +51,11 @@ _AFTER_LEAVING: Final = 0.5
 #: Indication.
 _AFTER_REFUSAL: Final = (30.0, 60.0)
 _AFTER_ERROR: Final = (60.0, 120.0)
-#: Seconds until we ask again after one that says that the server does not serve our VPN, doubling
-#: up to the second: it may soon, and a site that waits is cut off from those that do not.
-_AFTER_VPN_UNSUPPORTED: Final = (2.0, 64.0)
+#: Seconds until we ask again after one that says that the server does not serve our VPN.
+_AFTER_VPN_UNSUPPORTED: Final = 600.0
+#: The same if it has served it to us before, doubling up to the second: then somebody is at work
+#: on its configuration, and a site that waits is cut off from those that do not.
+_AFTER_VPN_GIVEN_UP: Final = (2.0, 64.0)
 #: Seconds after a reply for which a registration is not doubted.
 _CERTAIN: Final = 60.0
 #: Seconds for which what we said of our other servers before may still be on its way.
@@ -137,8 +139,8 @@ class RegistrationClient:
         #: When the server last accepted.
         self._confirmed = float("-inf")
         self._conflict = False
-        #: The next pause if the server no longer serves our VPN.
-        self._unserved = _AFTER_VPN_UNSUPPORTED[0]
+        #: The next pause if the server does not serve our VPN.
+        self._unserved = _AFTER_VPN_UNSUPPORTED
         self._timer: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
         self._downs = metrics.counter("registrations_down")
@@ -228,6 +230,7 @@ class RegistrationClient:
         if left > 0:
             self.expires = until
             self.seen_as = seen_as
+            self._unserved = _AFTER_VPN_GIVEN_UP[0]
             self._expiry = self._clock.callLater(left, self._expired)
             if self._terms.keeps_id:
                 self._kept_id = request_id
@@ -355,7 +358,7 @@ class RegistrationClient:
         self.expires = now + holding_time
         self.last_error = None
         self._conflict = False
-        self._unserved = _AFTER_VPN_UNSUPPORTED[0]
+        self._unserved = _AFTER_VPN_GIVEN_UP[0]
         if self._expiry is None:
             self._expiry = self._clock.callLater(holding_time, self._expired)
         else:
@@ -413,11 +416,11 @@ class RegistrationClient:
         self._say(describe(code))
         if code != ErrorCode.VPN_UNSUPPORTED:
             self._pause(_AFTER_ERROR)
+        elif self._unserved == _AFTER_VPN_UNSUPPORTED:
+            self._wait(_AFTER_VPN_UNSUPPORTED, Input.RETRY)
         else:
-            pause, self._unserved = (
-                self._unserved,
-                min(2 * self._unserved, _AFTER_VPN_UNSUPPORTED[1]),
-            )
+            pause, longer = self._unserved, 2 * self._unserved
+            self._unserved = longer if longer <= _AFTER_VPN_GIVEN_UP[1] else _AFTER_VPN_UNSUPPORTED
             self._pause((pause * (1 - _SPREAD), pause * _SPREAD))
 
     def _silent(self) -> None:

@@ -303,8 +303,9 @@ class NextHopServer:
                 yield
 
     def call_back(self, station: bytes, path: Path) -> None:
-        """Tell a client that is not registered, though it would like to be, to try again now."""
-        self._retraction.dismiss(station, station, path)
+        """Tell a client that would like to be registered to try again now, unless it is."""
+        if self._cache.lookup(station) is None:
+            self._retraction.dismiss(station, station, path)
 
     def _dismiss(self, binding: Binding) -> None:
         if binding.path is not None:

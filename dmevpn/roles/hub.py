@@ -27,6 +27,7 @@ from dmevpn.nhrp.prefixes import PrefixTable
 from dmevpn.nhrp.registration import RegistrationClient, State, refusal
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.room import SharedRoom
+from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.answer_journal import Answer, Record
@@ -38,6 +39,7 @@ from dmevpn.roles.recollection import Departed
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
 from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
+from dmevpn.roles.turned_away import TurnedAway
 
 __all__ = ["HubRole"]
 
@@ -117,6 +119,7 @@ class HubRole:
         self._recalled_until = clock.seconds() + AMNESIA if recalled else 0.0
         self._ageing: Any = None
         self._comparing = self._compare_again = False
+        self.turned_away = TurnedAway(clock, metrics, oui, self._server_of)
         self._complaints = Complaints(clock, metrics)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
         self._moved = metrics.counter("macs_moved", interface=plan.interface)
@@ -244,6 +247,7 @@ class HubRole:
                 self.dataplane.add_vpn(index, rules(plan.switch, index))
         self.loops.start(plan.switch.loop_probe)
         self._serve_all()
+        self._cooperator.cooperate(self.turned_away.call())
 
     def _know(self) -> None:
         """Sites that the file names by their address, and servers, need not register to be more
@@ -293,6 +297,9 @@ class HubRole:
             return False
         self._serve(index)
         return True
+
+    def _server_of(self, vpn_id: VPNID, asker: bytes) -> NextHopServer | None:
+        return self.vpns[vpn_id.index].server if self.serve(vpn_id, asker) else None
 
     def _serve(self, index: int) -> None:
         self.vpns[index] = HubVPN(
@@ -351,6 +358,7 @@ class HubRole:
             self._retire()
         answered = {index: vpn.in_use() for index, vpn in self.vpns.items()}
         self.dataplane.age(AGEING_TIME, {index: macs for index, macs in answered.items() if macs})
+        self._cooperator.cooperate(self.turned_away.call())
         self._reconcile()
 
     def _retire(self) -> None:

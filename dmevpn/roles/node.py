@@ -572,11 +572,12 @@ class Node(Service):
         """What a speaker asks when a station registers in a VPN that nothing is attached to."""
 
         def serve(vpn_id: VPNID, packet: Packet, path: Path) -> bool:
-            return any(
-                hub.serve(vpn_id, path.peer)
-                for hub in self.hubs.values()
-                if hub.plan.controller == controller
-            )
+            hubs = [hub for hub in self.hubs.values() if hub.plan.controller == controller]
+            if any(hub.serve(vpn_id, path.peer) for hub in hubs):
+                return True
+            for hub in hubs:
+                hub.turned_away.note(vpn_id, packet.source_protocol, path)
+            return False
 
         return serve
 

@@ -28,7 +28,7 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.room import SharedRoom
-from dmevpn.roles import hub, hub_vpn, owners
+from dmevpn.roles import hub, hub_vpn, owners, turned_away
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.transport.memory import MemoryTransport
@@ -373,6 +373,25 @@ def test_vpns_share_the_room_of_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     other.register(CIE(holding_time=600), station=mac(9), vni=500, vpn=500)
     world.run(1)
     assert codes(other) == [0]
+
+
+def test_who_was_turned_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever registers in VPNs that are not served is remembered for a while: the last few. They
+    are called three times when it is served, and not for ever."""
+    monkeypatch.setattr(turned_away, "LIMIT", 2)
+    world = World()
+    hub = world.start_hub()
+    peer = Peer(world)
+    for vpn in (7, 8, 9):
+        peer.register(CIE(holding_time=600), vni=100 + vpn, vpn=vpn)
+    world.run(1)
+    assert world.hub.metrics.value("turned_away_forgotten") == 1
+    peer.received.clear()
+    hub.apply(replace(hub.plan, hubs=(replace(hub.plan.hubs[0], vpns=((7, 9),)),)))
+    world.run(200)
+    assert [type(each) for each in peer.received] == [PurgeRequest] * 6
+    world.run(700)
+    assert len(peer.received) == 6
 
 
 def codes(peer: Peer) -> list[int]:

@@ -187,9 +187,32 @@ def test_vpns_of_a_hub(world: World, pair: tuple[Site, Site]) -> None:
     assert two.vtep not in world.switch.members
     assert node_of(two).spokes["vx2"].registrations[0].state is not State.REGISTERED
     assert world.path(one, mac(2)) == far.vtep
-    node_of(three).spokes["vx3"].registrations[0].renew()
     world.run(1)
     assert three.vtep in world.switch.members
+
+
+def test_who_was_turned_away_is_called(world: World) -> None:
+    """A site whose VPN the hub does not serve asks again after ten minutes, and registers within
+    two seconds when it is served; within half a minute, if the call is lost."""
+    site = world.add_site("10.0.0.5", 300, vpn=3)
+    world.run(1)
+    (client,) = node_of(site).spokes["vx3"].registrations
+    assert client.state is State.REFUSED and client.renew_at is not None
+    assert client.renew_at - world.clock.seconds() > 590
+    hub = world.hub.node
+    assert hub is not None
+    with_it = replace(hub.plan, hubs=(replace(hub.plan.hubs[0], vpns=((1, 3),)),))
+    without = hub.plan
+    for lost, seconds in ((False, 2), (True, 32)):
+        site.machine.node = None
+        world.start_site(site, vpn=3)
+        world.run(1)
+        world.network.isolate(site.machine.address) if lost else None
+        apply(world, hub, with_it)
+        world.network.heal()
+        world.run(seconds)
+        assert site.vtep in world.switch.members
+        apply(world, hub, without)
 
 
 def test_vpn_that_changes_hands(world: World, pair: tuple[Site, Site]) -> None:
