@@ -13,7 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.torture import TorturedWorld
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from zope.interface import provider
+
+from tests.torture import DAMAGES, TorturedWorld
 
 __all__ = ["GROWTH", "Soak", "main"]
 
@@ -23,6 +26,10 @@ GROWTH = 0.05
 WARM_UP = 0.2
 #: Seconds after which nothing is left of what happened before: answers live for 300 at most.
 QUIET = 400
+
+
+#: The first that a daemon has logged with a traceback.
+_failures: list[LogEvent] = []
 
 
 class Soak:
@@ -53,13 +60,14 @@ class Soak:
         world, chance = self.world, self.world.chance
         self.faults += 1
         machine = chance.choice(list(world.machines.values()))
+        hub, site = chance.choice(world.hubs), chance.choice(world.places)
         station = chance.choice(list(world.homes))
-        sites = [site for site in world.places if world.vpn_of[site.vtep] == station[0]]
-        fault = chance.randrange(8)
+        sites = world.sites_of(station[0])
+        fault = chance.randrange(18)
         if fault == 0 and machine.node is not None:
             world.kill(machine)
         elif fault == 1:
-            world.stop(machine)
+            world.stop(machine, leaving=chance.random() < 0.5)
         elif fault == 2:
             world.lose_power(machine)
         elif fault == 3:
@@ -71,6 +79,26 @@ class Soak:
             world.network.isolate(machine.address)
         elif fault == 6:
             chance.choice(sites).kernel.set_up(False)
+        elif fault == 7:
+            world.drain(hub, over=chance.random() < 0.5)
+        elif fault == 8:
+            world.damage(machine, chance.choice(DAMAGES))
+        elif fault == 9:
+            world.duplicate(station, chance.choice(sites), 8)
+        elif fault == 10:
+            world.change_speaker(machine, request_rate=chance.choice((1, 4)))
+        elif fault == 11:
+            world.pester(site, hub, 30)
+        elif fault == 12:
+            world.wall += chance.choice((-86400, -5, 5, 86400))
+        elif fault == 13:
+            world.serve(hub, (chance.choice(((1, 1), (2, 2))),))
+        elif fault == 14:
+            world.know(site)
+        elif fault == 15:
+            world.assign(site)
+        elif fault == 16:
+            world.empty(machine)
         else:
             world.restart(machine)
 
@@ -84,6 +112,7 @@ class Soak:
         """What is in use when everything works and is quiet."""
         world = self.world
         world.heal()
+        world.wait()
         world.run(QUIET, step=1)
         for station in world.homes:
             world.say(station)
@@ -93,6 +122,12 @@ class Soak:
         self._clear()
         gc.collect()
         return sys.getallocatedblocks()
+
+
+@provider(ILogObserver)
+def _observe(event: LogEvent) -> None:
+    if "log_failure" in event and not _failures:
+        _failures.append(event)
 
 
 def _resident() -> float:
@@ -105,15 +140,20 @@ def main() -> int:
     """Run it; 1 if memory has grown."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
     parser.add_argument("--days", type=float, default=2.0, help="virtual days (2)")
+    parser.add_argument("--steps", type=int, default=10, help="how often to look (10)")
     parser.add_argument("--seed", type=int, default=1, help="what chance follows (1)")
     options = parser.parse_args()
     soak, began = Soak(options.seed), time.monotonic()
     warm = 0
-    steps = 10
+    steps = options.steps
+    globalLogPublisher.addObserver(_observe)
     print("   hours  faults   blocks  MiB resident  seconds")
     for step in range(1, steps + 1):
         soak.live(options.days * 86400 / steps)
         blocks = soak.blocks()
+        if _failures:
+            print(_failures[0]["log_failure"].getTraceback())
+            return 1
         if step == round(WARM_UP * steps):
             warm = blocks
         hours, took = soak.world.clock.seconds() / 3600, time.monotonic() - began

@@ -279,15 +279,16 @@ class World:
                     [machine.address, *machine.others],
                     speaker.gre_key,
                     [key for key, _ in speaker.vpn_of_key],
+                    speaker.request_rate,
                 ),
                 spoke_dataplane=spoke_dataplane,
                 hub_dataplane=hub_dataplane,
                 layer3_dataplane=partial(self.make_layer3, machine),
                 resolve_host=self._resolve,
-                request_ids=TimeRequestIDStore(self.clock.seconds),
+                request_ids=TimeRequestIDStore(self.wall_clock),
                 jitter=lambda: self.jitter(),
                 machine_id=b"test",
-                wall_clock=lambda: self.wall + self.clock.seconds(),
+                wall_clock=self.wall_clock,
                 scripts=machine.scripts,
                 state=self.states.setdefault(machine.address, MemoryStateStore()),
             ),
@@ -302,6 +303,10 @@ class World:
     ) -> MemoryLayer3:
         """The layer 3 data plane of a machine: it has no GRE device."""
         return MemoryLayer3(machine.address)
+
+    def wall_clock(self) -> float:
+        """Seconds since 1970, as all machines believe."""
+        return self.wall + self.clock.seconds()
 
     def _resolve(self, name: str, family: int | None) -> Deferred[tuple[bytes, ...]]:
         """Names have one address or a tuple of them."""

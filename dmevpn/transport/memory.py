@@ -136,6 +136,7 @@ class MemoryTransport(GREEndpoint):
     :param addresses: those of its host, or the one that it is bound to. Where the caller leaves
         the choice, the first of the peer's family is the source, as with a kernel whose routes
         do not differ.
+    :param rate: packets a second that are taken from one peer; 0: any number.
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class MemoryTransport(GREEndpoint):
         addresses: Iterable[bytes],
         key: int | None = None,
         further_keys: Iterable[int] = (),
+        rate: int = 0,
     ) -> None:
-        super().__init__(metrics, key, further_keys, PeerLimits(network.clock, metrics, 0))
+        super().__init__(metrics, key, further_keys, PeerLimits(network.clock, metrics, rate))
         self.network = network
         self.addresses = tuple(addresses)
 
@@ -154,6 +156,10 @@ class MemoryTransport(GREEndpoint):
         """Take part in the network."""
         self._receiver = receiver
         self.network.attach(self)
+
+    def packets_received(self, packets: Iterable[tuple[bytes, bytes, bytes]]) -> None:
+        """Hand on what is within the budgets of its senders."""
+        super().packets_received([each for each in packets if self.limits.admits(each[1])])
 
     def send(self, data: bytes, path: Path) -> None:
         """Send one payload; what the kernel would refuse is counted."""
