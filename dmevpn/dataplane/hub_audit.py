@@ -13,15 +13,22 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.libbpf import LPM_TRIE, Map
 from dmevpn.dataplane.hub_counts import PIECE, CountAudit
 from dmevpn.dataplane.hub_members import MemberTable
+from dmevpn.errors import DataplaneError
 
-__all__ = ["COMPARED", "Audit"]
+__all__ = ["AUDIT_PAUSE", "COMPARED", "REPAIR_PAUSE", "Audit", "AuditRounds"]
 
 #: Entries compared in one turn, each of which is made anew: some 2 ms.
 COMPARED: Final = 256
+#: Seconds between two pieces of an audit, so that at most a tenth of the time goes into it.
+AUDIT_PAUSE: Final = 0.005
+#: The same while something is put right, which takes the more pieces the more members there are.
+REPAIR_PAUSE: Final = 0.002
 _ZERO = layout.NUMBER.pack(0)
 
 
@@ -140,3 +147,55 @@ class Audit:
             return False
         table.update(_ZERO, value)
         return True
+
+
+class AuditRounds:
+    """Has a switch audited, a piece in each turn of the reactor.
+
+    :param repaired: called with how many entries a piece has put right, if any.
+    :param failed: called with why an audit could not go on.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        audit: Audit,
+        *,
+        repaired: Callable[[int], None],
+        failed: Callable[[DataplaneError], None],
+    ) -> None:
+        self._clock = clock
+        self._audit = audit
+        self._repaired = repaired
+        self._failed = failed
+        self._pieces: Iterator[int] | None = None
+        self._call: IDelayedCall | None = None
+
+    def begin(self) -> None:
+        """Go through all maps, unless that is going on."""
+        if self._pieces is None:
+            self._pieces = self._audit.run()
+            self._go_on()
+
+    def stop(self) -> None:
+        """Go on with none; again is harmless."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._pieces = None
+
+    def _go_on(self) -> None:
+        self._call = None
+        assert self._pieces is not None
+        try:
+            repaired = next(self._pieces, None)
+        except DataplaneError as error:
+            self._failed(error)
+            repaired = None
+        if repaired is None:
+            self._pieces = None
+            return
+        pause = REPAIR_PAUSE if self._audit.comparing else AUDIT_PAUSE
+        self._call = self._clock.callLater(pause, self._go_on)
+        if repaired:
+            self._repaired(repaired)

@@ -21,11 +21,12 @@ from dmevpn.addresses import VTEP, format_address
 from dmevpn.dataplane.ebpf import layout, libbpf
 from dmevpn.dataplane.ebpf.pins import BPFFS, PinDirectory
 from dmevpn.dataplane.ebpf.ringbuf import RingBuffer
-from dmevpn.dataplane.hub_audit import Audit
+from dmevpn.dataplane.hub_audit import Audit, AuditRounds
 from dmevpn.dataplane.hub_device import Attachment, find_device
 from dmevpn.dataplane.hub_keepsake import Keepsake
 from dmevpn.dataplane.hub_macs import MACTable
 from dmevpn.dataplane.hub_members import MemberTable
+from dmevpn.dataplane.hub_reports import Reports
 from dmevpn.dataplane.hub_watch import HubDeviceWatch, ProvisionedDevice
 from dmevpn.dataplane.links import Link
 from dmevpn.dataplane.underlay import source_address
@@ -58,10 +59,6 @@ PIN_ROOT = f"{BPFFS}/dmevpn"
 
 #: Seconds between two looks at what nobody tells us: lost events, and maps that others change.
 _POLL_INTERVAL = 0.65
-#: Seconds between two pieces of such a look, so that at most a tenth of the time goes into it.
-_AUDIT_PAUSE = 0.005
-#: The same while something is put right, which takes the more pieces the more members there are.
-_REPAIR_PAUSE = 0.002
 _OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
 _PROGRAM, _EDITOR, _PROBER = "hub_switch", "edit_macs", "send_probe"
 _PROGRAM_PIN = "program_"
@@ -115,12 +112,9 @@ class EBPFSwitch:
         self._adopted: list[tuple[int, VTEP, bytes, Registration]] = []
         self._running = False
         self._lost = 0
-        self._audit: Iterator[int] | None = None
         self._poll: Any = None
         self._collect: Any = None
-        self._auditing: Any = None
         self._full = metrics.counter("switch_full", interface=interface)
-        self._unlisted = metrics.counter("macs_held_unlisted", interface=interface)
         self._failed = metrics.counter("switch_errors", interface=interface)
         self._repairs = metrics.counter("switch_repairs", interface=interface)
 
@@ -206,10 +200,20 @@ class EBPFSwitch:
             aged=self._mac_aged,
         )
         self._members.adopt()
-        self._auditor = Audit(
-            self._maps,
+        self._reports = Reports(
             self._members,
-            {"probing": lambda: self._probing, "keepsakes": self._keepsake.pack},
+            self._maps["held"],
+            self._metrics.counter("macs_held_unlisted", interface=self.interface),
+        )
+        self._rounds = AuditRounds(
+            self._time,
+            Audit(
+                self._maps,
+                self._members,
+                {"probing": lambda: self._probing, "keepsakes": self._keepsake.pack},
+            ),
+            repaired=self._repaired,
+            failed=self._not_audited,
         )
         self._adopted = [
             (member.vpn, member.vtep, member.local, self._members.registration(member))
@@ -328,10 +332,11 @@ class EBPFSwitch:
         self._listener = HubListener()
         assert self._ring is not None
         self._readers.removeReader(self._ring)
-        for call in (self._poll, self._collect, self._auditing):
+        for call in (self._poll, self._collect):
             if call is not None:
                 call.cancel()
-        self._poll = self._collect = self._auditing = self._audit = None
+        self._poll = self._collect = None
+        self._rounds.stop()
         self._macs.stop()
         return True
 
@@ -495,36 +500,8 @@ class EBPFSwitch:
     # --- events -----------------------------------------------------------------------------
 
     def _event(self, record: bytes) -> None:
-        type_, vpn, number, previous, mac, holds, address, vni = layout.EVENT.unpack(record)
         self._macs.changed()
-        if type_ == layout.Event.REFUSED:
-            self._listener.sender_refused(VTEP(layout.unpack_address(address), vni))
-            return
-        if vpn not in self._members:
-            return  # removed since
-        member = self._members.by_number.get(number)
-        if member is None:
-            return  # it has left since
-        other = self._members.by_number.get(previous)
-        elsewhere = None if other is None else other.vtep
-        match type_:
-            case layout.Event.LEARNED:
-                self._listener.mac_learned(vpn, mac, member.vtep)
-            case layout.Event.MOVED:
-                self._listener.mac_moved(vpn, mac, elsewhere, member.vtep)
-            case layout.Event.LIMIT:
-                self._listener.limit_reached(vpn, elsewhere)
-            case layout.Event.HELD:
-                seconds = layout.HOLD * 2**holds
-                if not self._maps["held"].find(layout.MAC_KEY.pack(vpn, mac)):
-                    self._unlisted.inc()
-                self._listener.mac_held(vpn, mac, member.vtep, elsewhere, seconds)
-            case layout.Event.STICKY:
-                self._listener.move_refused(vpn, mac, elsewhere, member.vtep)
-            case layout.Event.LOOP:
-                self._listener.loop_seen(vpn, elsewhere, member.vtep)
-            case layout.Event.FLOOD:
-                self._listener.flood_limited(vpn, member.vtep)
+        self._reports.tell(record, self._listener)
 
     def _poll_now(self) -> None:
         self._poll = self._time.callLater(_POLL_INTERVAL, self._poll_now)
@@ -532,32 +509,19 @@ class EBPFSwitch:
         if lost != self._lost:
             self._lost = lost
             self._listener.events_lost()
-        if self._audit is None:
-            self._audit = self._auditor.run()
-            self._audit_on()
+        self._rounds.begin()
 
-    def _audit_on(self) -> None:
-        """Compare a piece of the maps with what should be in them, and the next in another turn."""
-        self._auditing = None
-        assert self._audit is not None
-        try:
-            repaired = next(self._audit, None)
-        except DataplaneError as error:
-            self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            repaired = None
-        if repaired is None:
-            self._audit = None
-            return
-        pause = _REPAIR_PAUSE if self._auditor.comparing else _AUDIT_PAUSE
-        self._auditing = self._time.callLater(pause, self._audit_on)
-        if repaired:
-            self._repairs.inc(repaired)
-            self.log.warn(
-                "{ifname}: somebody changed {count} entries of the switch: put right",
-                ifname=self.interface,
-                count=repaired,
-            )
-            self._listener.entries_repaired(repaired)
+    def _repaired(self, count: int) -> None:
+        self._repairs.inc(count)
+        self.log.warn(
+            "{ifname}: somebody changed {count} entries of the switch: put right",
+            ifname=self.interface,
+            count=count,
+        )
+        self._listener.entries_repaired(count)
+
+    def _not_audited(self, error: DataplaneError) -> None:
+        self.log.error("{ifname}: {reason}", ifname=self.interface, reason=str(error))
 
     def __repr__(self) -> str:
         return f"<EBPFSwitch {self.interface} {format_address(self.station_mac)}>"

@@ -12,8 +12,9 @@ from dmevpn.addresses import VTEP
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.layout import NUMBER, pack_vtep
 from dmevpn.dataplane.ebpf.libbpf import Map
+from dmevpn.dataplane.hub_audit import AUDIT_PAUSE, REPAIR_PAUSE
 from dmevpn.dataplane.hub_device import PRIORITY
-from dmevpn.dataplane.hub_ebpf import _AUDIT_PAUSE, _POLL_INTERVAL, _REPAIR_PAUSE
+from dmevpn.dataplane.hub_ebpf import _POLL_INTERVAL
 from dmevpn.interfaces import Registration, Sticky, VPNRules
 from tests.contracts.hub_dataplane import BROADCAST, HUB_2, A, B, C, frame, ipv4, mac
 from tests.dataplane.hub_lab import DEVICE, HubLab, KernelWorld
@@ -287,7 +288,8 @@ def test_many_members_hold_nothing_up(world: RealWorld) -> None:
         registration = Registration(mac(number), False, 1e9)
         world.dataplane.add_member(3, vtep, b"", registration)
     switch = world.dataplane
-    assert sum(switch._auditor.run()) == 0
+    auditor = switch._rounds._audit
+    assert sum(auditor.run()) == 0
     victims = list(switch._members.by_number)[512::512]
     for edit in (
         lambda key: switch._maps["members"].delete(key),
@@ -296,7 +298,7 @@ def test_many_members_hold_nothing_up(world: RealWorld) -> None:
         for number in victims:
             edit(NUMBER.pack(number))
         turns, total, repaired = list[float](), 0.0, 0
-        audit = switch._auditor.run()
+        audit = auditor.run()
         while True:
             began = time.thread_time()
             count = next(audit, None)
@@ -305,7 +307,7 @@ def test_many_members_hold_nothing_up(world: RealWorld) -> None:
             if count is None:
                 break
             repaired += count
-            total += _REPAIR_PAUSE if switch._auditor.comparing else _AUDIT_PAUSE
+            total += REPAIR_PAUSE if auditor.comparing else AUDIT_PAUSE
         print(f"\n{len(turns)} turns, the longest {1000 * max(turns):.1f} ms, in all {total:.2f} s")
         assert repaired == len(victims)
         assert max(turns) < 0.02
