@@ -417,10 +417,10 @@ class TorturedWorld(World):
                 assert vtep is not None and now < end <= now + HOLDING_TIME
                 assert self.vpn_of.get(vtep, index) == index
                 admitted[vtep] = index
-            # Those that have left a hub that is drained are still given what others flood.
-            for vtep, (_, _, kept) in (vpn.lingering or {}).items():
-                if kept:
-                    admitted[vtep] = index
+        # Those that have left a hub that is drained are still given what others flood.
+        for vtep, member in switch.members.items():
+            if vtep not in admitted and vtep in role.vpns[member.vpn].lingering:
+                admitted[vtep] = member.vpn
         assert {vtep: member.vpn for vtep, member in switch.members.items()} == admitted
 
     def wrong(self) -> list[str]:
