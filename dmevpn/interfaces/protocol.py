@@ -97,6 +97,8 @@ class Claim(NamedTuple):
     """Of the key that authenticated it; 0: none did."""
     bits: int | None = None
     """Prefix length, if it is a network that is registered, at the address of one."""
+    renews: bool = False
+    """Whether it is registered there already, by whomever."""
 
 
 class IRegistrationPolicy(Interface):

@@ -172,12 +172,14 @@ class Registrar:
             key = key_of(protocol, prefix_length)
             protocol, _ = prefix_of(key)
         vtep = VTEP(nbma, vni)
-        claim = Claim(self._vpn or 0, protocol, vtep, sender, packet.spi, prefix_length)
+        old = self._cache.lookup(key)
+        is_there = old is not None and old.kind is _DYNAMIC and old.vtep == vtep
+        renews = is_there or (old is not None and self._is_beside(old, vtep))
+        claim = Claim(self._vpn or 0, protocol, vtep, sender, packet.spi, prefix_length, renews)
         code = self._policy.decide(claim)
         if code:
             return code, 0
-        old = self._cache.lookup(key)
-        if old is not None and old.vtep == vtep and old.kind is _DYNAMIC:
+        if old is not None and old.vtep is not None and is_there:
             # A renewal takes up what the registration has: to make all of it anew, and to free
             # what was there, would touch twice the memory in a large table.
             protocol, vtep = old.protocol, old.vtep
@@ -213,6 +215,13 @@ class Registrar:
             beside=self._multi_binding and not unique,
         )
         return (_SUCCESS, holding_time) if stored else (CIECode.NO_RESOURCES, 0)
+
+    def _is_beside(self, old: Binding, vtep: VTEP) -> bool:
+        """Whether an address is registered at a VTEP, too."""
+        if not self._cache.crowded:
+            return False
+        alternatives = self._cache.alternatives(old)
+        return any(each.vtep == vtep and each.kind is _DYNAMIC for each in alternatives)
 
     def _is_taken(self, vtep: VTEP, claimed: bytes, protocol: bytes) -> bool:
         """Whether another station is seen at a VTEP already, behind the same address translation.

@@ -205,7 +205,9 @@ class NextHopServer:
         """Whether who purges a registration could also make it."""
         if binding.kind is not Kind.DYNAMIC or binding.vtep is None:
             return True
-        claim = Claim(self._vpn or 0, binding.protocol, binding.vtep, path.peer, packet.spi)
+        claim = Claim(
+            self._vpn or 0, binding.protocol, binding.vtep, path.peer, packet.spi, renews=True
+        )
         return not self._policy.decide(claim)
 
     # --- taking answers back (RFC 2332 §5.2.5) ----------------------------------------------

@@ -112,7 +112,7 @@ class Admission:
 
     def decide(self, claim: Claim) -> int:
         """Refuse what is not permitted, and what the next policy refuses."""
-        vpn, _, vtep, sender, spi, _ = claim
+        vpn, _, vtep, sender, spi = claim[:5]
         if self._permits is not None and not self._permits.permit(vpn, vtep, sender, spi):
             self._refused.inc()
             return CIECode.PROHIBITED

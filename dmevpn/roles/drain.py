@@ -25,7 +25,6 @@ from zope.interface import implementer
 from dmevpn.addresses import VTEP
 from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.log import Logger
-from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import CIECode
 
 if TYPE_CHECKING:
@@ -197,11 +196,9 @@ class Drain:
 
     def decide(self, claim: Claim) -> int:
         """Refuse whoever is not registered, and is no hub."""
-        vpn, station, vtep = claim[:3]
+        vpn, _, vtep = claim[:3]
         hub = self._vpns.get(vpn)
-        found = None if hub is None else hub.cache.lookup(station)
-        stays = found is not None and found.kind is Kind.DYNAMIC and found.vtep == vtep
-        if hub is None or not (stays or vtep in hub.trunks.vteps):
+        if hub is None or not (claim.renews or vtep in hub.trunks.vteps):
             if hub is not None and hub.trunks.vteps and vtep in hub.lingering:
                 # Its other hub hears of it now, and gives it what is flooded by us from then on.
                 self._known_to_have_left.setdefault((vpn, vtep), self._clock.seconds() + SETTLE)

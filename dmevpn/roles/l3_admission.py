@@ -27,7 +27,7 @@ class ProtocolAdmission:
 
     def decide(self, claim: Claim) -> int:
         """Refuse group addresses and their like, and what no line permits."""
-        _, station, vtep, sender, spi, bits = claim
+        _, station, vtep, sender, spi, bits, _ = claim
         if not is_host(station):
             return CIECode.PROHIBITED
         width = 8 * len(station) if bits is None else bits

@@ -21,7 +21,7 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import VPNID, VTEP, Path
+from dmevpn.addresses import VPNID, Path
 from dmevpn.config.diff import Changes, diff
 from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.errors import DmevpnError, StartError
@@ -123,7 +123,7 @@ class Node(Service):
         self._guards: dict[str, ReplayGuard] = {}
         self._keepalives: dict[str, Keepalives] = {}
         self._speaker_plans: dict[str, SpeakerPlan] = {}
-        self._owners = VTEPOwners(metrics, self._is_member)
+        self._owners = VTEPOwners(metrics)
         for memory, module in (("extensions", extensions), ("headers", encapsulation)):
             metrics.share("codec_memories_emptied", module.forgotten, memory=memory)
         self._names: dict[str, NameWatch] = {}
@@ -385,11 +385,6 @@ class Node(Service):
         )
         self._start(hub)
         self.hubs[plan.interface] = hub
-
-    def _is_member(self, vpn: int, station: bytes, vtep: VTEP) -> bool:
-        """Whether a station is registered with a hub of ours, in a VPN, at a VTEP."""
-        served = (hub.vpns.get(vpn) for hub in self.hubs.values())
-        return any(each is not None and station in each.members.get(vtep, ()) for each in served)
 
     def _start_layer3(self, plan: Layer3Plan) -> None:
         # Unlike the others, it follows the device itself.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP
@@ -23,17 +21,9 @@ MAX_REGISTRATIONS_PER_ADDRESS = 8192
 
 @implementer(IRegistrationPolicy)
 class VTEPOwners:
-    """Which VPN each VTEP belongs to: (address, VNI) on the wire can mean one VPN only.
+    """Which VPN each VTEP belongs to: (address, VNI) on the wire can mean one VPN only."""
 
-    :param is_member: whether a station is registered in a VPN at a VTEP.
-    """
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        is_member: Callable[[int, bytes, VTEP], bool] = lambda vpn, station, vtep: False,
-    ) -> None:
-        self._is_member = is_member
+    def __init__(self, metrics: Metrics) -> None:
         self._vpn: dict[VTEP, int] = {}
         self._members: dict[int, int] = {}
         #: How many registrations there are at each underlay address.
@@ -43,7 +33,10 @@ class VTEPOwners:
         self._full = metrics.dropped("members_full")
 
     def decide(self, claim: Claim) -> int:
-        """Refuse what is no VXLAN site, a VTEP of another VPN, and what is too many."""
+        """Refuse what is no VXLAN site, a VTEP of another VPN, and what is too many; of what is
+        registered none is that."""
+        if claim.renews:
+            return CIECode.SUCCESS
         vpn, station, vtep = claim[:3]
         if vtep.vni is None or len(station) != 6:
             return CIECode.PROHIBITED
@@ -55,9 +48,7 @@ class VTEPOwners:
         elif owner != vpn:
             self._conflicts.inc()
             return CIECode.PROHIBITED
-        if self._registrations.get(vtep.nbma, 0) >= MAX_REGISTRATIONS_PER_ADDRESS and not (
-            self._is_member(vpn, station, vtep)
-        ):
+        if self._registrations.get(vtep.nbma, 0) >= MAX_REGISTRATIONS_PER_ADDRESS:
             self._too_many.inc()
             return CIECode.NO_RESOURCES
         return CIECode.SUCCESS

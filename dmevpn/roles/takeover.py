@@ -64,15 +64,17 @@ class TakeoverGuard:
         if code:
             return code
         vpn, station, vtep, sender = claim[:4]
-        stations = self._members.get(vtep, _NOBODY)
-        known = station in stations
+        known = claim.renews
         if sender == vtep.nbma:
             self._believe(vtep)
-        elif stations and (not known or vtep in self._own_word):
-            # Who speaks for another site would get, or keep, or end its place.
-            self._taken.inc()
-            self._say(vpn, station, vtep, sender, "the site speaks for itself")
-            return CIECode.PROHIBITED
+        else:
+            stations = self._members.get(vtep, _NOBODY)
+            known = known or station in stations
+            if stations and (not known or vtep in self._own_word):
+                # Who speaks for another site would get, or keep, or end its place.
+                self._taken.inc()
+                self._say(vpn, station, vtep, sender, "the site speaks for itself")
+                return CIECode.PROHIBITED
         if known:
             return CIECode.SUCCESS
         place = self._find_mac(station)

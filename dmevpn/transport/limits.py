@@ -40,7 +40,7 @@ BURST_SECONDS: Final = 2
 #: hub can answer; and at once, what the receive buffer of a socket holds.
 STRANGER_SHARE: Final = 5
 #: Peers with a budget of their own; MAX_KNOWN of peer_filter.bpf.c.
-KNOWN_PEERS: Final = 65536
+KNOWN_PEERS: Final = 131_072
 #: Other sources whose budgets are remembered here; who has been silent longest makes room.
 STRANGERS: Final = 4096
 #: Sources that the socket's filter refuses at a time, where there is none that counts: each is one

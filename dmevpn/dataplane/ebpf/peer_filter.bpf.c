@@ -20,7 +20,7 @@
 
 #define NHRP 0x2001 /* GRE protocol type */
 /* Peers with a budget of their own. What is not in use takes no memory. */
-#define MAX_KNOWN 65536
+#define MAX_KNOWN 131072
 /* Other sources whose budgets are remembered; the one longest silent makes room. */
 #define MAX_STRANGERS 16384
 /* Sources of which user space can tell how much was dropped. */
