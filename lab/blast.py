@@ -38,8 +38,10 @@ BPF_XDP = 37
 TEST_XDP_LIVE_FRAMES = 2
 CLONE_NEWNET = 0x40000000
 _XDP_CONTEXT = struct.Struct("=6I")
-#: Packets of one system call, and those that the kernel handles in a row.
+#: Packets of one system call at most, how often a second there is one at least, and packets that
+#: the kernel handles in a row.
 BURST = 512
+BURSTS = 50
 BATCH = 64
 
 
@@ -61,7 +63,6 @@ class _Card:
             data_size_in=OCTETS,
             ctx_in=ctypes.addressof(self._context),
             ctx_size_in=len(context),
-            repeat=BURST,
             flags=TEST_XDP_LIVE_FRAMES,
             batch_size=BATCH,
         )
@@ -85,15 +86,16 @@ class _Card:
         if self._link < 0:
             raise OSError(-self._link, os.strerror(-self._link))
 
-    def deliver(self) -> int:
-        """The next BURST packets.
+    def deliver(self, count: int = BURST) -> int:
+        """The next packets; how many.
 
         :raises OSError: if the kernel refuses.
         """
+        self._options.repeat = count
         error = self._run(self._program.fd, ctypes.byref(self._options))
         if error:
             raise OSError(-error, os.strerror(-error))
-        return BURST
+        return count
 
 
 def main() -> None:
@@ -120,6 +122,7 @@ def main() -> None:
 
 def _pour(card: _Card, rate: int, seconds: float) -> int:
     """Packets a second that were delivered."""
+    burst = max(1, min(BURST, rate // BURSTS)) if rate else BURST
     begin = time.perf_counter()
     end = begin + seconds
     sent = 0
@@ -128,7 +131,7 @@ def _pour(card: _Card, rate: int, seconds: float) -> int:
         if ahead > 0:
             time.sleep(ahead / rate)
         else:
-            sent += card.deliver()
+            sent += card.deliver(burst)
     return int(sent / (time.perf_counter() - begin))
 
 

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 __all__ = ["BATCH", "Deadlines"]
 
-#: Deadlines looked at in one go. When many fall on the same moment, datagrams and other timers
-#: get their turn in between.
-BATCH: Final = 512
+#: Deadlines looked at in one go: ten milliseconds, if each is the end of a membership. When many
+#: fall on the same moment, datagrams and other timers get their turn in between.
+BATCH: Final = 64
 
 #: Heap entries that may be stale, beside as many as there are deadlines, before it is rebuilt.
 _SLACK: Final = 64

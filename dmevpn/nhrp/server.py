@@ -7,9 +7,11 @@ true. It serves one type of protocol address, MAC, IPv4 or IPv6; a VPN may have 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, Path
@@ -34,7 +36,13 @@ from dmevpn.nhrp.responder import Responder
 from dmevpn.nhrp.retraction import Retraction
 from dmevpn.nhrp.room import SharedRoom
 
-__all__ = ["NextHopServer"]
+__all__ = ["ENDED_AT_ONCE", "MOST_DOOMED", "NextHopServer"]
+
+#: Registrations that end in one turn of the reactor: with each one's membership, ten milliseconds.
+ENDED_AT_ONCE: Final = 64
+#: Registrations that wait for that; when there are more, what another purge names runs out by
+#: itself.
+MOST_DOOMED: Final = 2048
 
 
 @implementer(IStation, ICacheListener)
@@ -90,6 +98,11 @@ class NextHopServer:
         answered_room: SharedRoom | None = None,
     ) -> None:
         self.station = identity.station
+        self._clock = clock
+        #: Registrations that were purged and have not ended yet, and who has purged them.
+        self._doomed: deque[tuple[Binding, PurgeRequest, Path]] = deque()
+        self._doom: IDelayedCall | None = None
+        self._purges_full = metrics.dropped("purges_full")
         self.servers = servers
         self._identity = identity
         self.passes_on = passes_on
@@ -138,6 +151,10 @@ class NextHopServer:
         """Forget whom we answered. Answers in use stay true while the switch goes on."""
         self._cache.unsubscribe(self)
         self._answered.close()
+        self._doomed.clear()
+        if self._doom is not None:
+            self._doom.cancel()
+            self._doom = None
 
     # --- wire (IStation) ------------------------------------------------------------------
 
@@ -194,12 +211,27 @@ class NextHopServer:
         )
 
     def _purge(self, packet: PurgeRequest, path: Path) -> None:
-        for binding in registrations(packet, self._cache):
-            if self._may_end(binding, packet, path):
-                self._cache.drop(binding, "purged")
+        idle = not self._doomed
+        if len(self._doomed) < MOST_DOOMED:
+            self._doomed.extend((each, packet, path) for each in registrations(packet, self._cache))
+        else:
+            self._purges_full.inc()
+        if idle:
+            self._end_some()
         if not packet.flags & PurgeFlag.N:
             reply = packet.reply(extensions=self._replies.extensions(packet, path))
             self._link.send(reply, self._replies.way(packet, path))
+
+    def _end_some(self) -> None:
+        """End purged registrations; what one packet names may be more than one turn's work."""
+        self._doom = None
+        for _ in range(min(len(self._doomed), ENDED_AT_ONCE)):
+            binding, packet, path = self._doomed.popleft()
+            there = any(each is binding for each in self._cache.alternatives(binding))
+            if there and self._may_end(binding, packet, path):
+                self._cache.drop(binding, "purged")
+        if self._doomed:
+            self._doom = self._clock.callLater(0, self._end_some)
 
     def _may_end(self, binding: Binding, packet: PurgeRequest, path: Path) -> bool:
         """Whether who purges a registration could also make it."""

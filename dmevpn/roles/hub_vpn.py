@@ -315,7 +315,7 @@ class HubVPN:
             stations = self.members[vtep] = set()
             self._owners.claim(self.vpn_id.index, vtep)
             self._mtus.compare(self._dataplane.mtu, binding.mtu, vtep)
-            if self._joined.due(str(vtep).encode()):
+            if self._joined.due(vtep.nbma):
                 self.log.info(
                     "vpn {vpn}: member {vtep}, station {mac}",
                     vpn=self.vpn_id.index,
@@ -369,7 +369,7 @@ class HubVPN:
             self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
         self._tell_everyone(behind, reason)
-        if self._left.due(str(vtep).encode()):
+        if self._left.due(vtep.nbma):
             self.log.info(
                 "vpn {vpn}: member {vtep} left: {reason}",
                 vpn=self.vpn_id.index,

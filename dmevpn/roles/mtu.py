@@ -35,7 +35,7 @@ class MTUComparison:
         if not other or other == own:
             return
         self._mismatches.inc()
-        if self._complaints.due(str(vtep).encode()):
+        if self._complaints.due(vtep.nbma):
             self.log.warn(
                 "vpn {vpn}: {vtep} has MTU {other}, {ifname} here {own}: frames larger than the"
                 " smaller of them may be lost; set the MTU of hosts and underlay alike",

@@ -57,6 +57,16 @@ class _Class(Generic[T]):
         self.octets += size
         return True
 
+    def give_back(self, source: bytes, item: T, size: int) -> None:
+        """Put a packet before all others."""
+        waiting = self.sources.get(source)
+        if waiting is None:
+            waiting = self.sources[source] = _Waiting()
+        waiting.packets.appendleft((item, size))
+        waiting.octets += size
+        self.octets += size
+        self.sources.move_to_end(source, last=False)
+
     def take(self) -> T:
         """The next packet; its source goes to the end."""
         source, waiting = self.sources.popitem(last=False)
@@ -91,6 +101,13 @@ class FairQueue(Generic[T]):
             return False
         self._count += 1
         return True
+
+    def give_back(self, source: bytes, item: T, octets: int, *, known: bool) -> None:
+        """Put a packet before all others of its class, since it was taken too early: the last one
+        that was taken first."""
+        kind = self._known if known else self._strangers
+        kind.give_back(source, item, octets + OVERHEAD)
+        self._count += 1
 
     def take(self, most: int, strangers: int | None = None) -> list[T]:
         """The next packets whose turn it is, so many at most.

@@ -23,8 +23,11 @@ from dmevpn.transport.limits import PeerLimits
 __all__ = [
     "DATAGRAMS_PER_WAKEUP",
     "DATAGRAMS_SORTED",
+    "HELPING",
+    "LARGE",
     "LARGEST",
     "STRANGERS_PER_WAKEUP",
+    "TURN",
     "DatagramReader",
     "error_name",
 ]
@@ -34,6 +37,12 @@ DATAGRAMS_PER_WAKEUP = 64
 #: Those of strangers among them when more wait: a first registration takes several times as long as
 #: a renewal, and a registered peer that has just come waits until they are done.
 STRANGERS_PER_WAKEUP = 16
+#: Datagrams handed on in a row where one source has many of them: it may be one that makes us much
+#: work with each. And octets of one that is handed on alone, since it may ask for much at once.
+HELPING = 16
+LARGE = 512
+#: Seconds after which what has been read and not handed on yet waits for the next turn.
+TURN = 0.01
 #: Datagrams read in addition when more wait than that, to give each source its turn: to read one
 #: takes a tenth of the time that it takes to answer it.
 DATAGRAMS_SORTED = 512
@@ -163,19 +172,44 @@ class DatagramReader(Generic[T]):
         more = True
         if not self._waiting:
             datagrams, more = self._read(DATAGRAMS_PER_WAKEUP)
-        if more and (self._waiting or not self._are_mixed(datagrams)):
+        mixed = not self._waiting and (len(datagrams) <= HELPING or self._are_mixed(datagrams))
+        if more and not mixed:
             self._sort(datagrams)
             self._sort(self._read(DATAGRAMS_SORTED)[0])
             strangers = STRANGERS_PER_WAKEUP if self._limits.limits.gap else None
             datagrams = self._waiting.take(DATAGRAMS_PER_WAKEUP, strangers)
         self._gathering = True
         try:
-            self.deliver(datagrams)
+            count = self._hand_on(datagrams, DATAGRAMS_PER_WAKEUP if mixed else HELPING)
         finally:
             self._gathering = False
             self._send_gathered()
         if not self.closed:
-            self._go_on_later(len(datagrams), more)
+            self._go_on_later(count, more or bool(self._waiting))
+
+    def _hand_on(self, datagrams: list[T], helping: int) -> int:
+        """Deliver datagrams, so many at once, and keep what is left when the time is over; how many
+        were delivered."""
+        end = self._reactor.seconds() + TURN
+        at = 0
+        while at < len(datagrams):
+            if at and self._reactor.seconds() >= end:
+                for datagram in reversed(datagrams[at:]):
+                    peer, octets = self.source(datagram)
+                    known = self._limits.knows(peer)
+                    self._waiting.give_back(peer, datagram, octets, known=known)
+                break
+            following = at + 1
+            while (
+                following < min(at + helping, len(datagrams))
+                and self.source(datagrams[following - 1])[1] <= LARGE
+            ):
+                following += 1
+            self.deliver(datagrams[at:following])
+            at = following
+            if self.closed:
+                break
+        return at
 
     def _read(self, limit: int) -> tuple[list[T], bool]:
         """Up to a number of datagrams, and whether there may be more."""

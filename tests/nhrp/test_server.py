@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dmevpn.errors import NHRPError
 from dmevpn.interfaces import IStation
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp import answered as answered_module
+from dmevpn.nhrp import server as server_module
 from dmevpn.nhrp.answered import Answered
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import CIECode, ErrorCode, PacketType
@@ -852,6 +854,27 @@ def test_who_may_purge_a_registration(world: World, request_: PurgeRequest, gone
         (reply,) = replies
         assert isinstance(reply, PurgeReply)
         assert (reply.request_id, reply.cies) == (9, request_.cies)
+    world.close()
+
+
+def test_a_purge_of_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes several turns, in which others have theirs; who registers again meanwhile stays so,
+    and another such purge meanwhile adds nothing."""
+    monkeypatch.setattr(server_module, "ENDED_AT_ONCE", 10)
+    monkeypatch.setattr(server_module, "MOST_DOOMED", 15)
+    stations = [bytes([2, 1, 0, 0, 0, number]) for number in range(40)]
+    for station in stations:
+        world.register(station)
+    request = purge(protocol=bytes([2, 0, 0, 0, 0, 0]))
+    request.cies = (replace(request.cies[0], prefix_length=8),)
+    for _ in range(3):
+        assert world.server.packet_received(request, TO_A)
+    assert world.cache.count(Kind.DYNAMIC) == 30
+    assert world.metrics.value("drops", reason="purges_full") == 2
+    world.register(stations[39])
+    world.clock.advance(0)
+    assert world.cache.count(Kind.DYNAMIC) == 1
+    assert world.cache.lookup(stations[39]) is not None
     world.close()
 
 

@@ -128,7 +128,7 @@ def test_no_pause_while_more_waits(wire: Wire) -> None:
     wire.send_often()
     wire.send(*[b"%d" % (number % 5) for number in range(2 * DATAGRAMS_PER_WAKEUP)])
     wire.clock.advance(PAUSE)
-    assert [len(turn) for turn in wire.turns] == [DATAGRAMS_PER_WAKEUP] * 2 + [0]
+    assert sum(map(len, wire.turns)) == 2 * DATAGRAMS_PER_WAKEUP
 
 
 @pytest.mark.parametrize("often", [True, False])

@@ -26,6 +26,19 @@ def test_turns() -> None:
     assert queue.octets == 0 and not queue
 
 
+def test_given_back() -> None:
+    """What was taken too early comes first again, in the order in which it was taken."""
+    queue: FairQueue[str] = FairQueue()
+    for source, item in ((A, "a1"), (A, "a2"), (A, "a3"), (B, "b1")):
+        queue.put(source, item, 100, known=True)
+    first, *others = queue.take(3)
+    assert (first, others) == ("a1", ["b1", "a2"])
+    for item in reversed(others):
+        queue.give_back({"a": A, "b": B}[item[0]], item, 100, known=True)
+    assert len(queue) == 3 and queue.octets == 3 * (100 + OVERHEAD)
+    assert taken(queue) == ["b1", "a2", "a3"]
+
+
 def test_known_peers_first() -> None:
     """Strangers wait until no known peer does, whenever they came."""
     queue: FairQueue[str] = FairQueue()

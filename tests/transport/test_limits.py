@@ -20,7 +20,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.transport import limits
 from dmevpn.transport.limits import BURST_SECONDS, STRANGER_SHARE, Flood, PeerLimits
 from dmevpn.transport.rawgre import RawGREPort
-from dmevpn.transport.reader import STRANGERS_PER_WAKEUP
+from dmevpn.transport.reader import HELPING, LARGE, STRANGERS_PER_WAKEUP, TURN
 from tests.contracts.transport import Recorder
 from tests.transport.cable import FAR, FAR6, NEAR, NEAR6, NEAR_OTHER, Lab
 
@@ -178,21 +178,23 @@ def make(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Callable[[int], R
         each.stop()
 
 
-def started(lab: Lab, port: RawGREPort) -> Recorder:
+def started(
+    lab: Lab, port: RawGREPort, then: Callable[[bytes], None] = lambda data: None
+) -> Recorder:
     """Begin to receive at the far host."""
-    recorder = Recorder()
+    recorder = Recorder(then)
     with lab.far.entered():
         port.start(recorder)
     return recorder
 
 
-def send(lab: Lab, count: int, local: bytes = NEAR) -> None:
+def send(lab: Lab, count: int, local: bytes = NEAR, *, octets: int = 9) -> None:
     """Send packets from the near host."""
     sender = RawGREPort(lab.reactor, Metrics())
     with lab.near.entered():
         sender.start(Recorder())
     for _ in range(count):
-        sender.send(b"a payload", Path(FAR6 if len(local) == 16 else FAR, local))
+        sender.send(bytes(octets), Path(FAR6 if len(local) == 16 else FAR, local))
     sender.stop()
 
 
@@ -323,6 +325,31 @@ def test_what_waits_is_delivered(lab: Lab) -> None:
     for _ in range(5):
         lab.reactor.clock.advance(0)
     assert len(recorder.received) == 210
+    port.stop()
+
+
+def test_a_source_that_makes_much_work(lab: Lab) -> None:
+    """However long its packets take, another source waits for one helping of them at most, and
+    for a single one of the large."""
+    port = RawGREPort(lab.reactor, Metrics())
+
+    def work(data: bytes) -> None:
+        lab.reactor.clock.rightNow += 0.6 * TURN
+
+    recorder = started(lab, port, work)
+    send(lab, 60)
+    lab.reactor.run_ready(1)
+    assert len(recorder.received) == HELPING
+    send(lab, 1, NEAR_OTHER)
+    lab.reactor.clock.advance(0)
+    peers = [path.peer for _, path in recorder.received]
+    assert peers[HELPING:].index(NEAR_OTHER) <= 1
+    for _ in range(5):
+        lab.reactor.clock.advance(0)
+    assert len(recorder.received) == 61
+    send(lab, 3, octets=LARGE + 1)
+    lab.reactor.run_ready(1)
+    assert len(recorder.received) == 63, "two, since one does not use up the time"
     port.stop()
 
 
