@@ -249,3 +249,44 @@ Torture.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestTorture = pytest.mark.timeout(max(300, 30 * RUNS))(Torture.TestCase)
+
+
+def test_faults_are_felt() -> None:
+    """What is done to the world has the effect that it is done for, and that passes."""
+    world = TorturedWorld(1)
+    first, second = world.hubs
+    for station in world.homes:
+        world.say(station)
+    world.run(1)
+    station, home = next(iter(world.homes.items()))
+    site = next(each for each in world.sites_of(station[0]) if each is not home)
+    world.duplicate(station, site, 8)
+    assert [held.mac for held in world.switches[first.address].held()] == [station[1]]
+    assert first.node is not None
+    world.change_speaker(first, request_rate=1)
+    world.pester(site, first, 30)
+    world.run(1)
+    assert first.metrics.value("drops", reason="peer_rate") == 28
+    world.heal()
+    world.wait()
+    assert world.wrong() == []
+
+    old = home.vtep
+    world.serve(first, ((1, 1),))
+    world.assign(home)
+    world.run(1)
+    assert home.vtep != old and old not in world.switches[first.address].members
+    assert not first.node.hubs["vx0"].vpns.keys() & {2}
+    world.heal()
+    world.wait()
+    world.run(3)
+    assert home.vtep in world.switches[first.address].members
+
+    world.drain(second, over=False)
+    world.stop(first, leaving=True)
+    assert world.switches[first.address].members
+    for how in DAMAGES[:-1]:
+        world.restart(first)
+        world.stop(first, leaving=True)
+        world.damage(first, how)
+        assert world.states[first.address].load() is None

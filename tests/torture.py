@@ -323,7 +323,7 @@ class TorturedWorld(World):
     def wait(self) -> None:
         """Let the time pass for which faults that are over have effects by design."""
         for _ in range(300):
-            pauses = [*self._holds(), *self._refusals()]
+            pauses = [*self._holds(), *self._refusals(), *self._departures()]
             if not pauses:
                 return
             for station in self.homes:
@@ -344,6 +344,18 @@ class TorturedWorld(World):
             for client in role.registrations:
                 if client.state is State.REFUSED and "vpn unsupported" in (client.last_error or ""):
                     yield f"{site.vtep} is refused by {client.nhs.hex()}"
+
+    def _departures(self) -> Iterator[str]:
+        """Sites that left a hub while it was drained, and were told to leave it for good: it waits
+        for them for a while."""
+        for hub in self.hubs:
+            for role in self.roles_of(hub):
+                for vpn in role.vpns.values():
+                    for vtep in (each.vtep for each in vpn.lingering):
+                        if vtep in self.sites and hub.address not in map(
+                            parse_ip, self._known[vtep.nbma]
+                        ):
+                            yield f"{vtep} was expected to come back to {hub.address.hex()}"
 
     def is_settled(self, station: Station) -> bool:
         """Whether a station may move once more without being taken for a duplicate."""
