@@ -18,6 +18,13 @@ class ILink(Interface):
     def send(packet: Any, path: Path) -> None:
         """Encapsulate, authenticate and send a packet to ``path.peer``."""
 
+    def answer(request: Any, reply: Any, path: Path) -> None:
+        """Send the reply to a request that came by a path.
+
+        Only where a request that differs in its request ID alone has the same reply, but for that,
+        as long as the VPN has the same stations: they need not be asked about it then.
+        """
+
     def names_vpn(path: Path) -> bool:
         """Whether packets to ``path.peer`` name the VPN."""
 

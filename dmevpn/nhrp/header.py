@@ -19,6 +19,7 @@ __all__ = [
     "FIXED",
     "LONGEST_NBMA",
     "PROTOCOL_TYPE",
+    "REQUEST_ID",
     "TYPE_BITS",
     "address_length",
     "decode_addresses",
@@ -37,6 +38,8 @@ PROTOCOL_TYPE: Final = 2
 CHECKSUM: Final = 12
 #: Offset of ar$extoff.
 EXTENSIONS_OFFSET: Final = 14
+#: Offset of the request ID.
+REQUEST_ID: Final = 24
 #: Offset of the first address.
 ADDRESSES: Final = 28
 

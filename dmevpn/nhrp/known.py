@@ -24,6 +24,9 @@ class KnownPeers:
     def __len__(self) -> int:
         return len(self._count)
 
+    def __contains__(self, peer: bytes) -> bool:
+        return peer in self._count
+
     def claim(self, owner: Hashable, peers: Iterable[bytes]) -> None:
         """Know these peers, for a reason, instead of those that were known for it before.
 

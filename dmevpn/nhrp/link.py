@@ -13,7 +13,7 @@ from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import Form, header
 from dmevpn.nhrp.naming import Naming
-from dmevpn.nhrp.packet import Packet
+from dmevpn.nhrp.packet import Packet, RequestOrReply
 
 __all__ = ["MAX_PACKET", "VPNLink"]
 
@@ -30,10 +30,13 @@ class VPNLink:
 
     :ivar stations: in the order in which they are asked whether a packet is for them.
     :ivar by_type: those that take packets of a type.
+    :ivar changes: how often they have changed.
     :ivar received: counters of packets by type; ``sent`` likewise.
     :param vpn_id: None is the default routing instance.
     :param naming: how packets to a peer name the VPN.
     :param send: of the speaker.
+    :param remember: a request that came by a path, and its reply, which is true as long as the
+        stations are the same; of the speaker.
     """
 
     def __init__(
@@ -41,15 +44,18 @@ class VPNLink:
         vpn_id: VPNID | None,
         naming: Naming,
         send: Callable[[Packet, VPNID | None, Path], None],
+        remember: Callable[[RequestOrReply, RequestOrReply, VPNLink, Path], None],
         metrics: Metrics,
     ) -> None:
         self.vpn_id = vpn_id
         self.stations: tuple[IStation, ...] = ()
         self.by_type: dict[PacketType, tuple[IStation, ...]] = {}
+        self.changes = 0
         self.received = _TypeCounters(metrics, vpn_id, "received")
         self.sent = _TypeCounters(metrics, vpn_id, "sent")
         self._naming = naming
         self._send = send
+        self._remember = remember
 
     def attach(self, station: IStation) -> None:
         """Give a station the packets that it lists."""
@@ -60,6 +66,7 @@ class VPNLink:
         self._set([each for each in self.stations if each is not station])
 
     def _set(self, stations: Iterable[IStation]) -> None:
+        self.changes += 1
         self.stations = tuple(sorted(stations, key=_turn))
         self.by_type = {
             packet_type: tuple([each for each in self.stations if packet_type in each.packet_types])
@@ -72,6 +79,11 @@ class VPNLink:
         """Sign, encapsulate and send."""
         self.sent[packet.packet_type].inc()
         self._send(packet, self.vpn_id, path)
+
+    def answer(self, request: RequestOrReply, reply: RequestOrReply, path: Path) -> None:
+        """Send a reply, and the same to the request when it comes again."""
+        self.send(reply, path)
+        self._remember(request, reply, self, path)
 
     def names_vpn(self, path: Path) -> bool:
         """Whether packets to ``path.peer`` name the VPN."""

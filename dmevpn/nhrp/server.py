@@ -220,7 +220,11 @@ class NextHopServer:
             self._end_some()
         if not packet.flags & PurgeFlag.N:
             reply = packet.reply(extensions=self._replies.extensions(packet, path))
-            self._link.send(reply, self._replies.way(packet, path))
+            if packet.cies or packet.extensions:
+                self._link.send(reply, self._replies.way(packet, path))
+            else:
+                # A keepalive, which says nothing and is told nothing.
+                self._link.answer(packet, reply, path)
 
     def _end_some(self) -> None:
         """End purged registrations; what one packet names may be more than one turn's work."""

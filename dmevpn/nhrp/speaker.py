@@ -26,6 +26,7 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType
+from dmevpn.nhrp.echo import Echo, Echoes
 from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
@@ -105,11 +106,12 @@ class Speaker:
         self._reporter = ErrorReporter(clock, metrics)
         self._complaints = Complaints(clock, metrics)
         self._vpns: dict[VPNID | None, VPNLink] = {}
+        self._echoes = Echoes(metrics)
         self._too_large = metrics.dropped("too_large")
         self._incapable = metrics.dropped("peer_incapable")
         self._stopped = False
         #: What waits to be written while arrivals are handed on.
-        self._gathered: list[tuple[Packet, Form, VPNID | None, Path]] | None = None
+        self._gathered: list[tuple[Packet | bytes, Form, VPNID | None, Path]] | None = None
 
     def start(self) -> None:
         """Open the transport.
@@ -150,7 +152,9 @@ class Speaker:
     def _vpn(self, vpn_id: VPNID | None) -> VPNLink:
         vpn = self._vpns.get(vpn_id)
         if vpn is None:
-            vpn = self._vpns[vpn_id] = VPNLink(vpn_id, self.naming, self.send, self._metrics)
+            vpn = self._vpns[vpn_id] = VPNLink(
+                vpn_id, self.naming, self.send, self._remember, self._metrics
+            )
         return vpn
 
     # --- out ----------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ class Speaker:
         if peer is not None:
             self.peers.answered(path.peer, written)
 
-    def _send(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
+    def _send(self, packet: Packet | bytes, form: Form, vpn_id: VPNID | None, path: Path) -> None:
         """Send a packet: at once, or with the others when what has arrived is handed on."""
         if self._gathered is None:
             self._write(packet, form, vpn_id, path)
@@ -197,10 +201,12 @@ class Speaker:
             except Exception:
                 self._met_a_fault(path)
 
-    def _write(self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path) -> None:
-        """Sign, encapsulate and send a packet. Authentication is between neighbours: what the
-        packet that this one answers had is replaced or taken out."""
-        if self.authenticator is not None:
+    def _write(self, packet: Packet | bytes, form: Form, vpn_id: VPNID | None, path: Path) -> None:
+        """Sign, encapsulate and send a packet, unless that is done. Authentication is between
+        neighbours: what the packet that this one answers had is replaced or taken out."""
+        if isinstance(packet, bytes):
+            data = packet
+        elif self.authenticator is not None:
             station = self._own_address(vpn_id, len(packet.source_protocol))
             data = self.authenticator.sign(packet, form, vpn_id, path, station)
         else:
@@ -221,8 +227,12 @@ class Speaker:
         All are read, then all are handed on, then all answers are written: a request takes a third
         less CPU time so, since the code of each step stays in the processor's caches.
         """
-        arrivals: list[tuple[Packet | None, Encapsulation | None, bytes, Path]] = []
+        arrivals: list[tuple[Packet | Echo | None, Encapsulation | None, bytes, Path]] = []
         for data, path in datagrams:
+            echo = self._echoes.get(path.peer)
+            if echo is not None and echo.matches(data):
+                arrivals.append((echo, None, data, path))
+                continue
             try:
                 encapsulation = decapsulate(data, self.naming.oui)
                 arrivals.append((self._read(data, encapsulation, path), encapsulation, data, path))
@@ -231,10 +241,13 @@ class Speaker:
                 arrivals.append((None, None, data, path))
         self._gathered = []
         try:
-            for arrival in arrivals:
+            for packet, packet_encapsulation, data, path in arrivals:
                 if self._stopped:
                     break  # by the one before
-                self._receive(*arrival)
+                if not isinstance(packet, Echo):
+                    self._receive(packet, packet_encapsulation, data, path)
+                elif not self._repeat(packet, data, path):
+                    self._receive(None, None, data, path)
         finally:
             self._write_gathered()
             self._gathered = None
@@ -274,6 +287,28 @@ class Speaker:
             self._refuse(error, error.packet or packet, encapsulation, path)
         except Exception:
             self._met_a_fault(path)
+
+    def _repeat(self, echo: Echo, data: bytes, path: Path) -> bool:
+        """Answer a keepalive as the one before, if that is right."""
+        answer = echo.answer(data) if self._has_echo(path.peer) else None
+        if answer is None:
+            return False
+        self._send(answer, _RFC, None, path)
+        return True
+
+    def _has_echo(self, peer: bytes) -> bool:
+        """Whether keepalives of a peer say all in their octets: nothing is to be proven by them,
+        nor to be translated."""
+        return (
+            self.authenticator is None and self.peers.get(peer) is None and not self.naming.by_key
+        )
+
+    def _remember(
+        self, request: RequestOrReply, reply: RequestOrReply, vpn: VPNLink, path: Path
+    ) -> None:
+        """Remember the answer to a keepalive of a peer that is known."""
+        if vpn.vpn_id is not None and path.peer in self.known and self._has_echo(path.peer):
+            self._echoes.remember(path.peer, request, reply, vpn)
 
     def _refuse(
         self,

@@ -77,6 +77,9 @@ class Link:
     def send(self, packet: Packet, path: Path) -> None:
         self.sent.append((packet, path))
 
+    def answer(self, request: Packet, reply: Packet, path: Path) -> None:
+        self.send(reply, path)
+
     def names_vpn(self, path: Path) -> bool:
         return True
 

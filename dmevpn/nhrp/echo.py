@@ -1,0 +1,116 @@
+"""Keepalives like one that was answered before: answered without being read. Layer: core.
+
+A Purge Request that names nothing changes nothing, and its reply has nothing that is not in it. So
+one of a client differs from the next in request ID and checksum alone, and so do the replies.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dmevpn.metrics import Metrics
+from dmevpn.nhrp.constants import PacketType
+from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form, header
+from dmevpn.nhrp.header import CHECKSUM, REQUEST_ID
+from dmevpn.nhrp.link import VPNLink
+from dmevpn.nhrp.packet import RequestOrReply
+from dmevpn.nhrp.wire import checksum
+
+__all__ = ["ECHOES", "Echo", "Echoes"]
+
+#: Clients of whom a keepalive is remembered, 10 MB. Beyond it all are forgotten, and their next
+#: ones are read.
+ECHOES: Final = 16_384
+#: Octets of a payload that is remembered: twice those of our own clients.
+_LONGEST: Final = 192
+
+# Where checksum and request ID begin and end in a payload in RFC form.
+_CHECKSUM: Final = RFC_LENGTH + CHECKSUM
+_CHECKED: Final = _CHECKSUM + 2
+_ID: Final = RFC_LENGTH + REQUEST_ID
+_IDENTIFIED: Final = _ID + 4
+
+
+class Echo:
+    """A keepalive without authentication, and its reply.
+
+    It is true as long as the VPN has the same stations.
+
+    :param request: the payload that was answered, in RFC form.
+    :param reply: the payload of the answer.
+    """
+
+    __slots__ = ("_changes", "_counters", "_link", "_reply", "_request", "_sums")
+
+    def __init__(self, request: bytes, reply: bytes, link: VPNLink) -> None:
+        self._link = link
+        self._changes = link.changes
+        self._counters = link.received[PacketType.PURGE_REQUEST], link.sent[PacketType.PURGE_REPLY]
+        self._request = _constant(request)
+        self._reply = reply[:_CHECKSUM], reply[_CHECKED:_ID], reply[_IDENTIFIED:]
+        self._sums = _sum(request), _sum(reply)
+
+    def matches(self, payload: bytes) -> bool:
+        """Whether a payload is the request again, with any request ID and any checksum."""
+        return _constant(payload) == self._request
+
+    def answer(self, payload: bytes) -> bytes | None:
+        """The reply to a payload that matches, counted like the request.
+
+        :return: None if its checksum is wrong, or the reply may not be true any more.
+        """
+        octets = payload[_ID:_IDENTIFIED]
+        number = int.from_bytes(octets, "big")
+        given = int.from_bytes(payload[_CHECKSUM:_CHECKED], "big")
+        asked, told = self._sums
+        if (given + number - asked) % 0xFFFF or self._link.changes != self._changes:
+            return None
+        received, sent = self._counters
+        received.inc()
+        sent.inc()
+        head, between, tail = self._reply
+        total = (told - number) % 0xFFFF
+        return b"".join((head, total.to_bytes(2, "big"), between, octets, tail))
+
+
+def _constant(payload: bytes) -> bytes:
+    """What is the same in every keepalive of a client."""
+    return payload[:_CHECKSUM] + payload[_CHECKED:_ID] + payload[_IDENTIFIED:]
+
+
+def _sum(payload: bytes) -> int:
+    """The checksum with a request ID of zero; another one is taken from it, modulo 65535."""
+    return checksum(
+        b"%b\0\0%b\0\0\0\0%b"
+        % (payload[RFC_LENGTH:_CHECKSUM], payload[_CHECKED:_ID], payload[_IDENTIFIED:])
+    )
+
+
+class Echoes:
+    """The latest keepalive of each client, by underlay address.
+
+    :ivar get: the :class:`Echo` at an address, or None. One look into a table.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._echoes: dict[bytes, Echo] = {}
+        self._forgotten = metrics.counter("keepalives_forgotten")
+        self.get = self._echoes.get
+
+    def remember(
+        self, peer: bytes, request: RequestOrReply, reply: RequestOrReply, link: VPNLink
+    ) -> None:
+        """A request of a peer was answered that came in RFC form.
+
+        :param request: as it was received.
+        """
+        if RFC_LENGTH + len(request.raw) > _LONGEST:
+            return
+        if len(self._echoes) >= ECHOES:
+            self._echoes.clear()
+            self._forgotten.inc()
+        self._echoes[peer] = Echo(
+            header(Form.RFC, link.vpn_id) + request.raw,
+            reply.encode(Form.RFC, link.vpn_id),
+            link,
+        )
