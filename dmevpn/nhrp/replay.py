@@ -194,6 +194,9 @@ class ReplayGuard:
         station = vpn + source + path.peer
         earlier = self._stations.get(station)
         if earlier is not neighbour:
+            if earlier is None and len(self._stations) >= STATIONS:
+                self._forget()
+                raise Handshake(())
             if earlier is not None and any(source):
                 earlier.retire()
             self._stations[station] = neighbour

@@ -327,6 +327,25 @@ def test_bound_of_runs(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
             assert hub.accepts(spoke.send(hub), spoke.address)
 
 
+def test_bound_of_stations(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has a key and names ever new stations as its own ends in the same way."""
+    monkeypatch.setattr(replay, "STATIONS", 3)
+    hub, spoke = Node(clock, A), Node(clock, C)
+    meet(spoke, hub)
+    old = spoke.send(hub)
+    accepted = 0
+    for number in range(10):
+        spoke.station = bytes([2, 1, 0, 0, 0, number])
+        accepted += hub.accepts(spoke.send(hub), C)
+        assert len(hub.guard._stations) <= 3
+    assert accepted == 2, "until all was forgotten; it has not heeded a challenge since"
+    assert hub.metrics.value("replay_runs_forgotten") == 1
+    assert not hub.accepts(old, C)
+    (challenge,) = hub.receive(spoke.send(hub), C)
+    assert len(spoke.receive(challenge, A)) > 1, "all that was sent in vain goes out again"
+    assert hub.accepts(spoke.send(hub), C)
+
+
 def test_bound_of_paths(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """An underlay address that was forgotten is learned again by a challenge."""
     hub = Node(clock, A)
