@@ -51,6 +51,7 @@ class Registrar:
     :param nat_detection: whether a client is where its packets come from, whatever it says.
     :param multi_binding: whether registrations of one address at several VTEPs stand beside each
         other, unless one is unique; else the latest holds.
+    :param complaints: which peers lines were logged about; None: nobody else logs any.
     """
 
     log = Logger()
@@ -67,6 +68,7 @@ class Registrar:
         nat_detection: bool,
         multi_binding: bool,
         metrics: Metrics,
+        complaints: Complaints | None = None,
         on_refused: Callable[[bytes, bytes, int], None],
     ) -> None:
         self._clock = cache.clock
@@ -82,7 +84,7 @@ class Registrar:
         self._answers = Codes(metrics, "registration_answers", "-" if vpn is None else str(vpn))
         # Nobody needs the MAC of a switch, and older daemons expect their own in the answer.
         self._introduces = 8 * identity.octets != _MAC_BITS
-        self._complaints = Complaints(cache.clock, metrics)
+        self._complaints = complaints or Complaints(cache.clock, metrics)
         self._bad_vni = metrics.dropped("bad_vni")
         self._bad_nbma = metrics.dropped("bad_nbma")
         self._nat_conflicts = metrics.dropped("nat_conflict")
@@ -231,7 +233,7 @@ class Registrar:
         for other in self._cache.registrations_of(vtep):
             if other.claimed != claimed and other.protocol != protocol:
                 self._nat_conflicts.inc()
-                if self._complaints.due(vtep.nbma):
+                if self._is_due(vtep.nbma):
                     self.log.warn(
                         "vpn {vpn}: {station} at {claimed} and {other} at {other_claimed} are"
                         " both seen as {vtep}: give each site another VNI",
@@ -245,8 +247,12 @@ class Registrar:
                 return True
         return False
 
+    def _is_due(self, peer: bytes) -> bool:
+        """Whether to log a line about a peer now."""
+        return self._complaints.due(b"%d %b" % (self._vpn or 0, peer))
+
     def _complain(self, packet: RegistrationRequest, cie: CIE, path: Path) -> None:
-        if self._complaints.due(path.peer):
+        if self._is_due(path.peer):
             self._on_refused(cie.protocol or packet.source_protocol, path.peer, cie.code)
             self.log.warn(
                 "vpn {vpn}: registration of {mac} by {nbma} refused: code {code}",

@@ -19,6 +19,7 @@ from dmevpn.interfaces import Claim, ICacheListener, ILink, IRegistrationPolicy,
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.answered import ANSWERED_LIMIT, Answered
 from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import PacketType, PurgeFlag
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import (
@@ -65,6 +66,7 @@ class NextHopServer:
         else but registered stations is to be answered; None: everybody is. May be replaced.
     :param answered_limit: answers remembered at most; beyond it the answer is: no resources.
     :param answered_room: what the servers of all VPNs share; where that is full, likewise.
+    :param complaints: which peers lines were logged about; None: nobody else logs any.
     """
 
     packet_types = frozenset(
@@ -96,6 +98,7 @@ class NextHopServer:
         on_refused: Callable[[bytes, bytes, int], None] = lambda station, nbma, code: None,
         answered_limit: int = ANSWERED_LIMIT,
         answered_room: SharedRoom | None = None,
+        complaints: Complaints | None = None,
     ) -> None:
         self.station = identity.station
         self._clock = clock
@@ -124,6 +127,7 @@ class NextHopServer:
             nat_detection=nat_detection,
             multi_binding=multi_binding,
             metrics=metrics,
+            complaints=complaints,
             on_refused=on_refused,
         )
         self._responder = Responder(

@@ -26,13 +26,12 @@ from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.prefixes import PrefixTable
 from dmevpn.nhrp.registration import RegistrationClient, State, refusal
 from dmevpn.nhrp.request_ids import RequestIDs
-from dmevpn.nhrp.room import SharedRoom
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.drain import Drain
-from dmevpn.roles.hub_vpn import AMNESIA, HubVPN, Rooms
+from dmevpn.roles.hub_vpn import AMNESIA, HubVPN, Shared
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.recollection import Departed
@@ -106,7 +105,7 @@ class HubRole:
         self._jitter = jitter
         self._ids = ids
         self._metrics = metrics
-        self._rooms = Rooms(SharedRoom(metrics, "bindings"), SharedRoom(metrics, "answers"))
+        self._shared = Shared.among_vpns(clock, metrics)
         self._watchers = watchers
         self._journal = watchers.journal
         self._recalled = recalled or {}
@@ -313,7 +312,7 @@ class HubRole:
             jitter=self._jitter,
             ids=self._ids,
             metrics=self._metrics,
-            rooms=self._rooms,
+            shared=self._shared,
             watcher=CacheWatcher(self._watchers, index, self.plan.interface, self._clock),
             routes=self._routes(index),
             rules=rules(self.plan.switch, index),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -57,11 +57,26 @@ AMNESIA_MACS = 16384
 PASSED_MACS = 16384
 
 
-class Rooms(NamedTuple):
+class Shared(NamedTuple):
     """What the VPNs of a hub share, so that a peer of many of them does not take it all."""
 
     bindings: SharedRoom
     answers: SharedRoom
+    joined: Complaints
+    """So that sites that come and go in many VPNs cannot fill the log."""
+    left: Complaints
+    mtus: Complaints
+    takeovers: Complaints
+    refusals: Complaints
+
+    @classmethod
+    def among_vpns(cls, clock: IReactorTime, metrics: Metrics) -> Self:
+        """For a hub that has no VPN yet."""
+        return cls(
+            SharedRoom(metrics, "bindings"),
+            SharedRoom(metrics, "answers"),
+            *(Complaints(clock, metrics) for _ in range(5)),
+        )
 
 
 @implementer(ICacheListener)
@@ -83,7 +98,7 @@ class HubVPN:
         jitter: Callable[[], float],
         ids: RequestIDs,
         metrics: Metrics,
-        rooms: Rooms,
+        shared: Shared,
         watcher: CacheWatcher,
         routes: PrefixTable[bytes],
         rules: VPNRules,
@@ -94,14 +109,13 @@ class HubVPN:
         on_trunk: Callable[[RegistrationClient, State, State], None],
     ) -> None:
         self.vpn_id = vpn_id
-        self.cache = Cache(clock, metrics, room=rooms.bindings)
+        self.cache = Cache(clock, metrics, room=shared.bindings)
         self.members: dict[VTEP, set[bytes]] = {}
         #: The registration of each member that the switch keeps for our successor.
         self._kept: dict[VTEP, Registration] = {}
         #: So that one that comes and goes cannot fill the log.
-        self._joined = Complaints(clock, metrics)
-        self._mtus = MTUComparison(clock, metrics, vpn_id.index, dataplane.interface)
-        self._left = Complaints(clock, metrics)
+        self._joined, self._left = shared.joined, shared.left
+        self._mtus = MTUComparison(shared.mtus, metrics, vpn_id.index, dataplane.interface)
         self._amnesia_ends = 0.0
         self._exact = False
         self._told_everyone: set[bytes] = set()
@@ -126,7 +140,7 @@ class HubVPN:
             link=self._link,
             policy=TakeoverGuard(
                 admission,
-                clock,
+                shared.takeovers,
                 metrics,
                 members=self.members,
                 trunks=lambda: self.trunks.vteps,
@@ -139,7 +153,8 @@ class HubVPN:
             multi_binding=speaker_plan.multi_binding,
             metrics=metrics,
             on_refused=on_refused,
-            answered_room=rooms.answers,
+            answered_room=shared.answers,
+            complaints=shared.refusals,
         )
         self.lingering = Lingering(
             self.server.call_back, partial(dataplane.remove_member, vpn_id.index)
@@ -315,7 +330,7 @@ class HubVPN:
             stations = self.members[vtep] = set()
             self._owners.claim(self.vpn_id.index, vtep)
             self._mtus.compare(self._dataplane.mtu, binding.mtu, vtep)
-            if self._joined.due(vtep.nbma):
+            if self._joined.due(b"%d %b" % (self.vpn_id.index, vtep.nbma)):
                 self.log.info(
                     "vpn {vpn}: member {vtep}, station {mac}",
                     vpn=self.vpn_id.index,
@@ -369,7 +384,7 @@ class HubVPN:
             self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
         self._tell_everyone(behind, reason)
-        if self._left.due(vtep.nbma):
+        if self._left.due(b"%d %b" % (self.vpn_id.index, vtep.nbma)):
             self.log.info(
                 "vpn {vpn}: member {vtep} left: {reason}",
                 vpn=self.vpn_id.index,

@@ -6,8 +6,6 @@ answers. Where sites differ, large frames vanish one way: small pings pass, tran
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IReactorTime
-
 from dmevpn.addresses import VTEP
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
@@ -19,15 +17,16 @@ __all__ = ["MTUComparison"]
 class MTUComparison:
     """Warns of other sites of a VPN whose MTU is not ours.
 
+    :param complaints: which sites lines were logged about.
     :param interface: our data interface, for the log.
     """
 
     log = Logger()
 
-    def __init__(self, clock: IReactorTime, metrics: Metrics, vpn: int, interface: str) -> None:
+    def __init__(self, complaints: Complaints, metrics: Metrics, vpn: int, interface: str) -> None:
         self._vpn = vpn
         self._interface = interface
-        self._complaints = Complaints(clock, metrics)
+        self._complaints = complaints
         self._mismatches = metrics.counter("mtu_mismatches", vpn=str(vpn))
 
     def compare(self, own: int, other: int, vtep: VTEP) -> None:
@@ -35,7 +34,7 @@ class MTUComparison:
         if not other or other == own:
             return
         self._mismatches.inc()
-        if self._complaints.due(vtep.nbma):
+        if self._complaints.due(b"%d %b" % (self._vpn, vtep.nbma)):
             self.log.warn(
                 "vpn {vpn}: {vtep} has MTU {other}, {ifname} here {own}: frames larger than the"
                 " smaller of them may be lost; set the MTU of hosts and underlay alike",

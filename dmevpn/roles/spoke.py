@@ -30,6 +30,7 @@ from dmevpn.interfaces import ICacheListener, ISpokeDataplane, ISpokeListener, I
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
+from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationReply, TrafficIndication
@@ -122,7 +123,9 @@ class SpokeRole:
         self._recalled = recalled
         self._due: set[bytes] = set()
         self._due_call: Any = None
-        self._mtus = MTUComparison(clock, metrics, plan.vpn.index, plan.interface)
+        self._mtus = MTUComparison(
+            Complaints(clock, metrics), metrics, plan.vpn.index, plan.interface
+        )
         self._misses = metrics.counter("fdb_misses", vpn=str(plan.vpn.index))
 
     # --- life ---------------------------------------------------------------------------

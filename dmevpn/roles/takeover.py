@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from typing import Final
 
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
@@ -30,6 +29,7 @@ class TakeoverGuard:
     speaks for itself: to register there, to renew what it has registered, or to take it back.
 
     :param then: asked about what is nobody else's.
+    :param complaints: which senders lines were logged about.
     :param members: the stations that are registered at each VTEP.
     :param trunks: VTEPs of other hubs; what is behind them is for them to say.
     :param find_mac: where the switch sends frames for a MAC; None if it floods them.
@@ -40,7 +40,7 @@ class TakeoverGuard:
     def __init__(
         self,
         then: IRegistrationPolicy,
-        clock: IReactorTime,
+        complaints: Complaints,
         metrics: Metrics,
         *,
         members: Mapping[VTEP, set[bytes]],
@@ -51,7 +51,7 @@ class TakeoverGuard:
         self._members = members
         self._trunks = trunks
         self._find_mac = find_mac
-        self._complaints = Complaints(clock, metrics)
+        self._complaints = complaints
         #: VTEPs that have registered themselves, some of which may have left.
         self._own_word: set[VTEP] = set()
         self._elsewhere = metrics.dropped("station_elsewhere")
@@ -94,7 +94,7 @@ class TakeoverGuard:
             self._own_word.add(vtep)
 
     def _say(self, vpn: int, station: bytes, vtep: VTEP, sender: bytes, why: str) -> None:
-        if self._complaints.due(sender):
+        if self._complaints.due(b"%d %b" % (vpn, sender)):
             self.log.warn(
                 "vpn {vpn}: {sender} may not register {mac} at {vtep}: {why}",
                 vpn=vpn,

@@ -15,6 +15,7 @@ from dmevpn.config.model import AdmissionPlan, PermitPlan, Plan
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import IDatagramReceiver
 from dmevpn.metrics import Metrics
+from dmevpn.nhrp import complaints
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import EXACT_PREFIX, CIECode, PurgeFlag
 from dmevpn.nhrp.encapsulation import Form
@@ -357,7 +358,7 @@ def test_vpns_on_demand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_vpns_share_the_room_of_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who registers all he can think of in many VPNs ends at what they have together, and takes
     nobody's first registrations in another VPN."""
-    monkeypatch.setattr(hub, "SharedRoom", partial(SharedRoom, own=2, shared=8))
+    monkeypatch.setattr(hub_vpn, "SharedRoom", partial(SharedRoom, own=2, shared=8))
     world = World(vpns=((1, 1000),))
     world.start_hub()
     peer, other = Peer(world), Peer(world, "10.0.0.67")
@@ -392,6 +393,19 @@ def test_who_was_turned_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert [type(each) for each in peer.received] == [PurgeRequest] * 6
     world.run(700)
     assert len(peer.received) == 6
+
+
+def test_vpns_share_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who joins in many VPNs gets no more lines than who joins often in one."""
+    monkeypatch.setattr(complaints, "PEERS", 3)
+    world = World(vpns=((1, 10),))
+    world.start_hub()
+    peer = Peer(world)
+    for vpn in range(1, 11):
+        peer.register(CIE(holding_time=600), vni=100 + vpn, vpn=vpn)
+    world.run(1)
+    assert codes(peer) == [0] * 10
+    assert world.hub.metrics.value("complaints_full") == 10 - 3
 
 
 def codes(peer: Peer) -> list[int]:
