@@ -7,7 +7,7 @@ gone, changes what can change while it runs, restarts what cannot and starts wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,34 +27,22 @@ from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan,
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import (
     IControlDevice,
-    IDatagramTransport,
-    IHubDataplane,
-    ILayer3Dataplane,
-    IRequestIDStore,
-    IScripts,
-    ISpokeDataplane,
-    IStateStore,
 )
 from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp import encapsulation, extensions
-from dmevpn.nhrp.keepalive import Keepalives
-from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet
-from dmevpn.nhrp.peers import Peer, Peers, peer_of
-from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
-from dmevpn.roles.authentication import make_authenticator
+from dmevpn.roles.control import ControlInterface
+from dmevpn.roles.drivers import Drivers
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.l3 import Layer3Role
 from dmevpn.roles.lookup import Addresses, NameWatch, look_up
 from dmevpn.roles.owners import VTEPOwners
-from dmevpn.roles.readdressing import Readdressing
 from dmevpn.roles.recollection import Keeper, Recollection
 from dmevpn.roles.rows import Watchers
-from dmevpn.roles.script_events import InterfaceEvents
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.roles.wallclock import WallClock
 
@@ -64,37 +52,11 @@ __all__ = ["STOP_LIMIT", "Drivers", "Node"]
 STOP_LIMIT = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drivers:
-    """Makers of everything that touches the world; a test passes fakes.
-
-    Those that open something may raise :class:`~dmevpn.errors.StartError` when started.
-    """
-
-    control_device: Callable[[SpeakerPlan], IControlDevice | None]
-    """The kernel GRE device of a control interface; None: its transport has none."""
-    transport: Callable[[SpeakerPlan, IControlDevice | None], IDatagramTransport]
-    spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
-    hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
-    layer3_dataplane: Callable[[Layer3Plan, SpeakerPlan, IControlDevice | None], ILayer3Dataplane]
-    resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]]
-    """A host name to its underlay addresses; of 4 or 16 octets, if they must be."""
-    request_ids: IRequestIDStore
-    jitter: Callable[[], float]
-    """A number from [0, 1), uniformly."""
-    machine_id: bytes
-    wall_clock: Callable[[], float]
-    """Seconds since 1970, as the system believes."""
-    state: IStateStore | None = None
-    """Keeps what we know for a successor; None: nothing is kept."""
-    scripts: IScripts | None = None
-    """Runs the operator's script; None: there is none."""
-
-
 class Node(Service):
     """All speakers and roles of a daemon.
 
     :ivar plan: what runs.
+    :ivar controls: by the names of the control interfaces.
     :ivar leaving: whether a stop leaves what forwards to a successor; None: as
         ``leave-forwarding`` says.
     :param plan: what a start of the service makes true.
@@ -108,31 +70,35 @@ class Node(Service):
         self.clock = clock
         self.metrics = metrics
         self.plan = Plan()
-        self.speakers: dict[str, Speaker] = {}
-        self.devices: dict[str, IControlDevice] = {}
+        self.controls: dict[str, ControlInterface] = {}
         self.spokes: dict[str, SpokeRole] = {}
         self.hubs: dict[str, HubRole] = {}
         self.layer3: dict[tuple[str, VPNID | None], Layer3Role] = {}
         self.journal = Journal(clock.seconds, metrics)
         self.watchers = Watchers(self.journal)
         self.wall = WallClock(clock, drivers.wall_clock, self.journal)
-        self._events: dict[str, InterfaceEvents] = {}
         self._wanted = plan
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
-        self._guards: dict[str, ReplayGuard] = {}
-        self._keepalives: dict[str, Keepalives] = {}
-        self._speaker_plans: dict[str, SpeakerPlan] = {}
         self._owners = VTEPOwners(metrics)
         for memory, module in (("extensions", extensions), ("headers", encapsulation)):
             metrics.share("codec_memories_emptied", module.forgotten, memory=memory)
         self._names: dict[str, NameWatch] = {}
-        self._readdressings: dict[str, Readdressing] = {}
         self._keeper = Keeper(self, drivers.state, clock)
         self._recollection = Recollection()
         self._applying = DeferredLock()
         self._stopping = False
         self.leaving: bool | None = None
+
+    @property
+    def speakers(self) -> dict[str, Speaker]:
+        """By the name of the control interface."""
+        return {name: control.speaker for name, control in self.controls.items()}
+
+    @property
+    def devices(self) -> dict[str, IControlDevice]:
+        """Of the control interfaces that have one, by its name."""
+        return {name: each.device for name, each in self.controls.items() if each.device}
 
     # --- service ------------------------------------------------------------------------
 
@@ -233,7 +199,7 @@ class Node(Service):
         spokes = {*self.spokes, *self._names}
         return replace(
             plan,
-            speakers=tuple(each for each in plan.speakers if each.interface in self.speakers),
+            speakers=tuple(each for each in plan.speakers if each.interface in self.controls),
             hubs=tuple(each for each in plan.hubs if each.interface in self.hubs),
             spokes=tuple(each for each in plan.spokes if each.interface in spokes),
             layer3=tuple(e for e in plan.layer3 if (e.interface, e.vpn) in self.layer3),
@@ -257,46 +223,24 @@ class Node(Service):
             yield partial(self._start_spoke, spoke)
 
     def _start_speaker(self, plan: SpeakerPlan, oui: bytes) -> None:
-        device = self._drivers.control_device(plan)
-        if device is not None:
-            device.start()
-        try:
-            self.speakers[plan.interface] = self._open_speaker(plan, device, oui)
-        except BaseException:
-            if device is not None:
-                device.stop()
-            raise
-        if device is not None:
-            self.devices[plan.interface] = device
-        self._speaker_plans[plan.interface] = plan
-        self._readdressings[plan.interface] = Readdressing(
-            self.clock, device, partial(self._readdressed, plan.interface)
+        control = ControlInterface(
+            plan=plan,
+            oui=oui,
+            drivers=self._drivers,
+            clock=self.clock,
+            metrics=self.metrics,
+            journal=self.journal,
+            unknown_vpn=self._unknown_vpn(plan.interface),
+            before_answers=self._keeper.write_answers,
+            readdressed=partial(self._readdressed, plan.interface),
         )
-        if self._drivers.scripts is not None:
-            self._begin_events(plan, device, self._drivers.scripts)
-
-    def _begin_events(
-        self, plan: SpeakerPlan, device: IControlDevice | None, scripts: IScripts
-    ) -> None:
-        """Tell the operator's script of an interface, and of its device's ups."""
-        events = InterfaceEvents(scripts, plan.interface, plan.gre_key)
-        self._events[plan.interface] = events
-        if device is None:
-            events.up()
-        else:
-            events.device_changed(None, device.state)
-            device.subscribe(events)
+        self._recollection.recall_peers(plan.interface, control.peers)
+        control.start()
+        self.controls[plan.interface] = control
 
     def _change_speaker(self, plan: SpeakerPlan) -> None:
         """Let a speaker go on by a new plan, which the roles that use it see, too."""
-        speaker = self.speakers[plan.interface]
-        guard = self._guards[plan.interface]
-        speaker.authenticator = make_authenticator(plan.authentication, guard)
-        speaker.vpn_errors = plan.vpn_errors
-        speaker.peers.claim(self, _peers(plan))
-        self._keepalives[plan.interface].set(*_keepalive(plan))
-        speaker.set_rate(plan.request_rate)
-        self._speaker_plans[plan.interface] = plan
+        self.controls[plan.interface].change(plan)
         for spoke in self.spokes.values():
             if spoke.plan.controller == plan.interface:
                 spoke.set_holding_time(plan.holding_time)
@@ -304,71 +248,25 @@ class Node(Service):
             if layer3.plan.interface == plan.interface:
                 layer3.set_holding_time(plan.holding_time)
 
-    def _open_speaker(
-        self, plan: SpeakerPlan, device: IControlDevice | None, oui: bytes
-    ) -> Speaker:
-        peers = Peers(self.clock, self.metrics)
-        peers.claim(self, _peers(plan))
-        self._recollection.recall_peers(plan.interface, peers)
-        naming = Naming(
-            peers,
-            oui=oui,
-            by_key=dict(plan.vpn_of_key),
-            plain_vpn=plan.plain_vpn,
-            plain=plan.plain,
-            legacy_detection=plan.legacy_detection,
-        )
-        guard = ReplayGuard(self.clock, self.metrics)
-        speaker = Speaker(
-            interface=plan.interface,
-            transport=self._drivers.transport(plan, device),
-            clock=self.clock,
-            metrics=self.metrics,
-            peers=peers,
-            naming=naming,
-            authenticator=make_authenticator(plan.authentication, guard),
-            unknown_vpn=self._unknown_vpn(plan.interface),
-            on_refused=partial(self._packet_refused, plan.interface),
-            vpn_errors=plan.vpn_errors,
-            before_answers=self._keeper.write_answers,
-        )
-        speaker.start()
-        self._guards[plan.interface] = guard
-        self._keepalives[plan.interface] = Keepalives(
-            self.clock, self._drivers.jitter, self.metrics, *_keepalive(plan)
-        )
-        return speaker
-
-    def _packet_refused(self, interface: str, reason: str, path: Path) -> None:
-        if reason == "flood":
-            self.journal.note("flooded", nbma=path.peer, interface=interface)
-            return
-        detail = f"a packet: {reason.replace('_', ' ')}"
-        self.journal.note("refused", nbma=path.peer, interface=interface, detail=detail)
-
-    def _speaker_of(self, controller: str, interface: str) -> tuple[Speaker, SpeakerPlan]:
-        """A control interface, and its plan with what its device says instead of the file.
+    def _control_of(self, controller: str, interface: str) -> ControlInterface:
+        """A control interface.
 
         :param interface: who wants to use it.
         :raises StartError: if it does not run.
         """
-        speaker = self.speakers.get(controller)
-        if speaker is None:
+        control = self.controls.get(controller)
+        if control is None:
             raise StartError(f"interface {interface}: its controller {controller} does not run")
-        plan = self._speaker_plans[controller]
-        device = self.devices.get(controller)
-        if device is not None and device.state is not None:
-            local = device.state.local or plan.nbma_address
-            plan = replace(plan, nbma_address=local, gre_key=device.state.key)
-        return speaker, plan
+        return control
 
     def _start_hub(self, plan: HubPlan, oui: bytes) -> None:
-        speaker, speaker_plan = self._speaker_of(plan.controller, plan.interface)
+        control = self._control_of(plan.controller, plan.interface)
+        speaker_plan = control.plan_now
         hub = HubRole(
             plan=plan,
             oui=oui,
             speaker_plan=speaker_plan,
-            speaker=speaker,
+            speaker=control.speaker,
             dataplane=self._drivers.hub_dataplane(plan, speaker_plan),
             owners=self._owners,
             clock=self.clock,
@@ -376,7 +274,7 @@ class Node(Service):
             ids=self._ids,
             metrics=self.metrics,
             machine_id=self._drivers.machine_id,
-            keepalives=self._keepalives[plan.controller],
+            keepalives=control.keepalives,
             watchers=self.watchers,
             recalled=self._recollection.answers(plan.interface),
             departed=self._recollection.departed(plan.interface),
@@ -388,22 +286,19 @@ class Node(Service):
 
     def _start_layer3(self, plan: Layer3Plan) -> None:
         # Unlike the others, it follows the device itself.
-        speaker, _ = self._speaker_of(plan.interface, plan.interface)
-        speaker_plan = self._speaker_plans[plan.interface]
+        control = self._control_of(plan.interface, plan.interface)
         layer3 = Layer3Role(
             plan=plan,
-            speaker_plan=speaker_plan,
-            speaker=speaker,
-            dataplane=self._drivers.layer3_dataplane(
-                plan, speaker_plan, self.devices.get(plan.interface)
-            ),
+            speaker_plan=control.plan,
+            speaker=control.speaker,
+            dataplane=self._drivers.layer3_dataplane(plan, control.plan, control.device),
             clock=self.clock,
             jitter=self._drivers.jitter,
             ids=self._ids,
             metrics=self.metrics,
             watchers=self.watchers,
             resolve_host=self._drivers.resolve_host,
-            events=self._events.get(plan.interface),
+            events=control.events,
         )
         self._start(layer3)
         self.layer3[plan.interface, plan.vpn] = layer3
@@ -428,19 +323,20 @@ class Node(Service):
 
     def _know(self, plan: SpokePlan, *, running: bool = True) -> None:
         """The servers of a spoke are no strangers."""
-        speaker = self.speakers.get(plan.controller)
-        if speaker is not None:
+        control = self.controls.get(plan.controller)
+        if control is not None:
             servers = [each.address for each in plan.servers if each.address] if running else []
-            speaker.known.claim(plan.interface, servers)
+            control.speaker.known.claim(plan.interface, servers)
 
     def _start_known(self, plan: SpokePlan) -> None:
         """Start a spoke, every server of which has an address."""
-        speaker, speaker_plan = self._speaker_of(plan.controller, plan.interface)
+        control = self._control_of(plan.controller, plan.interface)
+        speaker_plan = control.plan_now
         spoke = SpokeRole(
             plan=plan,
             speaker_plan=speaker_plan,
-            speaker=speaker,
-            keepalives=self._keepalives[plan.controller],
+            speaker=control.speaker,
+            keepalives=control.keepalives,
             dataplane=self._drivers.spoke_dataplane(plan, speaker_plan),
             clock=self.clock,
             jitter=self._drivers.jitter,
@@ -462,7 +358,7 @@ class Node(Service):
 
     def _start_anew(self, controller: str, interface: str | None) -> None:
         plans = [each for each in self.plan.spokes if each.controller == controller]
-        if self._stopping or controller not in self.speakers:
+        if self._stopping or controller not in self.controls:
             return
         for plan in plans:
             if interface in (None, plan.interface) and plan.interface in self.spokes:
@@ -476,11 +372,11 @@ class Node(Service):
                 self._start_spoke(plan)
             except DmevpnError as error:
                 self.log.error("{reason}", reason=str(error))
-                self._readdressings[controller].retry()
+                self.controls[controller].readdressing.retry()
 
     def _watch_names(self, plan: SpokePlan) -> None:
         """Start a spoke once the names of its hubs have addresses, and follow these."""
-        _, speaker_plan = self._speaker_of(plan.controller, plan.interface)
+        speaker_plan = self._control_of(plan.controller, plan.interface).plan_now
         names = [server.host for server in plan.servers if server.address is None]
         # All addresses of a spoke are of one family.
         running = self.spokes.get(plan.interface)
@@ -489,7 +385,8 @@ class Node(Service):
         family = next((len(address) for address in known if address is not None), None)
 
         def resolve(name: str) -> Deferred[tuple[bytes, ...]]:
-            device = self.devices.get(plan.controller)
+            control = self.controls.get(plan.controller)
+            device = control.device if control is not None else None
             return look_up(name, device, lambda host: self._drivers.resolve_host(host, family))
 
         def changed(addresses: Addresses) -> None:
@@ -542,22 +439,8 @@ class Node(Service):
 
         def stop_speakers(_: object) -> Deferred[Any]:
             names = [plan.interface for plan in changes.speakers.to_stop]
-            gone = [self.speakers.pop(name) for name in names if name in self.speakers]
-            stopped = gatherResults([speaker.stop() for speaker in gone])
-            for name in names:
-                self._guards.pop(name, None)
-                readdressing = self._readdressings.pop(name, None)
-                if readdressing is not None:
-                    readdressing.close()
-                self._keepalives.pop(name, None)
-                self._speaker_plans.pop(name, None)
-                events = self._events.pop(name, None)
-                device = self.devices.pop(name, None)
-                if device is not None:
-                    if events is not None:
-                        device.unsubscribe(events)
-                    device.stop()
-            return stopped
+            gone = [self.controls.pop(name) for name in names if name in self.controls]
+            return gatherResults([control.stop() for control in gone])
 
         return DeferredList(roles, consumeErrors=True).addCallback(stop_speakers)
 
@@ -575,17 +458,6 @@ class Node(Service):
             return False
 
         return serve
-
-
-def _peers(plan: SpeakerPlan) -> dict[bytes, Peer]:
-    """What the file says about peers that are not like us."""
-    return {each.address: peer_of(each.daemon, each.vpn) for each in plan.peers}
-
-
-def _keepalive(plan: SpeakerPlan) -> tuple[float, int]:
-    """Seconds between keepalives, 0 for none, and how many times that is silence."""
-    keepalive = plan.keepalive
-    return (keepalive.interval / 1000, keepalive.multiplier) if keepalive else (0.0, 0)
 
 
 def _addressed(

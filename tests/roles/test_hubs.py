@@ -274,7 +274,7 @@ def test_a_site_with_a_silent_hub_stops_cleanly(world: TwoHubs) -> None:
     world.network.isolate(world.first.address)
     world.run(1)
     node = node_of(world.one.machine)
-    assert node._keepalives["nhrp"].status(world.first.address) is Status.SILENT
+    assert node.controls["nhrp"].keepalives.status(world.first.address) is Status.SILENT
     node.stopService()
     world.run(3)
     assert world.one.machine.clock.getDelayedCalls() == []
