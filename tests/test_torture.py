@@ -248,7 +248,7 @@ Torture.TestCase.settings = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-TestTorture = pytest.mark.timeout(max(300, 30 * RUNS))(Torture.TestCase)
+TestTorture = pytest.mark.timeout(max(600, 30 * RUNS))(Torture.TestCase)
 
 
 def test_faults_are_felt() -> None:
