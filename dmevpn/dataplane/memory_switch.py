@@ -22,6 +22,8 @@ HOLD: Final = 10.0
 _MAX_HOLDS: Final = 6
 #: A MAC has settled where it stays for so many seconds.
 _SETTLED: Final = 1.0
+#: A held MAC has fallen silent that was not seen for so many seconds.
+_SILENT: Final = 2.0
 #: Frames a second that a member may have flooded in the name of held MACs; as many at once.
 _HELD_RATE: Final = 100
 
@@ -245,10 +247,15 @@ class MemorySwitch:
         if line is not None and (line.nbma != sender.nbma if fixed else known):
             self._emit(("move_refused", vpn, mac, previous, sender))
             return "sticky_mac"
+        changed = known and self._may_change_hubs(entry, sender)
         if known and entry.held_for(now):
-            return "duplicate_mac"
-        changed = known and self._changed_hubs(entry, sender)
-        if known and not changed and self._flips(self.rules[vpn], entry):
+            if not changed or now - entry.seen <= _SILENT or entry.other == sender:
+                return "duplicate_mac"
+        elif (
+            known
+            and not (changed and now - entry.arrived >= _SETTLED)
+            and self._flips(self.rules[vpn], entry)
+        ):
             self._hold(vpn, mac, entry, sender)
             return "" if entry.vtep == sender else "duplicate_mac"
         if not known or now - entry.arrived >= _SETTLED:
@@ -271,11 +278,10 @@ class MemorySwitch:
             default=None,
         )
 
-    def _changed_hubs(self, entry: MAC, sender: VTEP) -> bool:
-        """Whether a site that is registered with a hub and with us has changed from one to the
-        other, as far as can be told: its MACs go behind the hub, or come from there, and have
-        stayed a while."""
-        if self.clock.seconds() - entry.arrived < _SETTLED or entry.vtep not in self.members:
+    def _may_change_hubs(self, entry: MAC, sender: VTEP) -> bool:
+        """Whether a site that is registered with a hub and with us may have changed from one to the
+        other: its MACs go behind the hub, or come from there."""
+        if entry.vtep not in self.members:
             return False
         ends = {vtep: self.members[vtep].registration for vtep in (entry.vtep, sender)}
         hubs = [vtep for vtep, registration in ends.items() if registration.hub]

@@ -528,6 +528,36 @@ class HubDataplaneContract:
         self.flip(world, mac(2), *[HUB_2, A] * 5)
         assert mac(2) in [each.mac for each in world.dataplane.held()]
 
+    def test_a_hold_goes_along_with_a_site_that_changes_its_hub(self, world: SwitchWorld) -> None:
+        """A MAC that is held behind another hub, or at a site that is a member of that hub, too, is
+        followed from the one to the other when it has fallen silent where it was. Whoever made it
+        flip stays out, and the hold lasts."""
+        for site in (A, B):
+            world.join_as(site, apart=frozenset([HUB_2.nbma]))
+        world.join_as(HUB_2, hub=True)
+        world.join_as(D)
+        world.learn(HUB_2, mac(1))
+        world.pass_time(2)
+        self.flip(world, mac(1), *[B, HUB_2] * 5)
+        (held,) = world.dataplane.held()
+        assert (held.vtep, held.other) == (HUB_2, B)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == []
+        world.pass_time(2.5)
+        for site in (B, D):
+            assert world.sent(site, frame(BROADCAST, mac(1))) == []
+        assert world.sent(A, frame(BROADCAST, mac(1))) == sorted([B, D, HUB_2])
+        assert world.dataplane.lookup(1, mac(1)) == A
+        assert world.listener.take()[-1] == ("moved", 1, mac(1), HUB_2, A)
+        (held,) = world.dataplane.held()
+        assert (held.vtep, held.other) == (A, B)
+        for site in (B, D, HUB_2):
+            assert world.sent(site, frame(BROADCAST, mac(1))) == []
+        world.pass_time(2.5)
+        assert world.sent(D, frame(BROADCAST, mac(1))) == []
+        assert world.sent(HUB_2, frame(BROADCAST, mac(1))) == [D]
+        (held,) = world.dataplane.held()
+        assert (held.vtep, held.other) == (HUB_2, B)
+
     def test_a_hold_ends(self, world: SwitchWorld) -> None:
         """It is free again by itself; if it goes on flipping, it is held for twice as long, and
         after a time of peace as long as the first time."""

@@ -55,6 +55,8 @@
 
 /* A MAC has settled where it stays for that long. */
 #define SETTLED SECOND
+/* A held MAC has fallen silent that was not seen for so long; it is noted once a second. */
+#define SILENT (2 * SECOND)
 /* How long a MAC is held that flips; every further hold takes twice as long, up to 640 s. */
 #define HOLD (10 * SECOND)
 #define MAX_HOLDS 6
@@ -792,17 +794,14 @@ static __always_inline int flips(struct mac_entry *entry, const struct vpn *vpn,
 }
 
 /*
- * Whether a site that is registered with a hub and with us has changed from one to the other, as far
- * as can be told: its MACs go behind the hub or come from there, and have stayed a while.
+ * Whether a site that is registered with a hub and with us may have changed from one to the other:
+ * its MACs go behind the hub or come from there.
  */
-static __always_inline int changed_hubs(const struct mac_entry *entry, const struct sender *sender,
-					const struct member *there, __u64 now)
+static __always_inline int may_change_hubs(const struct sender *sender, const struct member *there)
 {
 	const struct sender *hub;
 	const struct member *here;
 
-	if (!has_settled(entry, now))
-		return 0;
 	if (sender->hub)
 		return !(there->flags & MEMBER_HUB) && there->apart & sender->hub;
 	if (!(there->flags & MEMBER_HUB))
@@ -810,6 +809,22 @@ static __always_inline int changed_hubs(const struct mac_entry *entry, const str
 	hub = bpf_map_lookup_elem(&senders, &there->vtep);
 	here = element(&members, sender->member);
 	return hub && here && here->apart & hub->hub;
+}
+
+/*
+ * The note of a MAC that is held, if the hold goes along with its site to another hub: the MAC is
+ * silent where it was, and did not flip on account of the place that it comes from. Else NULL.
+ */
+static __always_inline struct held *follow(const struct mac_entry *entry, const struct mac_key *key,
+					   const struct sender *sender, const struct member *there,
+					   __u64 now)
+{
+	struct held *note;
+
+	if ((__s64)(now - entry->seen) <= (__s64)SILENT || !may_change_hubs(sender, there))
+		return NULL;
+	note = bpf_map_lookup_elem(&held, key);
+	return note && note->other != sender->member ? note : NULL;
 }
 
 /* A frame of a MAC that was last seen at another member. */
@@ -821,6 +836,7 @@ static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key 
 	__u64 previous = entry->member;
 	struct member *there = present(previous);
 	__u64 known = fresh(entry, vpn, now) && there;
+	struct held *note = NULL;
 
 	WHOLE(known);
 	if (line && (is_of_nobody(line) || sender->hub ? known : !belongs(line, vtep))) {
@@ -828,9 +844,12 @@ static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key 
 		return DROP_STICKY;
 	}
 	if (known) {
-		if (is_held(entry, now))
-			return DROP_DUPLICATE;
-		if (!changed_hubs(entry, sender, there, now) && flips(entry, vpn, now)) {
+		if (is_held(entry, now)) {
+			note = follow(entry, key, sender, there, now);
+			if (!note)
+				return DROP_DUPLICATE;
+		} else if (!(has_settled(entry, now) && may_change_hubs(sender, there)) &&
+			   flips(entry, vpn, now)) {
 			hold(entry, key, mac, sender, vtep, now);
 			/* It may have gone back to where this frame came from. */
 			return entry->member == sender->member ? PASS_HELD : DROP_DUPLICATE;
@@ -841,6 +860,8 @@ static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key 
 		return PASS;
 	count_mac(previous, -1);
 	count_mac(sender->member, 1);
+	if (note)
+		note->member = sender->member;
 	if (!known || has_settled(entry, now))
 		entry->home = known ? previous : sender->member;
 	entry->arrived = coarse(now);
