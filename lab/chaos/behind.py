@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from typing import ClassVar
 
-from lab.chaos.fault import Fault, at
+from lab.chaos.fault import Fault
 from lab.chaos.stage import VPNS, Hub, Node, Site, Station
 from lab.topology import VM
 from lab.traffic import BROADCAST, ethernet, packet_socket
@@ -138,8 +138,6 @@ class Cable(Behind):
 
     kind = "cable between sites"
     check = "loop"
-    #: Those for a station that floods have made seem to be at one of the two, until it is held.
-    spilled = 20
     #: Frames a second that hubs may get from both sites: far below the 10,000 of each that
     #: `flood-rate` lets pass. A hundred to each hub are in the name of held stations, some are what
     #: their own stations send, and frames to one of these go round until its bridge hears it again.
@@ -193,7 +191,9 @@ class Cable(Behind):
         )
 
     def disturbs(self, one: Station, other: Station, *, to_all: bool) -> bool:
-        return one.vpn == self.vpn and any(at(site, one, other) for site in self.sites)
+        # Others, too: until their MACs are held, and for two seconds when their site changes its
+        # hub meanwhile.
+        return one.vpn == self.vpn
 
 
 FAULTS_BEHIND = (Twin, Cable)

@@ -244,8 +244,7 @@ class Chaos:
         if took > RECOVERY:
             problems.append(f"{took:.1f} s after {event.text} ({', '.join(self._late)})")
         self._hold(f"all is as before within {RECOVERY:g} s", problems)
-        spilled = sum(fault.spilled for fault in event.faults)
-        if elsewhere > spilled and all(fault.contained for fault in event.faults):
+        if elsewhere and all(fault.contained for fault in event.faults):
             problems = [f"{elsewhere} lost during {event.text} ({', '.join(paths)})"]
             self._hold("no frame is lost where a fault has no business", problems)
         self._hold("no frame crosses VPNs", self.mesh.crossed[:5])

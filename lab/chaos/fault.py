@@ -27,8 +27,6 @@ class Fault(ABC):
     contained: ClassVar[bool] = False
     """Whether no frames may be lost on its account but those that :meth:`disturbs` tells. By what
     befalls daemons alone those are none."""
-    spilled: ClassVar[int] = 0
-    """Frames that others may lose all the same."""
     shortest: ClassVar[float] = 0.3
     longest: ClassVar[float] = 3.0
 
