@@ -125,13 +125,14 @@ class Chaos:
         self._await_calm(self._begin, 60)
         eventually("shortcuts between all sites", self.stage.direct, timeout=30, interval=0.2)
         self._quiet = time.monotonic()
-        # Each kind once is the warm-up, if there is time for that.
+        # Each kind once is the warm-up, if there is time for that in the first half.
         warm_up = min(len(self._kinds), max(1, round(seconds / 12)), most or len(self._kinds))
         rounds = 0
         while time.monotonic() < self._begin + seconds and rounds != most:
             self._round()
             rounds += 1
-            if rounds == warm_up:
+            half = time.monotonic() > self._begin + seconds / 2
+            if not self.before and (rounds == warm_up or half):
                 self.before = sample(self.stage)
         eventually(
             "end of what hubs say of loops", lambda: not self.stage.loops(), timeout=20, interval=1
