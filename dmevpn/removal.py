@@ -16,7 +16,7 @@ from typing import Any
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpokePlan
 from dmevpn.dataplane.adoption import is_ours
 from dmevpn.dataplane.gre_device import control_device
-from dmevpn.dataplane.hub_ebpf import take_off
+from dmevpn.dataplane.hub_removal import take_off
 from dmevpn.dataplane.links import LinkTable
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.provision import Provisioner, shortcut_plane

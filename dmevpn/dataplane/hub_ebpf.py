@@ -8,7 +8,6 @@ us: a daemon that was killed finds its members again and takes over between two 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, format_address
 from dmevpn.dataplane.ebpf import layout, libbpf
-from dmevpn.dataplane.ebpf.pins import BPFFS, PinDirectory
+from dmevpn.dataplane.ebpf.pins import PIN_ROOT, PROGRAM_PIN, PinDirectory
 from dmevpn.dataplane.ebpf.ringbuf import RingBuffer
 from dmevpn.dataplane.hub_audit import Audit, AuditRounds
 from dmevpn.dataplane.hub_device import Attachment, find_device
 from dmevpn.dataplane.hub_keepsake import Keepsake
 from dmevpn.dataplane.hub_macs import MACTable
 from dmevpn.dataplane.hub_members import MemberTable
+from dmevpn.dataplane.hub_prober import Prober
 from dmevpn.dataplane.hub_reports import Reports
 from dmevpn.dataplane.hub_watch import HubDeviceWatch, ProvisionedDevice
 from dmevpn.dataplane.links import Link
@@ -45,23 +45,14 @@ from dmevpn.interfaces import (
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 
-__all__ = [
-    "AGEING_TIME",
-    "PIN_ROOT",
-    "EBPFSwitch",
-    "take_off",
-]
+__all__ = ["AGEING_TIME", "EBPFSwitch"]
 
 #: Seconds of silence after which a MAC counts as unknown, as on a Linux bridge.
 AGEING_TIME = 300.0
-#: Where switches are pinned.
-PIN_ROOT = f"{BPFFS}/dmevpn"
-
 #: Seconds between two looks at what nobody tells us: lost events, and maps that others change.
 _POLL_INTERVAL = 0.65
 _OBJECT = Path(__file__).parent / "ebpf" / "hub_switch.bpf.o"
 _PROGRAM, _EDITOR, _PROBER = "hub_switch", "edit_macs", "send_probe"
-_PROGRAM_PIN = "program_"
 
 
 @implementer(IHubDataplane)
@@ -102,9 +93,6 @@ class EBPFSwitch:
         self._provision = provision
         self._device: ProvisionedDevice | None = None
         self._ageing = ageing
-        #: By which the program knows probes of this daemon again; nobody else knows it.
-        self._secret = os.urandom(8)
-        self._probing = b""
         self._listener: IHubListener = HubListener()
         self._maps: dict[str, libbpf.Map] = {}
         self._programs: dict[str, libbpf.Program] = {}
@@ -185,11 +173,9 @@ class EBPFSwitch:
         events = self._maps["events"]
         self._ring = RingBuffer(events.fd, events.shape.max_entries, self._event)
         self._keepsake = Keepsake(self._maps["keepsakes"])
+        self._prober = Prober(self._programs[_PROBER], self._maps["probing"])
         self._members = MemberTable(
-            self._maps,
-            self._keepsake,
-            self._time.seconds,
-            ageing=self._ageing,
+            self._maps, self._keepsake, self._time.seconds, ageing=self._ageing
         )
         self._macs = MACTable(
             self._time,
@@ -210,7 +196,7 @@ class EBPFSwitch:
             Audit(
                 self._maps,
                 self._members,
-                {"probing": lambda: self._probing, "keepsakes": self._keepsake.pack},
+                {"probing": self._prober.pack, "keepsakes": self._keepsake.pack},
             ),
             repaired=self._repaired,
             failed=self._not_audited,
@@ -225,7 +211,7 @@ class EBPFSwitch:
         present = {
             name: libbpf.pinned_map_shape(self._pins.at(name))
             for name in self._pins.names()
-            if not name.startswith(_PROGRAM_PIN)
+            if not name.startswith(PROGRAM_PIN)
         }
         if present and present != shapes:
             self.log.warn(
@@ -241,16 +227,16 @@ class EBPFSwitch:
         earlier = {
             libbpf.pinned_program_id(self._pins.at(name)): name
             for name in self._pins.names()
-            if name.startswith(_PROGRAM_PIN)
+            if name.startswith(PROGRAM_PIN)
         }
         self._attachment = Attachment(self.interface, ifindex, made_clsact=made_clsact)
-        name = f"{_PROGRAM_PIN}{program.id}"
+        name = f"{PROGRAM_PIN}{program.id}"
         try:
             self._attachment.prepare(earlier)
             self._keepsake.attached(made_clsact=self._attachment.made_clsact)
             # Pinned before it is attached: whatever is found attached later is known as ours.
             libbpf.pin(program.fd, self._pins.at(name))
-            self._probe_by(ifindex)
+            self._prober.leave_by(ifindex)
             self._attachment.attach(program)
         except BaseException:
             self._pins.unpin(name)
@@ -287,13 +273,8 @@ class EBPFSwitch:
         self._attachment.prepare({program.id})
         self._attachment.attach(program)
         self._keepsake.attached(made_clsact=self._attachment.made_clsact)
-        self._probe_by(link.ifindex)
+        self._prober.leave_by(link.ifindex)
         self.mtu = link.mtu
-
-    def _probe_by(self, ifindex: int) -> None:
-        """Have loop probes leave by a device, and know them again."""
-        self._probing = layout.PROBING.pack(self._secret, ifindex)
-        self._maps["probing"].update(layout.NUMBER.pack(0), self._probing)
 
     def examine(self) -> list[Finding]:
         """Whether the device is there, up and external, and the program at its place."""
@@ -463,14 +444,8 @@ class EBPFSwitch:
         member = self._members.find(vpn, vtep)
         if member is None or member.hub:
             return  # what another hub gets goes to all of its sites
-        probe = layout.PROBE.pack(
-            layout.PROBE_MAGIC, member.number, self._secret, layout.PROBE_HOPS
-        )
-        # The device would not take a frame back that came from its own MAC.
-        source = bytes([*self.station_mac[:5], self.station_mac[5] ^ 1])
-        header = b"\xff" * 6 + source + layout.PROBE_TYPE.to_bytes(2, "big")
         try:
-            self._programs[_PROBER].run((header + probe).ljust(60, b"\0"))
+            self._prober.send(member.number, self.station_mac)
         except DataplaneError as error:
             self._failed.inc()
             self.log.debug("{ifname}: no probe: {reason}", ifname=self.interface, reason=str(error))
@@ -525,32 +500,3 @@ class EBPFSwitch:
 
     def __repr__(self) -> str:
         return f"<EBPFSwitch {self.interface} {format_address(self.station_mac)}>"
-
-
-def take_off(interface: str, link: Link | None, pin_root: str = PIN_ROOT) -> None:
-    """Remove the switch that a daemon which has ended left on a device, and its pins.
-
-    In the network namespace of the device.
-
-    :param link: the device; None if it is gone.
-    :raises StartError: if a daemon is serving it.
-    :raises DataplaneError: if the kernel refuses.
-    """
-    if not os.path.isdir(pin_root):
-        return
-    pins = PinDirectory(pin_root, interface)
-    pins.open(trusting=True)
-    try:
-        programs = [name for name in pins.names() if name.startswith(_PROGRAM_PIN)]
-        if link is not None and programs:
-            numbers = {libbpf.pinned_program_id(pins.at(name)) for name in programs}
-            kept = libbpf.pinned_value(pins.at("keepsakes"), layout.NUMBER.pack(0))
-            made_clsact = kept is not None and bool(layout.KEEPSAKE.unpack(kept)[1])
-            attachment = Attachment(interface, link.ifindex, made_clsact=made_clsact)
-            try:
-                attachment.remove(numbers)
-            finally:
-                attachment.close()
-        pins.remove()
-    finally:
-        pins.close()

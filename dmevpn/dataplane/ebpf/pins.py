@@ -18,10 +18,14 @@ from dmevpn.dataplane.ebpf.layout import LAYOUT
 from dmevpn.errors import StartError
 from dmevpn.log import Logger
 
-__all__ = ["BPFFS", "PinDirectory"]
+__all__ = ["BPFFS", "PIN_ROOT", "PROGRAM_PIN", "PinDirectory"]
 
 #: Where a bpffs is mounted by custom (systemd does it).
 BPFFS = "/sys/fs/bpf"
+#: Where switches are pinned.
+PIN_ROOT = f"{BPFFS}/dmevpn"
+#: What the pin of a program begins with; its number follows.
+PROGRAM_PIN = "program_"
 
 #: asm-generic/socket.h; the socket module does not name it.
 _SO_NETNS_COOKIE = 71
