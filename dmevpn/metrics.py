@@ -66,6 +66,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._counters: dict[str, dict[tuple[tuple[str, str], ...], Counter]] = {}
+        self._shared: dict[str, dict[tuple[tuple[str, str], ...], Callable[[], int]]] = {}
         self._histograms: dict[str, Histogram] = {}
         self._gauges: dict[tuple[str, tuple[tuple[str, str], ...]], Callable[[], float]] = {}
 
@@ -85,12 +86,12 @@ class Metrics:
                 counter = series[key] = Counter()
         return counter
 
-    def share(self, name: str, counter: Counter, **labels: str) -> None:
-        """Show a counter that somebody else keeps, for the whole process.
+    def share(self, name: str, read: Callable[[], int], **labels: str) -> None:
+        """Show a number that only grows and that somebody else keeps, for the whole process.
 
         :param name: as of :meth:`counter`.
         """
-        self._counters.setdefault(name, {})[tuple(sorted(labels.items()))] = counter
+        self._shared.setdefault(name, {})[tuple(sorted(labels.items()))] = read
 
     def histogram(self, name: str, bounds: tuple[float, ...]) -> Histogram:
         """The histogram of that name; made when first asked for.
@@ -122,6 +123,9 @@ class Metrics:
         for name in sorted(self._counters):
             for labels, counter in sorted(self._counters[name].items()):
                 yield Sample(f"dmevpn_{name}_total", labels, "counter", counter.value)
+        for name, series in sorted(self._shared.items()):
+            for labels, count in sorted(series.items(), key=lambda item: item[0]):
+                yield Sample(f"dmevpn_{name}_total", labels, "counter", count())
         for name, histogram in sorted(self._histograms.items()):
             yield from _histogram_samples(f"dmevpn_{name}", histogram)
         for (name, labels), read in sorted(self._gauges.items(), key=lambda item: item[0]):

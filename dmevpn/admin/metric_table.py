@@ -117,8 +117,8 @@ METRICS = {
     "dmevpn_answered_full_total": "Answers not noted for a later purge, for want of room.",
     "dmevpn_left_sites_forgotten_total": "Times that sites which have left were forgotten to have"
     " registered themselves, for want of room.",
-    "dmevpn_codec_memories_emptied_total": "Times that headers or extensions that had been read"
-    " before were forgotten, since they were too many; they are read again.",
+    "dmevpn_codec_memories_emptied_total": "Times that what had been read of packets before was"
+    " forgotten, since it was too much; it is read again.",
     "dmevpn_keepalives_forgotten_total": "Times that keepalives, which are answered without being"
     " read, were forgotten, since they were too many; they are read again.",
     "dmevpn_host_addresses_ignored_total": "Addresses of a host name beyond those that are used.",

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from dmevpn.addresses import DEFAULT_OUI
 from dmevpn.errors import MalformedPacket
+from dmevpn.metrics import Counter
 from dmevpn.nhrp.constants import PROTOCOL_LENGTHS, VERSION, ErrorCode
 from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Extension, decode_extensions
@@ -74,6 +75,8 @@ _CLASSES: dict[int, type[Packet]] = {
 #: CIEs and extensions that were read before, by the octets of both, where the extensions begin in
 #: them, and the lengths of NBMA and protocol addresses. Nearly all requests have one of a few.
 _tails: dict[tuple[int, int, int, bytes], tuple[tuple[CIE, ...], tuple[Extension, ...]]] = {}
+#: Times that all were forgotten, since they were too many.
+forgotten: Final = Counter()
 #: How many of them are kept, and how long they may be, in octets.
 _MOST_TAILS: Final = 512
 _LONGEST_TAIL: Final = 128
@@ -126,6 +129,7 @@ def decode(
             if isinstance(packet, RequestOrReply) and size - rest <= _LONGEST_TAIL:
                 if len(_tails) >= _MOST_TAILS:
                     _tails.clear()
+                    forgotten.inc()
                 _tails[key] = packet.cies, packet.extensions
         else:
             code = ErrorCode.PROTOCOL_ERROR

@@ -25,6 +25,8 @@ _Filling = tuple[tuple[Extension, ...], bytes, int]
 
 #: Extensions of replies that are kept at hand. Peers choose what they send and whom they ask.
 _FILLED: Final = 256
+#: Times that all were forgotten, since they were too many.
+forgotten: Final = Counter()
 
 
 class Codes(dict[int, Counter]):
@@ -82,6 +84,7 @@ class Replies:
         if filled is None:
             if len(self._filled) >= _FILLED:
                 self._filled.clear()
+                forgotten.inc()
             filled = self._filled[key] = Extensions(
                 [self._fill(each, path.local, capabilities) for each in request.extensions]
             )

@@ -31,7 +31,7 @@ from dmevpn.interfaces import (
 from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp import encapsulation, extensions
+from dmevpn.nhrp.memories import show_forgotten
 from dmevpn.nhrp.packet import Packet
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.speaker import Speaker
@@ -81,8 +81,7 @@ class Node(Service):
         self._drivers = drivers
         self._ids = RequestIDs(drivers.request_ids)
         self._owners = VTEPOwners(metrics)
-        for memory, module in (("extensions", extensions), ("headers", encapsulation)):
-            metrics.share("codec_memories_emptied", module.forgotten, memory=memory)
+        show_forgotten(metrics)
         self._names: dict[str, NameWatch] = {}
         self._keeper = Keeper(self, drivers.state, clock)
         self._recollection = Recollection()
