@@ -157,6 +157,8 @@ class World:
         """What wall clocks say at the beginning of the world; change it to set them."""
         self.blocked: set[bytes] = set()
         """Machines whose VXLAN frames reach no hub."""
+        self.unreachable: set[tuple[bytes, bytes]] = set()
+        """Hubs and machines of sites between which no VXLAN frame passes."""
         self.names: dict[str, Callable[[], Deferred[Any]]] = {}
         self.jitter: Callable[[], float] = lambda: 0.5
         """What nodes leave to chance."""
@@ -368,7 +370,11 @@ class World:
         target = site.kernel.send(destination)
         if isinstance(target, VTEP):
             self._arrive(target, frame)
-        elif target in self.switches and site.machine.address not in self.blocked:
+        elif (
+            target in self.switches
+            and site.machine.address not in self.blocked
+            and (target, site.machine.address) not in self.unreachable
+        ):
             self.switches[target].receive(site.vtep, frame)
             far = self.cables.get(site.vtep, site)
             if far is not site and frame[0] & 1:
@@ -406,7 +412,7 @@ class World:
         if switch is not None:
             if self.network.connected(local, vtep.nbma):
                 switch.receive(VTEP(local, vtep.vni), frame)
-        elif not is_probe:
+        elif not is_probe and (local, vtep.nbma) not in self.unreachable:
             self._arrive(vtep, frame)
 
     def _arrive(self, vtep: VTEP, frame: bytes) -> None:

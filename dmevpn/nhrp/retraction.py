@@ -7,7 +7,7 @@ of them as a packet takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,12 +125,48 @@ class Retraction:
         """
         self._purge([key], station, path, _RECALL)
 
-    def _purge(self, keys: list[bytes], station: bytes, path: Path, left: float) -> None:
+    def tell(self, keys: Sequence[bytes], nbma: bytes, station: bytes, path: Path) -> None:
+        """Take back what another server may know by itself of a site, until it replies.
+
+        :param nbma: of the site.
+        :param station: the server's protocol address.
+        """
+        half = CIES // 2
+        for first in range(0, len(keys), half):
+            self._purge(list(keys[first : first + half]), station, path, _RECALL, nbma)
+
+    def probe(
+        self,
+        station: bytes,
+        path: Path,
+        delays: Iterable[float],
+        on_answer: Callable[[], None],
+        on_silence: Callable[[], None],
+    ) -> bool:
+        """Take nothing back from a client, to see whether it replies.
+
+        :param station: its protocol address.
+        :return: whether there was room for it; else nothing is called.
+        """
+        request_id = self._outstanding.send(
+            lambda request_id: self._make(request_id, [], station, path),
+            self._link,
+            path,
+            delays=delays,
+            on_reply=lambda packet, path: on_answer(),
+            on_error=lambda code, path: on_answer(),
+            on_timeout=on_silence,
+        )
+        return request_id is not None
+
+    def _purge(
+        self, keys: list[bytes], station: bytes, path: Path, left: float, nbma: bytes = b""
+    ) -> None:
         # At 0, 1, 3, 7, 15 and 31 s, as far as that is before the answer runs out.
         delays = [delay for delay in _DELAYS if delay - 1 < left]
         self._purges.inc()
         request_id = self._outstanding.send(
-            lambda request_id: self._make(request_id, keys, station, path),
+            lambda request_id: self._make(request_id, keys, station, path, nbma=nbma),
             self._link,
             path,
             delays=delays,
@@ -138,17 +174,23 @@ class Retraction:
         )
         if request_id is None:
             # No room to wait for a reply: better once than never.
-            self._send_once(keys, station, path)
+            self._send_once(keys, station, path, nbma)
 
-    def _send_once(self, keys: list[bytes], station: bytes, path: Path) -> None:
+    def _send_once(self, keys: list[bytes], station: bytes, path: Path, nbma: bytes = b"") -> None:
         self._outstanding.send_once(
-            lambda request_id: self._make(request_id, keys, station, path, PurgeFlag.N),
+            lambda request_id: self._make(request_id, keys, station, path, PurgeFlag.N, nbma),
             self._link,
             path,
         )
 
     def _make(
-        self, request_id: int, keys: list[bytes], station: bytes, path: Path, flags: int = 0
+        self,
+        request_id: int,
+        keys: list[bytes],
+        station: bytes,
+        path: Path,
+        flags: int = 0,
+        nbma: bytes = b"",
     ) -> PurgeRequest:
         return PurgeRequest(
             source_nbma=path.local or bytes(len(path.peer)),
@@ -159,7 +201,7 @@ class Retraction:
             request_id=request_id,
             cies=tuple(
                 [
-                    CIE(prefix_length=prefix_length, protocol=protocol)
+                    CIE(prefix_length=prefix_length, nbma=nbma, protocol=protocol)
                     for protocol, prefix_length in map(prefix_of, keys)
                 ]
             ),

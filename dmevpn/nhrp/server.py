@@ -8,7 +8,7 @@ true. It serves one type of protocol address, MAC, IPv4 or IPv6; a VPN may have 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -343,6 +343,30 @@ class NextHopServer:
                 station = binding.next_hop or binding.protocol
                 self._retraction.recall(binding.key, station, binding.path)
                 yield
+
+    def tell(self, keys: Sequence[bytes], nbma: bytes, station: bytes, path: Path) -> None:
+        """Tell another server, until it replies, that what it knows of a site is not true any more.
+
+        :param keys: of addresses that are at the site.
+        :param nbma: of the site.
+        :param station: the server's protocol address as our client.
+        """
+        self._retraction.tell(keys, nbma, station, path)
+
+    def probe(
+        self,
+        station: bytes,
+        path: Path,
+        delays: Iterable[float],
+        on_answer: Callable[[], None],
+        on_silence: Callable[[], None],
+    ) -> bool:
+        """Ask a client for a sign of life, by a Purge Request that names nothing.
+
+        :param delays: gaps between transmissions in seconds, the last one before giving up.
+        :return: whether there was room for it; else nothing is called.
+        """
+        return self._retraction.probe(station, path, delays, on_answer, on_silence)
 
     def call_back(self, station: bytes, path: Path) -> None:
         """Tell a client that would like to be registered to try again now, unless it is."""

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import SpeakerPlan
-from dmevpn.interfaces import ICacheListener, IHubDataplane, LearnedMAC, Registration, VPNRules
+from dmevpn.interfaces import ICacheListener, IHubDataplane, Registration, VPNRules
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME
@@ -24,6 +24,7 @@ from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.prefixes import PrefixTable
+from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
@@ -31,6 +32,7 @@ from dmevpn.nhrp.room import SharedRoom
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
+from dmevpn.roles.absence import Absences, macs_at
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.lingering import Lingering
@@ -159,6 +161,14 @@ class HubVPN:
         self.lingering = Lingering(
             self.server.call_back, partial(dataplane.remove_member, vpn_id.index)
         )
+        self._absences = Absences(
+            vpn=vpn_id.index,
+            clock=clock,
+            cache=self.cache,
+            server=self.server,
+            trunks=lambda: self.trunks,
+            dataplane=dataplane,
+        )
         self._transit = Transit(
             identity=identity,
             cache=self.cache,
@@ -231,6 +241,7 @@ class HubVPN:
         self._speaker.detach(self.vpn_id, self.server)
         self._speaker.detach(self.vpn_id, self._transit)
         self.cache.unsubscribe(self)
+        self._absences.close()
         self.server.close()
         self._outstanding.close()
         self.cache.close()
@@ -300,10 +311,12 @@ class HubVPN:
         if old.vtep != new.vtep:
             if old.vtep is not None:
                 self._leave(old, old.vtep, "moved")
-        elif old.kind is new.kind and old.path == new.path and self._noted(new):
-            if new.vtep in self.trunks.vteps:
-                self.trunks.heard(new.vtep.nbma)
-            return
+        else:
+            self._absences.renewed(old, new)
+            if old.kind is new.kind and old.path == new.path and self._noted(new):
+                if new.vtep in self.trunks.vteps:
+                    self.trunks.heard(new.vtep.nbma)
+                return
         self.binding_added(new)
 
     def binding_removed(self, binding: Binding, reason: str) -> None:
@@ -376,7 +389,7 @@ class HubVPN:
         self._owners.release(self.vpn_id.index, vtep)
         # What was answered about MACs behind another hub names their sites, which are as they were.
         forgetful = self.forgetful and vtep not in self.trunks.vteps
-        behind = self._macs_at(vtep) if forgetful else []
+        behind = macs_at(self._dataplane, self.vpn_id.index, vtep) if forgetful else []
         if self.lingering.open and vtep not in self.trunks.vteps:
             path = binding.path or Path(vtep.nbma)
             self.lingering.add(Departed(vtep, binding.protocol, path))
@@ -457,9 +470,11 @@ class HubVPN:
                         self.cache.drop(binding, "silent")
         self._on_trunk(client, old, new)
 
-    def _taken_back(self, macs: list[bytes]) -> None:
+    def _taken_back(self, hub: bytes, cies: tuple[CIE, ...]) -> None:
         """A hub that does not know any more whom it has answered tells everybody; our sites may
-        have asked it by way of us."""
+        have asked it by way of us. And one that has a site tells who may have lost it."""
+        self._absences.told(hub, [cie for cie in cies if cie.nbma])
+        macs = [cie.protocol for cie in cies]
         passed = [mac for mac in macs if self._passed.pop(mac, None) is not None]
         if passed:
             self.server.invalidate_all(passed, "moved", self._stations())
@@ -485,10 +500,6 @@ class HubVPN:
         if macs[:room]:
             self._told_everyone.update(macs[:room])
             self.server.invalidate_all(macs[:room], reason, self._stations())
-
-    def _macs_at(self, vtep: VTEP) -> list[bytes]:
-        entries: Iterator[LearnedMAC] = self._dataplane.entries(self.vpn_id.index)
-        return [entry.mac for entry in entries if entry.vtep == vtep]
 
     def reconcile(self) -> Iterator[None]:
         """Purge every answer that the switch's table no longer bears out, one at each step."""

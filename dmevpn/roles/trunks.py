@@ -22,6 +22,7 @@ from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import PacketType, PurgeFlag
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.packet import Packet, PurgeRequest
+from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.roles.spoke import derive_station
@@ -74,7 +75,7 @@ class Trunks:
     :param keepalives: of the control interface: they tell when a hub falls silent.
     :param machine_id: what tells this machine from others.
     :param on_change: called with a hub's address after our registration with it has changed.
-    :param on_purge: called with what a hub takes back.
+    :param on_purge: called with a hub's address and what it takes back.
     """
 
     log = Logger()
@@ -96,7 +97,7 @@ class Trunks:
         jitter: Callable[[], float],
         metrics: Metrics,
         on_change: Callable[[RegistrationClient, State, State], None],
-        on_purge: Callable[[list[bytes]], None],
+        on_purge: Callable[[bytes, tuple[CIE, ...]], None],
     ) -> None:
         self.station = station
         self.vteps: frozenset[VTEP] = frozenset()
@@ -254,7 +255,7 @@ class Trunks:
         client.purge_received(packet, path)
         if not packet.flags & PurgeFlag.N:
             self._link.send(packet.reply(), path)
-        self._on_purge([cie.protocol for cie in packet.cies])
+        self._on_purge(path.peer, packet.cies)
         return True
 
     def transport_resumed(self) -> None:
