@@ -78,6 +78,9 @@ class Absences:
         before, that one is told."""
         if new.apart is None or new.vtep is None or old.apart == new.apart:
             return
+        if new.vtep in self._trunks().vteps:
+            # A hub, which says that it has other trunks now.
+            return
         hubs = self._trunks().addresses
         before = hubs if old.apart is None else hubs & old.apart
         self._say(before - new.apart, new.vtep.nbma, [new.protocol])

@@ -28,6 +28,10 @@ from dmevpn.roles.turns import Turns, unhurried
 
 __all__ = ["examine", "rows"]
 
+#: Members of a VPN that are looked at in a turn.
+_SLICE: Final = 200
+#: Hubs without a trunk that are named for a VPN: sites may say anything.
+_MOST_MISSING: Final = 4
 #: Seconds for which a step of the wall clock is told.
 _STEP_TOLD: Final = 3600.0
 
@@ -80,6 +84,7 @@ def _here(node: Node) -> Iterator[Finding | None]:
         yield from _hub(hub)
         yield from switch_findings(hub, history)
         yield from _trunks(hub, history)
+        yield from _mesh(hub)
     yield from _refused(node, history)
     yield from _floods(history)
 
@@ -268,6 +273,38 @@ def _trunks(hub: HubRole, history: History) -> Iterator[Finding | None]:
                 problem = f"hub {other} has us in vpn {index}, but has not registered here"
                 cure = "name this hub there by `other-hub`, by the address that it sends from"
                 yield Finding("hub", other, problem, cure)
+
+
+def _mesh(hub: HubRole) -> Iterator[Finding | None]:
+    """Hubs that others speak of, and that we have no trunk to: sites of theirs do not hear ours.
+
+    Without any trunk hubs need not know each other, and a site may have several of them.
+    """
+    for index, vpn in sorted(hub.vpns.items()):
+        yield None
+        trunks = vpn.trunks
+        if not trunks.addresses:
+            continue
+        missing: dict[bytes, VTEP] = {}
+        for number, vtep in enumerate(list(vpn.members)):
+            binding = vpn.cache.registration_of(vtep)
+            named = binding.apart if binding is not None and binding.apart else frozenset()
+            for other in named - trunks.addresses:
+                # A hub knows better than a site which hubs there are.
+                if other not in missing or vtep in trunks.vteps:
+                    missing[other] = vtep
+            if number % _SLICE == 0:
+                yield None
+        for other, vtep in sorted(missing.items())[:_MOST_MISSING]:
+            who = "hub" if vtep in trunks.vteps else "site"
+            yield Finding(
+                "hub",
+                format_address(other),
+                f"it is a hub of vpn {index}, as {who} {format_address(vtep.nbma)} says, and there"
+                " is no trunk to it: its sites do not hear those of this hub",
+                f"name it here by `other-hub {format_address(other)}`, and this hub there: every"
+                " two hubs of a VPN need a trunk",
+            )
 
 
 def _refused(node: Node, history: History) -> Iterator[Finding | None]:

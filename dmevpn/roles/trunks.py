@@ -134,7 +134,13 @@ class Trunks:
         self._vnis = dict(vnis)
         self.vteps = frozenset([VTEP(hub, vni) for hub, vni in vnis.items()])
         self.addresses = frozenset(vnis)
+        for hub, client in self._clients.items():
+            client.set_others(self._others(hub), leave=False)
         self._begin()
+
+    def _others(self, hub: bytes) -> tuple[bytes, ...]:
+        """What we tell a hub of: the others, each of which it should have a trunk to, too."""
+        return tuple(sorted(each for each in self._vnis if each != hub and len(each) == len(hub)))
 
     def close(self) -> None:
         """Take our registrations back."""
@@ -211,6 +217,7 @@ class Trunks:
             on_change=self._changed,
         )
         self._stations[hub] = station
+        client.set_others(self._others(hub), leave=False)
         self._keepalives.add(client)
         client.start()
 

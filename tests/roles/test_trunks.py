@@ -487,6 +487,53 @@ def test_what_operators_see() -> None:
     assert finding["finding"] == f"vpn 1 is not registered with hub {SECOND}: no answer"
 
 
+# --- trunks that are missing ----------------------------------------------------------------------
+
+
+def lacking(world: World, hub: Machine) -> list[str]:
+    """What `doctor` says of trunks that a hub lacks."""
+    found = [row["finding"] for row in doctor(world, hub)]
+    return [each for each in found if "there is no trunk to it" in each]
+
+
+@pytest.mark.parametrize("who", ["hub", "site"])
+def test_a_mesh_that_lacks_a_trunk(who: str) -> None:
+    """Two of three hubs do not name each other: the third says so to both, or a site of both
+    does."""
+    world = World()
+    second = (SECOND,) if who == "hub" else ("10.0.3.1",)
+    hubs = [
+        world.add_hub(FIRST, trunks=second),
+        world.add_hub(SECOND, trunks=(FIRST, THIRD) if who == "hub" else ("10.0.3.1",)),
+        world.add_hub(THIRD, trunks=second),
+    ]
+    if who == "site":
+        world.add_site("10.0.9.10", 109, hubs=(hubs[0], hubs[2]))
+    world.run(5)
+    speaker = SECOND if who == "hub" else "10.0.9.10"
+    (found,) = lacking(world, hubs[0])
+    assert found.startswith(f"it is a hub of vpn 1, as {who} {speaker} says, and there is no trunk")
+    assert len(lacking(world, hubs[2])) == (who == "hub"), "it floods what is left to it"
+    assert lacking(world, hubs[1]) == []
+    # Mended while they run.
+    for hub, other in ((hubs[0], THIRD), (hubs[2], FIRST)):
+        assert hub.node is not None
+        (plan,) = hub.node.plan.hubs
+        trunks = (*plan.trunks, TrunkPlan(address=parse_ip(other)))
+        hub.node.apply(replace(hub.node.plan, hubs=(replace(plan, trunks=trunks),)))
+    world.run(5)
+    assert [lacking(world, hub) for hub in hubs] == [[], [], []]
+
+
+def test_hubs_of_a_site_need_no_trunk() -> None:
+    """Where no hub has one, nothing is missing."""
+    world = World()
+    hubs = [world.add_hub(FIRST), world.add_hub(SECOND)]
+    world.add_site("10.0.9.10", 109, hubs=tuple(hubs))
+    world.run(5)
+    assert [lacking(world, hub) for hub in hubs] == [[], []]
+
+
 # --- a site that only one of its hubs reaches ---------------------------------------------------
 
 #: Seconds until a site leaves a hub that is silent, and until that hub has heard of it by another
