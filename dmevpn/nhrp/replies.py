@@ -20,8 +20,9 @@ from dmevpn.nhrp.packet import Packet
 
 __all__ = ["Codes", "Replies"]
 
-#: Extensions of a request, our address that was asked, capabilities of the station asked for.
-_Filling = tuple[tuple[Extension, ...], bytes, int]
+#: Extensions of a request, our address that was asked, capabilities of the station asked for, and
+#: what may change of what we say about ourselves: MTU and holding time.
+_Filling = tuple[tuple[Extension, ...], bytes, int, int, int]
 
 #: Extensions of replies that are kept at hand. Peers choose what they send and whom they ask.
 _FILLED: Final = 256
@@ -79,7 +80,8 @@ class Replies:
 
         :param capabilities: of the station that was asked for (RFC 2735 §3.3).
         """
-        key = request.extensions, path.local, capabilities
+        us = self._identity
+        key = request.extensions, path.local, capabilities, us.mtu, us.holding_time
         filled = self._filled.get(key)
         if filled is None:
             if len(self._filled) >= _FILLED:

@@ -235,6 +235,18 @@ def test_the_reply_says_who_answers(world: World) -> None:
     world.close()
 
 
+def test_the_reply_says_what_we_are_now() -> None:
+    """MTU and holding time of the server may change, and its next reply has the new ones."""
+    identity = Identity(HUB_MAC, mtu=1450)
+    world = World(identity=identity)
+    for identity.mtu, identity.holding_time in ((1450, 7200), (1400, 7200), (1400, 600)):
+        responder = world.register(holding_time=60).extension(ResponderAddress)
+        assert responder is not None
+        (cie,) = responder.cies
+        assert (cie.mtu, cie.holding_time) == (identity.mtu, identity.holding_time)
+    world.close()
+
+
 def test_many_addresses_of_ours_are_no_burden(world: World) -> None:
     """A server with a whole prefix of addresses remembers only some of them."""
     for last in range(300):
