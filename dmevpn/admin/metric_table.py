@@ -142,6 +142,8 @@ METRICS = {
     "dmevpn_challenges_heeded_total": "Neighbours that told us their run.",
     "dmevpn_replay_runs_forgotten_total": "Times that every neighbour's run was forgotten, for want"
     " of room.",
+    "dmevpn_replay_packets_forgotten_total": "Packets that a neighbour could not have sent again if"
+    " it told us its run now: too many others were sent since.",
     "dmevpn_request_id_saves_failed_total": "Times that no file took the request identifiers.",
     "dmevpn_request_id_saves_late_total": "Blocks of them that the disk was late for.",
     "dmevpn_requests_timed_out_total": "Requests that nobody answered.",

@@ -136,6 +136,7 @@ class ReplayGuard:
         self._suppressed = metrics.counter("challenges_suppressed")
         self._heeded = metrics.counter("challenges_heeded")
         self._forgotten = metrics.counter("replay_runs_forgotten")
+        self._lost = metrics.counter("replay_packets_forgotten")
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -145,7 +146,10 @@ class ReplayGuard:
             return next(each for each in packet.extensions if is_proof(each))
         neighbour = self._paths.get(path.peer)
         if neighbour is None or isinstance(packet, Request):
-            self._recent.append((self._clock.seconds(), (packet, form, vpn_id, path)))
+            now, recent = self._clock.seconds(), self._recent
+            if len(recent) >= RECENT and recent[0][0] > now - _PATIENCE:
+                self._lost.inc()
+            recent.append((now, (packet, form, vpn_id, path)))
         if neighbour is None:
             run = number = _UNKNOWN
         else:

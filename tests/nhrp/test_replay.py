@@ -264,6 +264,7 @@ def test_only_what_is_recent_is_sent_again(clock: Clock, nodes: tuple[Node, Node
     (challenge,) = other.receive(data, A)
     again = one.receive(challenge, B)
     assert len(again) == replay.RECENT
+    assert one.metrics.value("replay_packets_forgotten") == 1
     assert all(other.accepts(each, A) for each in again)
 
 

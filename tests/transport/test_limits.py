@@ -132,6 +132,16 @@ def test_strangers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     limited.limits.stop()
 
 
+def test_floods_that_are_told_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the daemon counts who floods, it is told of so many; all are kept to their limit."""
+    monkeypatch.setattr(limits, "STRANGERS", 10)
+    limited = Limited()
+    for number in range(30):
+        assert limited.passed(number.to_bytes(4, "big")) <= BURST
+    assert len(limited.limits._blamed) == 10
+    limited.limits.stop()
+
+
 def test_without_the_privilege(logged: list[LogEvent]) -> None:
     """What keeps the filter out is said in one line, and the daemon keeps to the limits itself."""
 
