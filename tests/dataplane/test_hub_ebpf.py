@@ -524,6 +524,25 @@ class TestMembers:
         world.join(1, C)
         assert world.sent(A, frame(BROADCAST, mac(1))) == [B, C]
 
+    def test_copies_of_a_site(self, world: KernelWorld) -> None:
+        """What a site's floods cost counts by their copies, and for all that it has registered."""
+        world.rules = VPNRules(mac_limit=64, flood_rate=1, flood_burst=1000)
+        members = [VTEP(ipv4(number), 1000 + number) for number in range(5, 16)]
+        beside = VTEP(A.nbma, 300)
+        world.join(1, A, beside, *members)
+        world.join(2, VTEP(A.nbma, 301), VTEP(ipv4(6), 302))
+        for _ in range(400):
+            world.send(A, frame(BROADCAST, mac(1)))
+        others = len(members) + 1
+        passed = len(world.deliveries()) // others
+        assert abs(passed - 250 * layout.COPIES_PER_FRAME / others) < 3
+        assert world.dataplane.member_counters(1, A).limited == 400 - passed
+        assert world.sent(beside, frame(BROADCAST, mac(2))) == []
+        assert world.sent(VTEP(A.nbma, 301), frame(BROADCAST, mac(1))) == []
+        assert len(world.sent(members[0], frame(BROADCAST, mac(3)))) == 12
+        assert world.sent(A, frame(mac(3), mac(1))) == [members[0]]
+        assert world.dataplane._maps["flooders"].shape.max_entries == layout.MAX_FLOODERS
+
     def test_those_who_left_are_deleted(self, world: KernelWorld) -> None:
         """The kernel's memory is given back a moment after members leave."""
         world.join(1, A, B, C)

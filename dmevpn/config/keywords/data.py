@@ -160,7 +160,8 @@ DATA_KEYWORDS = (
         name="flood-rate",
         help="Frames a second that one site may have sent to all others of its VPN: broadcast,"
         " multicast, unknown destinations; and how many at once (default: twice as many). The rest"
-        " is dropped. 0: any number. Default:"
+        " is dropped, and so are those of a site whose copies, in all its VPNs, exceed ten times as"
+        " many. 0: any number. Default:"
         f" {_RULES.flood_rate} and {_RULES.flood_burst}.",
         contexts=HUB,
         arguments=(

@@ -53,6 +53,15 @@
 #define ALARM_GAP (SECOND / 10)
 #define ALARM_BURST SECOND
 
+/*
+ * Copies that the floods of one underlay address may cost, in all its VPNs: as many as if each frame
+ * that its budget lets pass went to so many members; and at once a part of those, so that others
+ * wait for a small part of a second. Hubs, and VPNs without a limit, are free.
+ */
+#define COPIES_PER_FRAME 10
+#define COPIES_BURST_SHARE 4
+/* Addresses whose copies are counted; the one longest silent makes room. */
+#define MAX_FLOODERS 16384
 /* A MAC has settled where it stays for that long. */
 #define SETTLED SECOND
 /* A held MAC has fallen silent that was not seen for so long; it is noted once a second. */
@@ -359,6 +368,15 @@ struct {
 	__uint(max_entries, COUNTERS);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } counters SEC(".maps");
+
+/* The theoretical arrival times of the copies, by address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(key_size, 16);
+	__type(value, __u64);
+	__uint(max_entries, MAX_FLOODERS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} flooders SEC(".maps");
 
 /* One element: the theoretical arrival time that limits news of strangers. */
 struct {
@@ -989,6 +1007,26 @@ static long flood_one(__u32 index, struct flood *flood)
 	return 0;
 }
 
+/* Note what the copies of a frame cost the address that it came from. */
+static __always_inline void charge(const struct vtep *from, __u64 now, __u64 cost)
+{
+	__u64 *arrival = bpf_map_lookup_elem(&flooders, from), due = now + cost;
+
+	if (!arrival)
+		bpf_map_update_elem(&flooders, from, &due, BPF_ANY);
+	else if (*arrival > now)
+		*arrival += cost; /* to lose a race for it lets some copies pass for free */
+	else
+		*arrival = due;
+}
+
+static __always_inline int has_copies_left(const struct vtep *from, __u64 now, __u64 burst)
+{
+	__u64 *arrival = bpf_map_lookup_elem(&flooders, from);
+
+	return !arrival || (__s64)(*arrival - now) <= (__s64)burst;
+}
+
 SEC("tc")
 int hub_switch(struct __sk_buff *skb)
 {
@@ -1008,6 +1046,7 @@ int hub_switch(struct __sk_buff *skb)
 	struct vpn *vpn;
 	__u64 source;
 	__u64 number;
+	long others;
 	int probe;
 
 	if (read_vtep(skb, &vtep))
@@ -1078,7 +1117,8 @@ int hub_switch(struct __sk_buff *skb)
 		return drop_from(from, DROP_HELD_FLOOD);
 	/* What a hub sends is that of many sites, each of which has a budget there. */
 	if (vpn->flood_gap && !sender->hub &&
-	    !conforms(&from->flood, now, vpn->flood_gap * packets(skb), vpn->flood_burst)) {
+	    (!has_copies_left(&vtep.vtep, now, vpn->flood_burst / COPIES_BURST_SHARE) ||
+	     !conforms(&from->flood, now, vpn->flood_gap * packets(skb), vpn->flood_burst))) {
 		add(&from->limited, 1);
 		alarm(EVENT_FLOOD, sender, NOBODY, source, &vtep.vtep, now);
 		return drop_from(from, DROP_FLOOD_RATE);
@@ -1092,7 +1132,11 @@ int hub_switch(struct __sk_buff *skb)
 		.next = vpn->head,
 	};
 
-	bpf_loop(MAX_MEMBERS, flood_one, &flood, 0);
+	/* Without the sender and the end of the chain, so many as there are others. */
+	others = bpf_loop(MAX_MEMBERS, flood_one, &flood, 0) - 2;
+	if (vpn->flood_gap && !sender->hub && others > 0)
+		charge(&vtep.vtep, now,
+		       vpn->flood_gap * packets(skb) * others / COPIES_PER_FRAME);
 	if (flood.pending == NOBODY)
 		return TC_ACT_SHOT; /* nobody else is there: no fault to count */
 	if (bpf_skb_set_tunnel_key(skb, &flood.tunnel.key, sizeof(flood.tunnel.key), flood.key_flags))

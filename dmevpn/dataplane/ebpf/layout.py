@@ -14,6 +14,7 @@ from dmevpn.addresses import VTEP
 
 __all__ = [
     "ALL_HUBS",
+    "COPIES_PER_FRAME",
     "COUNTERS",
     "EDIT",
     "EVENT",
@@ -26,6 +27,7 @@ __all__ = [
     "LAYOUT",
     "MAC_ENTRY",
     "MAC_KEY",
+    "MAX_FLOODERS",
     "MAX_HELD",
     "MAX_HUBS",
     "MAX_MACS",
@@ -75,6 +77,10 @@ MAX_MACS = 1 << 20
 MAX_STICKY = 65536
 #: Held MACs that are listed; more are held all the same.
 MAX_HELD = 16384
+#: Underlay addresses whose copies of flooded frames are counted; the longest silent makes room.
+MAX_FLOODERS = 16384
+#: Copies that those may have, for each frame that `flood-rate` lets pass.
+COPIES_PER_FRAME = 10
 #: Seconds that a MAC is held which flips; each further hold takes twice as long, six times.
 HOLD = 10.0
 
