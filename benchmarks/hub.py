@@ -77,13 +77,15 @@ class Hub:
             *("link", "add", device, "type", "vxlan", "external", "dstport", str(VXLAN_PORT))
         )
         self._namespace.ip("link", "set", device, "up")
+        state = directory / f"state-{number}"
+        state.mkdir()
         with clients.entered():
             self.load = Load(self.address, secret)
         self._process = subprocess.Popen(
             self._namespace.command(
                 *(sys.executable, "-m", "benchmarks.hub_process", "--address", self.address),
                 *("--interface", device, "--switch", switch, "--log", str(self.log)),
-                *("--secret", secret),
+                *("--secret", secret, "--state", str(state)),
             ),
             cwd=ROOT,
             stdin=subprocess.PIPE,

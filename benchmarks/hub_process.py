@@ -11,10 +11,12 @@ import json
 import random
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as installed_reactor
+from twisted.internet import threads
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
@@ -34,6 +36,7 @@ from dmevpn.nhrp.request_ids import TimeRequestIDStore
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import Drivers, Node
+from dmevpn.statefile import open_state
 from dmevpn.transport.rawgre import RawGREPort
 
 reactor: Any = installed_reactor
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("--switch", choices=("memory", "ebpf"), required=True)
     parser.add_argument("--secret", required=True, help="empty: packets are not signed")
     parser.add_argument("--log", type=argparse.FileType("w"), required=True)
+    parser.add_argument("--state", required=True, help="directory for what a successor is to know")
     options = parser.parse_args()
     # The log is written as twistd writes it, since that is part of what a registration costs.
     globalLogBeginner.beginLoggingTo([textFileLogObserver(options.log)], redirectStandardIO=False)
@@ -198,6 +202,9 @@ def main() -> None:
     def no_spokes(*_: Any) -> Any:
         raise AssertionError("this plan has no spoke")
 
+    def aside(work: Callable[[], str], done: Callable[[str], None]) -> None:
+        threads.deferToThread(work).addCallback(done)
+
     node = Node(
         plan=plan,
         clock=reactor,
@@ -214,6 +221,7 @@ def main() -> None:
             jitter=random.random,
             machine_id=b"benchmark",
             wall_clock=time.time,
+            state=open_state(options.state, metrics, aside),
         ),
         metrics=metrics,
     )
