@@ -138,10 +138,11 @@ class Cable(Behind):
 
     kind = "cable between sites"
     check = "loop"
-    #: Frames a second that hubs may get from both sites: far below the 10,000 of each that
-    #: `flood-rate` lets pass. A hundred to each hub are in the name of held stations, some are what
-    #: their own stations send, and frames to one of these go round until its bridge hears it again.
-    bound: ClassVar[int] = 5000
+    #: Frames a second that hubs may get from both sites: below the 10,000 that `flood-rate` lets
+    #: pass of one. A hundred to each hub are in the name of held stations, some are what their own
+    #: stations send, and a frame to one of these goes round until its bridge hears it again, which
+    #: takes the longer the busier the machine is.
+    bound: ClassVar[int] = 9000
 
     def choose(self) -> None:
         self.sites = self.chance.sample(self.stage.sites, 2)
