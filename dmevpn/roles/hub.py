@@ -29,9 +29,10 @@ from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.amnesia import AMNESIA
 from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.drain import Drain
-from dmevpn.roles.hub_vpn import AMNESIA, HubVPN, Shared
+from dmevpn.roles.hub_vpn import HubVPN, Shared
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.recollection import Departed

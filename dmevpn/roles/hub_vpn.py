@@ -34,6 +34,7 @@ from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
 from dmevpn.roles.absence import Absences, macs_at
 from dmevpn.roles.admission import Admission
+from dmevpn.roles.amnesia import Amnesia
 from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.lingering import Lingering
 from dmevpn.roles.mtu import MTUComparison
@@ -43,17 +44,11 @@ from dmevpn.roles.rows import CacheWatcher
 from dmevpn.roles.takeover import TakeoverGuard
 from dmevpn.roles.trunks import Trunks
 
-__all__ = ["AMNESIA", "HubVPN"]
+__all__ = ["HubVPN"]
 
-#: Seconds after a restart during which a MAC that has moved, or whose site is lost, is purged at
-#: every member: the longest time that an answer of the run before, which is forgotten, can still
-#: be in use.
-AMNESIA = 300.0
 #: A registration that the switch keeps for our successor may end this part of its holding time
 #: too early: noting every renewal would be half of what a renewal costs.
 _NOTE_SLACK = 8
-#: MACs of one VPN that are purged like that, each of them once: what the switch's table holds.
-AMNESIA_MACS = 16384
 #: MACs of one VPN behind other hubs that are kept from ageing: what the switch's table holds.
 #: One more only ages, and is flooded for until it speaks.
 PASSED_MACS = 16384
@@ -118,10 +113,12 @@ class HubVPN:
         #: So that one that comes and goes cannot fill the log.
         self._joined, self._left = shared.joined, shared.left
         self._mtus = MTUComparison(shared.mtus, metrics, vpn_id.index, dataplane.interface)
-        self._amnesia_ends = 0.0
         self._exact = False
-        self._told_everyone: set[bytes] = set()
-        self._not_told = metrics.counter("amnesia_full", vpn=str(vpn_id.index))
+        self.amnesia = Amnesia(
+            clock,
+            lambda macs, reason: self.server.invalidate_all(macs, reason, self._stations()),
+            metrics.counter("amnesia_full", vpn=str(vpn_id.index)),
+        )
         self._speaker = speaker
         self._speaker_plan = speaker_plan
         self._dataplane = dataplane
@@ -283,7 +280,7 @@ class HubVPN:
         """Take up a member that the switch has kept over our own death."""
         now = self.cache.clock.seconds()
         if not self._exact:
-            self._amnesia_ends = now + AMNESIA
+            self.amnesia.begin()
         self.cache.put(
             Binding(
                 protocol=registration.station,
@@ -388,7 +385,7 @@ class HubVPN:
         self._speaker.known.claim((self.vpn_id, vtep), ())
         self._owners.release(self.vpn_id.index, vtep)
         # What was answered about MACs behind another hub names their sites, which are as they were.
-        forgetful = self.forgetful and vtep not in self.trunks.vteps
+        forgetful = self.amnesia and vtep not in self.trunks.vteps
         behind = macs_at(self._dataplane, self.vpn_id.index, vtep) if forgetful else []
         if self.lingering.open and vtep not in self.trunks.vteps:
             path = binding.path or Path(vtep.nbma)
@@ -396,7 +393,7 @@ class HubVPN:
         else:
             self._dataplane.remove_member(self.vpn_id.index, vtep)
         self.server.invalidate_vtep(vtep, reason)
-        self._tell_everyone(behind, reason)
+        self.amnesia.tell_everyone(behind, reason)
         if self._left.due(b"%d %b" % (self.vpn_id.index, vtep.nbma)):
             self.log.info(
                 "vpn {vpn}: member {vtep} left: {reason}",
@@ -483,23 +480,9 @@ class HubVPN:
 
     def moved(self, mac: bytes) -> None:
         """Purge the old answer for a MAC that now sends from elsewhere."""
-        if self.forgetful:
-            self._tell_everyone([mac], "moved")
+        if self.amnesia:
+            self.amnesia.tell_everyone([mac], "moved")
         self.server.invalidate(mac, "moved")
-
-    @property
-    def forgetful(self) -> bool:
-        """Whether answers of an earlier run, which we do not know, may be in use."""
-        return self.cache.clock.seconds() < self._amnesia_ends
-
-    def _tell_everyone(self, macs: list[bytes], reason: str) -> None:
-        """Purge MACs at all members, unless that was done: later answers are known again."""
-        macs = [mac for mac in macs if mac not in self._told_everyone]
-        room = AMNESIA_MACS - len(self._told_everyone)
-        self._not_told.inc(max(0, len(macs) - room))
-        if macs[:room]:
-            self._told_everyone.update(macs[:room])
-            self.server.invalidate_all(macs[:room], reason, self._stations())
 
     def reconcile(self) -> Iterator[None]:
         """Purge every answer that the switch's table no longer bears out, one at each step."""

@@ -324,7 +324,7 @@ class Keeper:
         fits = exact = True
         for interface, hub in list(node.hubs.items()):
             for vpn, hub_vpn in list(hub.vpns.items()):
-                exact = exact and not hub_vpn.forgetful
+                exact = exact and not hub_vpn.amnesia
                 source = hub_vpn.server.records()
                 rows = list[str]()
                 while fits and (some := [_answer_row(*x) for x in islice(source, _SLICE)]):

@@ -29,7 +29,7 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.room import SharedRoom
-from dmevpn.roles import hub, hub_vpn, owners, turned_away
+from dmevpn.roles import amnesia, hub, hub_vpn, owners, turned_away
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.transport.memory import MemoryTransport
@@ -240,7 +240,7 @@ def test_a_station_that_flaps_after_a_restart_is_purged_at_everybody_once(world:
 
 def test_what_a_restart_may_cost_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many stations only those are told who are known to have asked; it is counted."""
-    monkeypatch.setattr(hub_vpn, "AMNESIA_MACS", 2)
+    monkeypatch.setattr(amnesia, "AMNESIA_MACS", 2)
     one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
     world.run(1)
     for station in (A, B, C):

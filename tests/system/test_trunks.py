@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
 
+from lab.chaos.underlay import Underlay
 from lab.traffic import BROADCAST, Flow, ping
 from lab.wait import eventually
 from tests.system.network import Network, Site, wait_for_shortcut
@@ -122,6 +124,35 @@ def test_all_pairs(network: Trunked) -> None:
     ]
     print(f"requests passed on by the hubs: {forwarded}")
     assert all(forwarded), forwarded
+
+
+def test_a_site_that_is_cut_off_from_one_of_its_hubs(network: Trunked) -> None:
+    """That hub forgets it within seconds, and frames for a station of it that does not speak go by
+    the site's other hub."""
+    one, _, both = network.sites
+    station = "02:00:00:77:00:04"
+    assert arrivals(network, both, BROADCAST)["site2"] == (100, 0)
+    Flow(
+        both.vm.namespace, [], source=station, destination=BROADCAST, rate=100, count=1
+    ).start().finish()
+
+    def is_member() -> bool:
+        rows = network.hub.ctl.rows("member", "show")
+        return both.address in {row["nbma"] for row in rows}
+
+    assert is_member()
+    underlay = Underlay(network.lab)
+    underlay.separate("cut", [both.machine], [network.lab.machines[FIRST[0]]])
+    begun = time.monotonic()
+    eventually("the hub has left the site", lambda: not is_member(), timeout=8)
+    print(f"left after {time.monotonic() - begun:.1f} s, with the command that tells it")
+    assert arrivals(network, one, station)["site4"] == (100, 0)
+    assert arrivals(network, one, BROADCAST)["site4"] == (100, 0)
+    underlay.heal("cut")
+    network.await_registrations()
+    assert is_member()
+    wanted = {"site2": (100, 0), "site3": (100, 0), "site4": (0, 0)}
+    assert arrivals(network, both, BROADCAST) == wanted
 
 
 def test_a_hub_dies_and_comes_back(network: Trunked) -> None:
