@@ -346,12 +346,12 @@ class TorturedWorld(World):
                     yield f"{site.vtep} is refused by {client.nhs.hex()}"
 
     def _departures(self) -> Iterator[str]:
-        """Sites that left a hub while it was drained, and were told to leave it for good: it waits
-        for them for a while."""
+        """Sites that a hub had when it was drained, and that were told to leave it for good: it
+        waits for them for a while."""
         for hub in self.hubs:
             for role in self.roles_of(hub):
-                for vpn in role.vpns.values():
-                    for vtep in (each.vtep for each in vpn.lingering):
+                for vpn in [each for each in role.vpns.values() if each.lingering.open]:
+                    for vtep in (*vpn.members, *(each.vtep for each in vpn.lingering)):
                         if vtep in self.sites and hub.address not in map(
                             parse_ip, self._known[vtep.nbma]
                         ):
