@@ -21,16 +21,24 @@ ROOM: Final = 8 << 20
 SOURCE_ROOM: Final = 2 << 20
 #: Octets that a packet counts beside its own: what it takes in memory.
 OVERHEAD: Final = 512
+#: Octets that a turn of a source is good for: a request, be it smaller. Who sends larger packets,
+#: which ask for more, saves them up over several turns (deficit round robin).
+QUANTUM: Final = 256
+
+
+def _cost(size: int) -> int:
+    return max(size - OVERHEAD, QUANTUM)
 
 
 class _Waiting(Generic[T]):
     """The packets of one source."""
 
-    __slots__ = ("octets", "packets")
+    __slots__ = ("credit", "octets", "packets")
 
-    def __init__(self) -> None:
+    def __init__(self, credit: int) -> None:
         self.packets: deque[tuple[T, int]] = deque()
         self.octets = 0
+        self.credit = credit
 
 
 class _Class(Generic[T]):
@@ -46,7 +54,7 @@ class _Class(Generic[T]):
         if waiting is None:
             if self.octets >= 2 * ROOM:
                 return False
-            waiting = self.sources[source] = _Waiting()
+            waiting = self.sources[source] = _Waiting(QUANTUM)
         elif waiting.octets >= SOURCE_ROOM or (
             self.octets >= ROOM
             and (waiting.octets * len(self.sources) >= ROOM or self.octets >= 2 * ROOM)
@@ -61,20 +69,30 @@ class _Class(Generic[T]):
         """Put a packet before all others."""
         waiting = self.sources.get(source)
         if waiting is None:
-            waiting = self.sources[source] = _Waiting()
+            waiting = self.sources[source] = _Waiting(QUANTUM)
         waiting.packets.appendleft((item, size))
         waiting.octets += size
         self.octets += size
         self.sources.move_to_end(source, last=False)
 
     def take(self) -> T:
-        """The next packet; its source goes to the end."""
-        source, waiting = self.sources.popitem(last=False)
-        item, size = waiting.packets.popleft()
+        """The next packet; its source goes to the end, as does who has to save for his."""
+        while True:
+            source, waiting = next(iter(self.sources.items()))
+            item, size = waiting.packets[0]
+            if _cost(size) <= waiting.credit:
+                break
+            waiting.credit += QUANTUM
+            self.sources.move_to_end(source)
+        waiting.packets.popleft()
+        waiting.credit -= _cost(size)
         waiting.octets -= size
         self.octets -= size
-        if waiting.packets:
-            self.sources[source] = waiting
+        if not waiting.packets:
+            del self.sources[source]
+        elif waiting.credit < QUANTUM:
+            waiting.credit += QUANTUM
+            self.sources.move_to_end(source)
         return item
 
 

@@ -19,11 +19,24 @@ def test_turns() -> None:
     """One that has sent much waits behind itself; the packets of each stay in order."""
     queue: FairQueue[str] = FairQueue()
     for item in ("a1", "a2", "a3", "a4"):
-        queue.put(A, item, 100, known=True)
+        queue.put(A, item, 200, known=True)
     for item in ("b1", "b2"):
-        queue.put(B, item, 100, known=True)
+        queue.put(B, item, 200, known=True)
     assert taken(queue) == ["a1", "b1", "a2", "b2", "a3", "a4"]
     assert queue.octets == 0 and not queue
+
+
+def test_large_packets() -> None:
+    """Who asks for much with each packet has fewer turns: it is octets that are shared alike."""
+    queue: FairQueue[str] = FairQueue()
+    for _ in range(3):
+        queue.put(A, "a", 1800, known=True)
+    for _ in range(30):
+        queue.put(B, "b", 180, known=True)
+    order = "".join(taken(queue))
+    assert order.count("a") == 3 and order.count("b") == 30
+    first, second, third = [number for number, each in enumerate(order) if each == "a"]
+    assert first >= 7 and second - first >= 7 and third - second >= 7
 
 
 def test_given_back() -> None:
