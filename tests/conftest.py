@@ -19,6 +19,7 @@ from twisted.internet import reactor, task
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import provider
 
+from dmevpn.metrics import Metrics
 from tests.conformance import DOCUMENT, names, unshown
 
 # How long an example takes tells of the machine's other work, not of ours.
@@ -86,6 +87,18 @@ def _fail_on_logged_failures() -> None:
     _failures.clear()
     if texts:
         pytest.fail("a failure was logged:\n" + "\n".join(texts), pytrace=False)
+
+
+@pytest.fixture
+def clock() -> task.Clock:
+    """The time, which stands still unless a test advances it."""
+    return task.Clock()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Counters that begin at zero."""
+    return Metrics()
 
 
 @pytest.fixture

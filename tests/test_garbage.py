@@ -28,16 +28,6 @@ class Circle:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
 def collection(clock: Clock, metrics: Metrics) -> Iterator[GarbageCollection]:
     before = gc.get_threshold(), list(gc.callbacks)
     made = GarbageCollection(clock, metrics)

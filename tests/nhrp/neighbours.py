@@ -23,7 +23,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import Form
-from dmevpn.nhrp.packet import Packet
+from dmevpn.nhrp.packet import ErrorIndication, Packet
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
 
@@ -184,6 +184,26 @@ class Station:
 
     def transport_resumed(self) -> None:
         self.resumptions += 1
+
+
+def drops(metrics: Metrics) -> dict[str, int]:
+    """What was discarded, by reason."""
+    return {
+        labels[0][1]: int(value)
+        for name, labels, _, value in metrics.snapshot()
+        if name == "dmevpn_drops_total" and value
+    }
+
+
+def error_about(request: Packet, code: int) -> ErrorIndication:
+    """What the hub says of a request of station A that it could not process."""
+    return ErrorIndication(
+        source_nbma=HUB,
+        source_protocol=HUB_MAC,
+        destination_protocol=STATION_A,
+        code=code,
+        contents=request.encode(),
+    )
 
 
 def outstanding(clock: Clock, metrics: Metrics, limit: int = 100) -> Outstanding:

@@ -27,6 +27,7 @@ from tests.nhrp.neighbours import (
     Policy,
     Transport,
     binding,
+    drops,
     outstanding,
 )
 from tests.vectors import VECTORS
@@ -123,11 +124,7 @@ class World:
 
     def dropped(self) -> dict[str, int]:
         """What was discarded, by reason."""
-        return {
-            labels[0][1]: int(value)
-            for name, labels, _, value in self.metrics.snapshot()
-            if name == "dmevpn_drops_total" and value
-        }
+        return drops(self.metrics)
 
 
 def octets(name: str) -> bytes:

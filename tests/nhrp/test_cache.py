@@ -26,16 +26,6 @@ from tests.nhrp.neighbours import (
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
 def cache(clock: Clock, metrics: Metrics) -> Cache:
     return Cache(clock, metrics, limit=4)
 

@@ -14,7 +14,6 @@ from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.extensions import Authentication, NATAddress, ResponderAddress
 from dmevpn.nhrp.multihoming import apart
 from dmevpn.nhrp.packet import (
-    ErrorIndication,
     PurgeRequest,
     RegistrationReply,
     RegistrationRequest,
@@ -25,13 +24,13 @@ from dmevpn.nhrp.registration import TRANSITIONS, Input, RegistrationClient, Sta
 from dmevpn.nhrp.requests import Outstanding, RequestIDs
 from tests.nhrp.neighbours import (
     HUB,
-    HUB_MAC,
     SITE_A,
     STATION_A,
     TO_HUB,
     VTEP_A,
     IDStore,
     Link,
+    error_about,
     no_jitter,
     outstanding,
 )
@@ -75,13 +74,7 @@ class World:
         return self.requests.reply_received(request.reply((cie,)), TO_HUB)
 
     def error(self, code: int) -> bool:
-        indication = ErrorIndication(
-            source_nbma=HUB,
-            source_protocol=HUB_MAC,
-            destination_protocol=STATION_A,
-            code=code,
-            contents=self.request().encode(),
-        )
+        indication = error_about(self.request(), code)
         return self.requests.reply_received(indication, TO_HUB)
 
     def advance(self, seconds: int) -> None:

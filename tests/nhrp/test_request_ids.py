@@ -51,11 +51,6 @@ def at_once(work: Callable[[], str], done: Callable[[str], None]) -> None:
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "request-ids"
 

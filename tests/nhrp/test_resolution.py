@@ -16,7 +16,6 @@ from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.extensions import Unknown
 from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import (
-    ErrorIndication,
     PurgeReply,
     PurgeRequest,
     ResolutionRequest,
@@ -38,6 +37,7 @@ from tests.nhrp.neighbours import (
     CacheLog,
     Link,
     binding,
+    error_about,
     no_jitter,
     outstanding,
 )
@@ -89,13 +89,7 @@ class World:
         return self.answer(answer(self.request().destination_protocol, vtep, holding_time))
 
     def error(self, code: int) -> None:
-        indication = ErrorIndication(
-            source_nbma=HUB,
-            source_protocol=HUB_MAC,
-            destination_protocol=STATION_A,
-            code=code,
-            contents=self.request().encode(),
-        )
+        indication = error_about(self.request(), code)
         assert self.requests.reply_received(indication, TO_HUB)
 
     def kind(self, protocol: bytes = HOST) -> Kind | None:

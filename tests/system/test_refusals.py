@@ -13,24 +13,11 @@ import pytest
 
 from lab.daemons import daemon_environment, twistd_command
 from lab.topology import Lab, Machine
+from tests.config.files import HUB, SPOKE
 from tests.system.network import PREFIX
 
 pytestmark = pytest.mark.system
 
-SPOKE = """interface nhrp
-interface vx1
-    controller nhrp
-    vpn-id 1
-    default-vni 100 10.0.0.1 register
-    provision br1
-"""
-HUB = """interface nhrp
-interface vx0
-    controller nhrp
-    vpn-id 1
-    l2learnonly
-    provision
-"""
 #: Longer than a daemon takes to find out that it cannot start.
 PATIENCE = 20
 

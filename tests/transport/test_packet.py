@@ -32,11 +32,6 @@ from tests.transport.devices import FAR, FAR6, NEAR, NEAR6, NEAR_OTHER, GRELab, 
 from tests.transport.readers import Readers
 
 
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
 @pytest.fixture(scope="module")
 def root() -> None:
     if os.geteuid() != 0:

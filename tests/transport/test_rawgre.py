@@ -75,11 +75,6 @@ class TestRawIPv6(RawContract):
     foreign = parse_ip("2001:db8:1::1")
 
 
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
-
-
 def test_reader(lab: Lab, metrics: Metrics) -> None:
     """The reactor finds all that it asks of a reader; one wake-up reads a bounded number."""
     near, far, recorder = lab.port(lab.near, metrics), lab.port(lab.far, metrics, FAR), Recorder()
