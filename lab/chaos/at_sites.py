@@ -122,16 +122,12 @@ class Moved(Fault):
         others = [site for site in self.stage.sites if site is not self.station.home]
         self.site = self.chance.choice(others)
         self.targets = frozenset([str(self.station)])
-        if self.station in self.stage.held:
-            # Hubs keep it where it was until they are told.
-            self.targets |= {hub.name for hub in self.stage.hubs}
 
     @property
     def where(self) -> str:
         return f"{self.station} to {self.site}"
 
     def begin(self) -> None:
-        self.stage.release(self.station)
         self.station.move(self.site)
 
     def end(self) -> None:

@@ -90,7 +90,6 @@ class Twin(Behind):
         return [(site, self.station.vpn) for site in (self.station.home, self.site)]
 
     def begin(self) -> None:
-        self.stage.release(self.station)
         self.vm = self.stage.add_twin(self.station)
         self.vm.plug(self.site.machine, f"br{self.station.vpn}")
         others = [each for each in self.stage.stations if each.vpn == self.station.vpn]

@@ -158,6 +158,7 @@ class Chaos:
         self.faults += len(faults)
         took = self._await_calm(event.healed, PATIENCE)
         self._account(event, took)
+        self.stage.release()
 
     def _draw(self) -> Fault:
         """The next fault: each kind comes once before any comes again."""
@@ -180,10 +181,13 @@ class Chaos:
         """Wait until no frame is lost and no shortcut is stale; seconds from ``healed`` on."""
         stale: list[str] = []
         fresh = healed
+        held: set[Station] | None = None
 
         def calm() -> bool:
-            nonlocal stale, fresh
+            nonlocal stale, fresh, held
             now = time.monotonic()
+            if now > healed + RECOVERY and held is None:
+                held = self.stage.still_held()
             if now < healed + CALM or self._wrong(now - CALM - 0.3):
                 return False
             stale = self.stage.stale()
@@ -202,13 +206,14 @@ class Chaos:
             ) from None
         # The frame after the last that was lost is the first that came.
         came = {path: max(times) + 1 / RATE - healed for path, times in self._wrong(healed).items()}
+        held = held or set()
         late = {path: took for path, took in came.items() if took > RECOVERY}
         self._late = [
             f"{stream} at {receiver} {took:.1f} s" for (stream, receiver), took in late.items()
         ]
         # A hold lasts its time where a site changed its hub meanwhile: docs/guarantees.md.
-        self._held = fresh - healed <= RECOVERY and all(
-            self.stage.held.intersection((stream.sender, receiver)) for stream, receiver in late
+        self._held = bool(late) and all(
+            held.intersection((stream.sender, receiver)) for stream, receiver in late
         )
         return max([fresh - healed, *came.values()])
 

@@ -215,15 +215,28 @@ class Stage:
         twin.mac = station.vm.mac
         return twin
 
-    def release(self, station: Station) -> None:
-        """Have hubs hold a station no longer, as an operator does who knows where it belongs."""
-        if station in self.held:
-            self.held.remove(station)
+    def release(self) -> None:
+        """Have hubs hold nobody any longer, as an operator does who has removed the cause: a hold
+        may last for minutes, and would be part of each fault that comes meanwhile."""
+        for station in self.held:
             mac = ("vpn", str(station.vpn), "mac", station.vm.mac)
             for hub in self.hubs:
                 # 1: there was nothing to forget.
                 done = hub.daemon.ctl.run("cache", "flush", *mac)
                 assert done.returncode in (0, 1), f"dmevpnctl cache flush: {done.stderr.strip()}"
+        self.held.clear()
+
+    def still_held(self) -> set[Station]:
+        """Those of :attr:`held` of which hubs say so now."""
+        if not self.held:
+            return set()
+        macs = {
+            row["subject"]
+            for hub in self.hubs
+            for row in hub.daemon.ctl.findings()
+            if row["check"] == "mac" and ": held at " in row["finding"]
+        }
+        return {station for station in self.held if station.vm.mac in macs}
 
     def loops(self) -> list[str]:
         """What hubs say of sites that are connected behind their back."""

@@ -128,7 +128,11 @@ class Late(threading.Thread):
                     self._send(port, frame)
             ready, _, _ = select.select(self._captures, [], [], 0.02)
             for capture in ready:
-                for frame in capture.frames():
+                try:
+                    frames = capture.frames()
+                except OSError:
+                    continue  # The machine's link went down, which a socket is told once.
+                for frame in frames:
                     due = time.monotonic() + self._chance.uniform(0, self.LATEST)
                     heapq.heappush(waiting, (due, frame))
         for capture in self._captures:
