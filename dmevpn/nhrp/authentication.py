@@ -18,18 +18,14 @@ from dmevpn.errors import AuthenticationFailure
 from dmevpn.interfaces import IAuthenticator
 from dmevpn.nhrp.constants import ErrorCode, ExtensionType
 from dmevpn.nhrp.encapsulation import Encapsulation, Form
-from dmevpn.nhrp.extensions import Authentication, Extension
+from dmevpn.nhrp.extensions import CLEARTEXT_SPI, Authentication, Extension
 from dmevpn.nhrp.packet import ErrorIndication, Packet
 
 __all__ = [
-    "CLEARTEXT_SPI",
     "LONGEST_SECRET",
     "CiscoAuthentication",
     "failure",
 ]
-
-#: Cisco's layout has no source address; read as RFC 2332 has it, its constant 1 is the SPI.
-CLEARTEXT_SPI: Final = 1
 
 #: Octets of a cleartext secret. Other daemons take eight; more is for our own among themselves,
 #: and a bound keeps room in the packet.

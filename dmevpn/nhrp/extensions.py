@@ -16,6 +16,7 @@ from dmevpn.nhrp.constants import ErrorCode, ExtensionType
 from dmevpn.nhrp.records import CIE, decode_cies
 
 __all__ = [
+    "CLEARTEXT_SPI",
     "END",
     "Authentication",
     "CIEExtension",
@@ -148,6 +149,10 @@ class NATAddress(CIEExtension):
     COMPULSORY = False
 
 
+#: Cisco's layout has no source address; read as RFC 2332 has it, its constant 1 is the SPI.
+CLEARTEXT_SPI: Final = 1
+
+
 class Authentication(Extension):
     """Proof that the neighbour who sent this knows the secret (RFC 2332 §5.3.4).
 
@@ -269,11 +274,13 @@ class Extensions(tuple[Extension, ...]):
     :ivar first: the first extension of each class.
     :ivar unknown: the first one that must be known and is not (RFC 2332 §5.3); None: there is none.
     :ivar octets: all of them as they stand in a packet, with End.
+    :ivar unique: whether no other packet has the same, since it is signed.
     """
 
     first: dict[type[Extension], Extension]
     unknown: Extension | None
     octets: bytes
+    unique: bool
 
     def __new__(cls, extensions: Iterable[Extension] = ()) -> Extensions:
         self = tuple.__new__(cls, extensions)
@@ -281,6 +288,8 @@ class Extensions(tuple[Extension, ...]):
         unknown = [each for each in self if type(each) is Unknown and each.compulsory]
         self.unknown = unknown[0] if unknown else None
         self.octets = b"".join(self) + END
+        proof = self.first.get(Authentication)
+        self.unique = isinstance(proof, Authentication) and proof.spi != CLEARTEXT_SPI
         return self
 
 
@@ -309,7 +318,7 @@ def decode_extensions(octets: bytes, start: int, nbma_length: int) -> Extensions
     if known is not None:
         return known
     extensions = Extensions(_extensions(octets, start, nbma_length))
-    if len(octets) - start <= _KNOWN_LENGTH:
+    if len(octets) - start <= _KNOWN_LENGTH and not extensions.unique:
         if len(_known) >= _KNOWN_PARTS:
             _known.clear()
             forgotten.inc()

@@ -19,14 +19,16 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.interfaces import IAuthenticator
-from dmevpn.nhrp.authentication import (
-    CLEARTEXT_SPI,
-    CiscoAuthentication,
-    failure,
-)
+from dmevpn.nhrp.authentication import CiscoAuthentication, failure
 from dmevpn.nhrp.constants import ExtensionType
 from dmevpn.nhrp.encapsulation import LEGACY_LENGTH, RFC_LENGTH, Encapsulation, Form
-from dmevpn.nhrp.extensions import END, Authentication, Extension, VendorPrivate
+from dmevpn.nhrp.extensions import (
+    CLEARTEXT_SPI,
+    END,
+    Authentication,
+    Extension,
+    VendorPrivate,
+)
 from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET
 from dmevpn.nhrp.packet import ErrorIndication, Packet, seal
 from dmevpn.nhrp.replay import ReplayGuard, is_challenge, is_proof

@@ -124,9 +124,13 @@ def decode(
             packet.decode_rest(fields[13], fields[14], rest, size)
         elif rest <= extensions <= size:
             packet.decode_rest(fields[13], fields[14], rest, extensions)
-            packet.extensions = decode_extensions(raw, extensions, key[0])
+            found = packet.extensions = decode_extensions(raw, extensions, key[0])
             packet.bare_end = not packet.extensions or isinstance(packet, RequestOrReply)
-            if isinstance(packet, RequestOrReply) and size - rest <= _LONGEST_TAIL:
+            if (
+                isinstance(packet, RequestOrReply)
+                and size - rest <= _LONGEST_TAIL
+                and not found.unique
+            ):
                 if len(_tails) >= _MOST_TAILS:
                     _tails.clear()
                     forgotten.inc()

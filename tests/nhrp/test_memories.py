@@ -13,7 +13,13 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp import encapsulation, extensions, keyed, multihoming, packet, replies
 from dmevpn.nhrp.cache import Cache
 from dmevpn.nhrp.encapsulation import Form, decapsulate, header
-from dmevpn.nhrp.extensions import Extensions, VendorPrivate, decode_extensions
+from dmevpn.nhrp.extensions import (
+    Authentication,
+    Extensions,
+    ResponderAddress,
+    VendorPrivate,
+    decode_extensions,
+)
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.memories import FORGOTTEN
 from dmevpn.nhrp.packet import RegistrationRequest, decode_payload
@@ -61,6 +67,18 @@ def test_ends_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.cies[0].holding_time == number
     assert len(packet._tails) == 1
     assert FORGOTTEN["requests"]() == before + 1
+
+
+def test_signed_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is signed is never the same again, and pushes nothing out."""
+    monkeypatch.setattr(packet, "_tails", {})
+    monkeypatch.setattr(extensions, "_known", {})
+    for part in (Authentication(256, bytes(20)), ResponderAddress()):
+        sent = request(cies=(CIE(),), extensions=(part,))
+        _, found = decode_payload(sent.encode(Form.RFC, VPN))
+        assert found == sent
+    assert [found for _, found in packet._tails.values()] == [(ResponderAddress(),)]
+    assert list(extensions._known.values()) == [(ResponderAddress(),)]
 
 
 def test_extensions_of_replies() -> None:
