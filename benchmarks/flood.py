@@ -37,10 +37,19 @@ SECTION = "Flood: milliseconds until another site has its answer"
 
 
 @contextmanager
-def _hub(lab: Lab, machine: Machine, secret: str, rate: str, vpns: str) -> Iterator[Daemon]:
-    """A hub that keeps to the limits, or to none."""
+def _hub(
+    lab: Lab, machine: Machine, secret: str, rate: str, vpns: str, permit: str = ""
+) -> Iterator[Daemon]:
+    """A hub that keeps to the limits, or to none, and admits who has the secret, or some only."""
     lines = ["interface nhrp", rate, f"cisco-authentication {secret}" if secret else ""]
-    lines += ["interface vx0", "controller nhrp", f"vpn-id {vpns}", "l2learnonly", "provision"]
+    lines += [
+        "interface vx0",
+        "controller nhrp",
+        f"vpn-id {vpns}",
+        permit,
+        "l2learnonly",
+        "provision",
+    ]
     daemon = Daemon(machine.namespace, lab.directory, "hub", "\n".join(lines) + "\n")
     daemon.start()
     try:
@@ -68,6 +77,12 @@ def run(report: Report, progress: Progress) -> None:
                 for kind in (*KINDS, *FRAMES, *MEMBERS) if registered else KINDS:
                     progress.say(f"flood: {kind} of {who}")
                     _measure(report, probe, flooder, hub, kind, who)
+        with (
+            _hub(lab, hub, SECRET, "", "1", f"permit 1 {victim.address}"),
+            Probe(*place, secret=SECRET) as probe,
+        ):
+            probe.register()
+            _measure(report, probe, flooder, hub, "forged", "a stranger who is not permitted")
         with _hub(lab, hub, SECRET, "request-rate 0", "1"), Probe(*place, secret=SECRET) as probe:
             probe.register()
             _measure(report, probe, flooder, hub, "registrations", "a stranger, no limits")
