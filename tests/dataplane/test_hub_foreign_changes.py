@@ -12,7 +12,7 @@ from dmevpn.addresses import VTEP
 from dmevpn.dataplane.ebpf import layout
 from dmevpn.dataplane.ebpf.layout import NUMBER, pack_vtep
 from dmevpn.dataplane.ebpf.libbpf import Map
-from dmevpn.dataplane.hub_audit import AUDIT_PAUSE, REPAIR_PAUSE
+from dmevpn.dataplane.hub_audit import pause
 from dmevpn.dataplane.hub_device import PRIORITY
 from dmevpn.dataplane.hub_ebpf import _POLL_INTERVAL
 from dmevpn.interfaces import Registration, Sticky, VPNRules
@@ -297,18 +297,25 @@ def test_many_members_hold_nothing_up(world: RealWorld) -> None:
     ):
         for number in victims:
             edit(NUMBER.pack(number))
-        turns, total, repaired = list[float](), 0.0, 0
+        turns, looking, mending, repaired = list[float](), 0.0, 0.0, 0
         audit = auditor.run()
         while True:
             began = time.thread_time()
             count = next(audit, None)
             turns.append(time.thread_time() - began)
-            total += turns[-1]
             if count is None:
                 break
             repaired += count
-            total += REPAIR_PAUSE if auditor.comparing else AUDIT_PAUSE
-        print(f"\n{len(turns)} turns, the longest {1000 * max(turns):.1f} ms, in all {total:.2f} s")
+            passed = turns[-1] + pause(turns[-1], comparing=auditor.comparing)
+            if auditor.comparing:
+                mending += passed
+            else:
+                looking += passed
+        print(
+            f"\n{len(turns)} turns, {1000 * max(turns):.1f} ms at most, {sum(turns):.3f} s in all;"
+            f" with pauses {looking:.2f} s to look and {mending:.2f} s to mend"
+        )
         assert repaired == len(victims)
         assert max(turns) < 0.02
-        assert total < 1 - _POLL_INTERVAL
+        # What is changed behind an audit's back is met by the next one, and put right then.
+        assert max(_POLL_INTERVAL, looking) + mending < 1
