@@ -11,7 +11,7 @@ from typing import Final
 __all__ = ["OFTEN", "PATIENCE", "PAUSE", "Coalescing"]
 
 #: Seconds from one look at a socket to the next: a packet waits for half of that on average.
-PAUSE: Final = 0.003
+PAUSE: Final = 0.005
 #: Times a second that a socket may wake us: what comes less often than that comes alone anyway.
 OFTEN: Final = 500
 #: Times more than that until there are pauses, and packets less until there are none: the questions
