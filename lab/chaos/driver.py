@@ -158,7 +158,12 @@ class Chaos:
         self.faults += len(faults)
         took = self._await_calm(event.healed, PATIENCE)
         self._account(event, took)
-        self.stage.release()
+        if self.stage.held:
+            # What is held is forgotten, and learned anew from the next frames: that may cost one.
+            released = time.monotonic()
+            self.stage.release()
+            self._await_calm(released, PATIENCE)
+            self._quiet = time.monotonic()
 
     def _draw(self) -> Fault:
         """The next fault: each kind comes once before any comes again."""
