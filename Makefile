@@ -2,9 +2,10 @@
 
 PYTHON := .venv/bin/python
 ARGS ?=
-# Daemons under test wait more than they work, so one worker more than processors. Tests of one file
-# share what is dear to make, and the order keeps the slow system tests from coming last.
-SIDE_BY_SIDE = --numprocesses $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+# A worker for each processor: with more, tests of what is promised within a second may be kept from
+# theirs. Tests of one file share what is dear to make, and the order keeps the slow system tests from
+# coming last.
+SIDE_BY_SIDE = --numprocesses $$(nproc) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo demo-down test lint bench soak chaos fuzz interop lab-test page-test bpf deb deb-check docs venv clean
 
