@@ -30,9 +30,8 @@ __all__ = ["SIGNS", "Absences", "macs_at"]
 #: Seconds for which sites are gathered that another hub is to be told of: all sites of a hub that
 #: is silent say so at the same time.
 _GATHERED: Final = 0.1
-#: Gaps between the transmissions of what asks a site for a sign of life, and the last wait. So many
-#: that a third of the packets may be lost each way, and one site in two hundred is left wrongly.
-SIGNS: Final = (0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.3)
+#: Gaps between the transmissions of what asks a site for a sign of life, and the last wait.
+SIGNS: Final = (0.2, 0.2, 0.4)
 
 
 class Absences:
