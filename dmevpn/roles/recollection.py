@@ -250,9 +250,13 @@ class Keeper:
                 self._journal.abandon()
 
     def start(self) -> None:
-        """Write what changes from now on."""
+        """Write what there is, and what changes from now on.
+
+        What there is has to be written even if it is nothing: a successor that finds no file does
+        not know whether anything was answered.
+        """
         if self._store is not None and self._call is None:
-            self._call = self._clock.callLater(SAVE_INTERVAL, self._gather_now)
+            self._call = self._clock.callLater(0, self._gather_now)
 
     def stop(self) -> None:
         """Write all that is known, for the last time; everything still has to be there."""

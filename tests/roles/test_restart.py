@@ -175,6 +175,20 @@ def test_exactly_those_are_told(world: World) -> None:
     assert len(told["spoilt"]) == 7
 
 
+def test_killed_young(world: World) -> None:
+    """A hub that is killed a second after its very first start leaves nobody in doubt, either."""
+    one, _ = with_shortcut(world)
+    three = world.add_site("10.0.0.4", 102)
+    world.kill(world.hub)
+    world.start_hub()
+    world.run(1)
+    sent = len(world.network.transmissions)
+    world.speak(three, mac(2))
+    world.run(1)
+    told = {each.destination for each in world.network.transmissions[sent:]}
+    assert told == {one.machine.address, world.hub.address}
+
+
 @pytest.mark.parametrize("age", [0.5, 4, 9.5])
 @pytest.mark.parametrize("kills", [1, 3])
 def test_killed_hub_follows_who_moved_meanwhile(world: World, age: float, kills: int) -> None:
