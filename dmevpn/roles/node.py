@@ -83,6 +83,8 @@ class Node(Service):
         self._owners = VTEPOwners(metrics)
         show_forgotten(metrics)
         self._names: dict[str, NameWatch] = {}
+        #: Spokes that are to start again at our address of now, with the addresses of their hubs.
+        self._released: dict[str, SpokePlan] = {}
         self._keeper = Keeper(self, drivers.state, clock)
         self._recollection = Recollection()
         self._applying = DeferredLock()
@@ -194,8 +196,8 @@ class Node(Service):
         return failures
 
     def _running(self, plan: Plan) -> Plan:
-        """What of a plan runs, or will when the names of its hubs are known."""
-        spokes = {*self.spokes, *self._names}
+        """What of a plan runs, or will when the names of its hubs are known, or our address is."""
+        spokes = {*self.spokes, *self._names, *self._released}
         return replace(
             plan,
             speakers=tuple(each for each in plan.speakers if each.interface in self.controls),
@@ -348,6 +350,7 @@ class Node(Service):
         )
         self._start(spoke)
         self.spokes[plan.interface] = spoke
+        self._released.pop(plan.interface, None)
         self._know(plan)
 
     def _readdressed(self, controller: str, interface: str | None) -> None:
@@ -363,12 +366,15 @@ class Node(Service):
             if interface in (None, plan.interface) and plan.interface in self.spokes:
                 self.log.info("{ifname}: our address has changed", ifname=plan.interface)
                 self.journal.note("readdressed", plan.vpn.index, interface=plan.interface)
-                self.spokes.pop(plan.interface).release()
+                spoke = self.spokes.pop(plan.interface)
+                spoke.release()
+                self._released[plan.interface] = spoke.plan
         for plan in plans:
-            if plan.interface in self.spokes or plan.interface in self._names:
+            released = self._released.get(plan.interface)
+            if released is None:
                 continue
             try:
-                self._start_spoke(plan)
+                self._start_known(released)
             except DmevpnError as error:
                 self.log.error("{reason}", reason=str(error))
                 self.controls[controller].readdressing.retry()
@@ -378,8 +384,8 @@ class Node(Service):
         speaker_plan = self._control_of(plan.controller, plan.interface).plan_now
         names = [server.host for server in plan.servers if server.address is None]
         # All addresses of a spoke are of one family.
-        running = self.spokes.get(plan.interface)
-        known = [server.address for server in (running.plan if running else plan).servers]
+        used = self._servers_in_use(plan.interface) or plan.servers
+        known = [server.address for server in used]
         known.append(speaker_plan.nbma_address)
         family = next((len(address) for address in known if address is not None), None)
 
@@ -389,15 +395,18 @@ class Node(Service):
             return look_up(name, device, lambda host: self._drivers.resolve_host(host, family))
 
         def changed(addresses: Addresses) -> None:
+            used = self._servers_in_use(plan.interface)
+            found = replace(plan, servers=_addressed(plan.servers, addresses, used))
             spoke = self.spokes.get(plan.interface)
             if spoke is not None:
-                servers = _addressed(plan.servers, addresses, spoke.plan.servers)
-                spoke.set_servers(servers)
-                self._know(replace(plan, servers=servers))
+                spoke.set_servers(found.servers)
+                self._know(found)
                 return
-            servers = _addressed(plan.servers, addresses, ())
+            if plan.interface in self._released:
+                self._released[plan.interface] = found
+                return
             try:
-                self._start_known(replace(plan, servers=servers))
+                self._start_known(found)
             except DmevpnError as error:
                 self.log.error("{reason}", reason=str(error))
                 self._names.pop(plan.interface).stop()
@@ -405,6 +414,12 @@ class Node(Service):
 
         watch = self._names[plan.interface] = NameWatch(names, resolve, self.clock, changed)
         watch.start()
+
+    def _servers_in_use(self, interface: str) -> tuple[NHSPlan, ...]:
+        """Those of a spoke that runs, or did a moment ago."""
+        spoke = self.spokes.get(interface)
+        plan = self._released.get(interface) if spoke is None else spoke.plan
+        return () if plan is None else plan.servers
 
     @staticmethod
     def _start(role: SpokeRole | HubRole | Layer3Role) -> None:
@@ -422,6 +437,7 @@ class Node(Service):
             if names is not None:
                 names.stop()
             spoke = self.spokes.pop(spoke_plan.interface, None)
+            self._released.pop(spoke_plan.interface, None)
             self._know(spoke_plan, running=False)
             if spoke is not None:
                 roles.append(spoke.stop())

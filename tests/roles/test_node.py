@@ -480,14 +480,20 @@ def test_a_device_that_is_missing_is_a_refused_start(world: World) -> None:
     assert node.speakers == node.devices == {}
 
 
-def test_spokes_follow_the_address_of_the_device(world: World) -> None:
-    """Where the GRE device gets another local address, its spokes are sites there, at once; a
-    device that is away for a while and comes back as it was changes nothing."""
+def moving_site(world: World) -> tuple[Site, VTEP, MemoryControlDevice]:
+    """A site on a GRE device whose address may become another one: its new VTEP, and the device."""
     device = with_device(world, "10.0.0.2", key=None)
     one = world.add_site("10.0.0.2", 100, start=False)
     new = VTEP(parse_ip("10.0.0.22"), 100)
     one.machine.others.append(new.nbma)
     world.sites[new] = Site(one.machine, new, one.kernel, one.hubs)
+    return one, new, device
+
+
+def test_spokes_follow_the_address_of_the_device(world: World) -> None:
+    """Where the GRE device gets another local address, its spokes are sites there, at once; a
+    device that is away for a while and comes back as it was changes nothing."""
+    one, new, device = moving_site(world)
     node = world.start_site(one)
     world.run(1)
     assert set(world.switch.members) == {one.vtep}
@@ -510,12 +516,8 @@ def test_spokes_follow_the_address_of_the_device(world: World) -> None:
 
 def test_spokes_wait_for_their_address(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A spoke that cannot start at its new address yet is tried again; what stands goes on."""
-    device = with_device(world, "10.0.0.2", key=None)
-    one = world.add_site("10.0.0.2", 100, start=False)
+    one, new, device = moving_site(world)
     far = world.add_site("10.0.0.3", 101)
-    new = VTEP(parse_ip("10.0.0.22"), 100)
-    one.machine.others.append(new.nbma)
-    world.sites[new] = Site(one.machine, new, one.kernel, one.hubs)
     node = world.start_site(one)
     world.run(1)
     world.exchange(one, mac(1), far, mac(2))
@@ -527,9 +529,65 @@ def test_spokes_wait_for_their_address(world: World, monkeypatch: pytest.MonkeyP
 
         patch.setattr(MemorySpokeDataplane, "start", refuse)
         device.change(device.state._replace(local=new.nbma))
-        world.run(5)
+        world.run(3)
         assert node.spokes == {}
         assert world.path(one, mac(2)) == far.vtep
+        node.apply(replace(node.plan, log_format="json"))
+        world.run(2)
+        assert node.spokes == {}
     world.run(RETRY_READDRESSED)
     assert node.spokes["vx1"].dataplane.local_vtep == new
     assert new in world.switch.members
+
+
+def test_spokes_of_a_hub_that_has_a_name_follow_their_address(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They start again at once, without another look-up; if they cannot, they are tried again, and
+    a reload meanwhile does not lose them. The name is followed as before."""
+    one, new, device = moving_site(world)
+    world.names["hub.example"] = lambda: succeed(world.hub.address)
+    plan = named_hub(world, one)
+    node = world._start(one.machine, plan)
+    world.run(1)
+    assert set(world.switch.members) == {one.vtep}
+    world.names["hub.example"] = lambda: fail(DNSLookupError("no such host"))
+    assert device.state is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySpokeDataplane, "start", refuse)
+        device.change(device.state._replace(local=new.nbma))
+        world.run(1)
+        assert node.spokes == {}
+        node.apply(replace(plan, log_format="json"))
+        world.run(RETRY_READDRESSED)
+        assert node.spokes == {}
+    world.run(RETRY_READDRESSED)
+    assert node.spokes["vx1"].dataplane.local_vtep == new
+    assert set(world.switch.members) == {new}
+    moved = parse_ip("10.0.0.99")
+    world.names["hub.example"] = lambda: succeed(moved)
+    world.run(2 * REFRESH, step=1)
+    assert [client.nhs for client in node.spokes["vx1"].registrations] == [moved]
+    node.stopService()
+    world.run(0.1)
+    assert one.machine.clock.getDelayedCalls() == []
+
+
+def test_a_hub_that_moves_while_its_spoke_cannot_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found out of its name meanwhile is what it registers with then."""
+    one, new, device = moving_site(world)
+    world.names["hub.example"] = lambda: succeed(world.hub.address)
+    node = world._start(one.machine, named_hub(world, one))
+    world.run(1)
+    moved = parse_ip("10.0.0.99")
+    world.names["hub.example"] = lambda: succeed(moved)
+    assert device.state is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySpokeDataplane, "start", refuse)
+        device.change(device.state._replace(local=new.nbma))
+        world.run(REFRESH, step=1)
+        assert node.spokes == {}
+    world.run(RETRY_READDRESSED + 1)
+    assert [client.nhs for client in node.spokes["vx1"].registrations] == [moved]
