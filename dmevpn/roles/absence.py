@@ -8,6 +8,10 @@ does not believe them, but asks the site for a sign of life, as sites ask hubs b
 forgets one that gives none. Then it tells all the others, in the same way, which stations it had
 learnt there, and they forget what they have learnt of them behind it. So frames for them are
 flooded, to the hubs that have the site, too, until its stations speak.
+
+What asked for the sign of life, or gave it, may have been lost, while the site has just registered:
+it would not know for a third of the holding time that what it floods is dropped. So the site is
+told, too, that it is not registered any more, and a few times, as long as it does not come back.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ __all__ = ["SIGNS", "Absences", "macs_at"]
 _GATHERED: Final = 0.1
 #: Gaps between the transmissions of what asks a site for a sign of life, and the last wait.
 SIGNS: Final = (0.2, 0.2, 0.4)
+#: Seconds from each time that a lost site is told so to the next, when it registers within two.
+_CALLED_AGAIN: Final = (2.5, 5.0)
 
 
 class Absences:
@@ -63,12 +69,17 @@ class Absences:
         self._call: Any = None
         #: Stations that are asked for a sign of life.
         self._asked: set[bytes] = set()
+        #: When stations that were lost are told so once more.
+        self._calls: dict[bytes, Any] = {}
 
     def close(self) -> None:
         """Say nothing more."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
+        for call in self._calls.values():
+            call.cancel()
+        self._calls.clear()
         self._gone.clear()
 
     # --- telling another hub ----------------------------------------------------------------
@@ -144,6 +155,21 @@ class Absences:
         )
         self._say(self._trunks().addresses, vtep.nbma, macs_at(self._dataplane, self._vpn, vtep))
         self._cache.drop(binding, "silent")
+        if binding.path is not None:
+            self._call_back(binding.protocol, binding.path, _CALLED_AGAIN)
+
+    def _call_back(self, station: bytes, path: Path, again: tuple[float, ...]) -> None:
+        """Tell a station that it is not registered, unless it is, now and after some more times."""
+        before = self._calls.pop(station, None)
+        if before is not None and before.active():
+            before.cancel()
+        if self._cache.lookup(station) is not None:
+            return
+        self._server.call_back(station, path)
+        if again:
+            self._calls[station] = self._clock.callLater(
+                again[0], self._call_back, station, path, again[1:]
+            )
 
 
 def macs_at(dataplane: IHubDataplane, vpn: int, vtep: VTEP) -> list[bytes]:

@@ -601,6 +601,24 @@ def test_a_site_that_is_back_before_its_silence_is_known(mesh: Mesh) -> None:
     assert mesh.both.vtep in mesh.switch(0).members
 
 
+def test_a_site_that_was_left_wrongly_comes_back(mesh: Mesh) -> None:
+    """Its answers were lost, and it has no keepalives; it is told, and registers anew at once."""
+    world = mesh.world
+    first, second = (vpn_of(hub) for hub in mesh.hubs[:2])
+    (station,) = first.members[mesh.both.vtep]
+    (hub,) = second.cache.registrations_of(VTEP(mesh.hubs[0].address, 1))
+    assert hub.path is not None
+    world.network.separate(mesh.both.machine.address, mesh.hubs[0].address)
+    second.server.tell([station], mesh.both.vtep.nbma, hub.protocol, hub.path)
+    world.run(LOST)
+    assert mesh.both.vtep not in mesh.switch(0).members
+    # The first word of it is lost, too.
+    world.network.heal()
+    world.run(2.5 + 2.0)
+    assert mesh.both.vtep in mesh.switch(0).members
+    assert mesh.heard(mesh.both, B) == everybody_but(mesh, "b")
+
+
 def test_nothing_is_left_of_it(mesh: Mesh) -> None:
     """A hub that stops while it has something to say, or asks, leaves no timer."""
     world = mesh.world
