@@ -9,8 +9,10 @@ and one line of the log says so. Beside it are the two files of a journal, which
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import threading
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -76,6 +78,9 @@ class StateFile:
         self._aside = aside
         self._saving = False
         self._pending: tuple[Any, Callable[[], None]] | None = None
+        #: One thread writes at a time, and nothing older than what is there.
+        self._writing = threading.Lock()
+        self._begun = self._written = 0
         self._failing = False
         #: The part of the journal that is appended to, and its octets so far.
         self._part: int | None = None
@@ -85,6 +90,7 @@ class StateFile:
 
     def load(self) -> Any:
         """What an earlier run has written; None if there is nothing of use."""
+        self._remove_unfinished()
         try:
             return unpack(_read(self._path, SIZE_LIMIT))
         except FileNotFoundError:
@@ -116,12 +122,12 @@ class StateFile:
             self._pending = state, done
             return
         self._saving = True
-        self._aside(partial(self._write, state), partial(self._saved, done))
+        self._aside(partial(self._write, state, self._next()), partial(self._saved, done))
 
     def save_now(self, state: Any) -> bool:
-        """Write, and wait until it is on the disk."""
+        """Write, and wait until it is on the disk; what was put aside before comes to nothing."""
         self._pending = None
-        error = self._write(state)
+        error = self._write(state, self._next())
         self._report(error)
         return not error
 
@@ -242,8 +248,28 @@ class StateFile:
             self.log.info("{path}: saved again", path=self._path)
         self._failing = bool(error)
 
-    def _write(self, state: Any) -> str:
+    def _remove_unfinished(self) -> None:
+        """Remove what runs have left that were killed while they wrote."""
+        for path in glob.glob(f"{glob.escape(self._path)}.new.*"):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def _next(self) -> int:
+        """The number of another state to be written."""
+        self._begun += 1
+        return self._begun
+
+    def _write(self, state: Any, number: int) -> str:
         """Write in any thread; why that could not be, or nothing."""
+        with self._writing:
+            if number < self._written:
+                return ""
+            error = self._replace(state)
+            if not error:
+                self._written = number
+            return error
+
+    def _replace(self, state: Any) -> str:
         beside = f"{self._path}.new.{os.getpid()}"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

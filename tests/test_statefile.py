@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,58 @@ def test_written_aside_and_for_us_alone(store: StateFile, path: Path, aside: Asi
     assert store.load() == {"at": 4}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(path.parent) == ["state"]
+
+
+def test_the_last_word(store: StateFile, aside: Aside) -> None:
+    """What was put aside before a save that waits does not come after it."""
+    store.save({"at": 1})
+    assert store.save_now({"at": 2})
+    aside.work()
+    assert store.load() == {"at": 2}
+    store.save({"at": 3})
+    aside.work()
+    assert store.load() == {"at": 3}
+
+
+def test_a_save_while_another_is_under_way(
+    store: StateFile, aside: Aside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for that one, which would write into its file otherwise."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = os.open
+
+    def slow(*arguments: Any) -> int:
+        descriptor = real(*arguments)
+        if not begun.is_set():
+            begun.set()
+            go_on.wait()
+        return descriptor
+
+    store.save({"at": "a" * 100})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", slow)
+        under_way = threading.Thread(target=aside.work)
+        under_way.start()
+        begun.wait()
+        last = threading.Thread(target=store.save_now, args=[{"at": 2}])
+        last.start()
+        last.join(0.2)
+        go_on.set()
+        under_way.join()
+        last.join()
+    assert store.load() == {"at": 2}
+
+
+def test_what_a_kill_left_beside_it(store: StateFile, tmp_path: Path) -> None:
+    """Files of runs that were killed while they wrote do not gather."""
+    for number in range(3):
+        (tmp_path / f"state.new.{number}").write_bytes(b"half")
+    (tmp_path / "state.newer").write_bytes(b"somebody else's")
+    store.save_now(STATE)
+    assert store.load() == STATE
+    assert sorted(os.listdir(tmp_path)) == ["state", "state.newer"]
+    store.save_now({"at": 2})
+    assert store.load() == {"at": 2}
 
 
 @pytest.mark.parametrize(
