@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, cast
 
-from dmevpn.addresses import format_address
+from dmevpn.addresses import VNI_MAX, format_address
 from dmevpn.config.arguments import ANY_VPN
 from dmevpn.config.model import InterfaceConfig, Statement, TrunkPlan
 from dmevpn.config.statements import Findings, every
@@ -15,8 +15,6 @@ __all__ = ["MAX_HUBS", "trunks"]
 #: Other hubs of one interface. Each frame that is flooded costs a copy for every one of them, and
 #: the switch has room for twice as many, so that a reload may exchange all.
 MAX_HUBS: Final = 32
-#: Largest VNI (RFC 7348 §5).
-_LARGEST_VNI: Final = (1 << 24) - 1
 
 
 def trunks(
@@ -57,13 +55,13 @@ def _problem(plan: TrunkPlan, served: Sequence[tuple[int, int]]) -> str:
     """What is wrong with a line alone; empty if nothing is."""
     ranges = served if plan.vpns is None else [plan.vpns]
     if plan.vni is None:
-        if plan.vpns is not None and plan.vpns[0] > _LARGEST_VNI:
+        if plan.vpns is not None and plan.vpns[0] > VNI_MAX:
             return "say `vni`: the VPN's index is larger than a VNI can be"
         return ""
     if len(ranges) != 1 or ranges[0] == ANY_VPN:
         return "say `vpn`: the VNI is that of the first VPN, and the others' follow"
     first, last = ranges[0]
-    if plan.vni + last - first > _LARGEST_VNI:
+    if plan.vni + last - first > VNI_MAX:
         return "there are not as many VNIs from there on as there are VPNs"
     return ""
 

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from dmevpn.addresses import VPNID, VTEP, Path, format_address
+from dmevpn.addresses import VNI_MAX, VPNID, VTEP, Path, format_address
 from dmevpn.config.model import SpeakerPlan, TrunkPlan
 from dmevpn.interfaces import IHubDataplane, ILink, IStation
 from dmevpn.log import Logger
@@ -36,8 +36,6 @@ HOLDING_TIME = 60
 _CERTAIN = 1.0
 #: Seconds until we look again for a way to a hub, if there is none.
 _NO_WAY = 10.0
-#: Largest VNI (RFC 7348 §5).
-_LARGEST_VNI = (1 << 24) - 1
 
 
 class TrunkTable:
@@ -57,7 +55,7 @@ class TrunkTable:
             first, last = plan.vpns or (vpn, vpn)
             if first <= vpn <= last:
                 vni = vpn if plan.vni is None else plan.vni + vpn - first
-                return vni if vni <= _LARGEST_VNI else None
+                return vni if vni <= VNI_MAX else None
         return None
 
     def of(self, vpn: int) -> dict[bytes, int]:
@@ -158,10 +156,13 @@ class Trunks:
         self._stations.clear()
 
     def _rest(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._look_no_more()
         self._vnis = {}
+
+    def _look_no_more(self) -> None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
 
     def heard(self, hub: bytes) -> None:
         """A hub has registered with us: it is there, so we do the same. It may have forgotten us
@@ -180,7 +181,7 @@ class Trunks:
 
     def _begin(self) -> None:
         """Register with the hubs that we are not registered with."""
-        self._retry = None
+        self._look_no_more()
         for hub, vni in self._vnis.items():
             if hub not in self._clients:
                 local = self._local(hub)
@@ -190,7 +191,7 @@ class Trunks:
                     self._register(hub, VTEP(local, vni))
                 else:
                     self._complain(hub, "there is no way to it")
-        if self._retry is None and len(self._clients) < len(self._vnis):
+        if len(self._clients) < len(self._vnis):
             self._retry = self._clock.callLater(_NO_WAY, self._begin)
 
     def _local(self, hub: bytes) -> bytes:
@@ -272,6 +273,4 @@ class Trunks:
                 self._end(hub)
             else:
                 client.renew()
-        if self._retry is not None:
-            self._retry.cancel()
         self._begin()

@@ -412,6 +412,19 @@ def test_a_hub_that_names_itself() -> None:
     assert [each.nhs for each in vpn_of(pair.hubs[0]).trunks.registrations] == [parse_ip(SECOND)]
 
 
+def test_reloads_while_there_is_no_way_to_a_hub() -> None:
+    """One look for a way is to come, however often others are named; none after the stop."""
+    pair = Pair((TO_FIRST, TO_SECOND), (TO_FIRST,))
+    for trunks in ((TO_FIRST,), (TO_FIRST, TO_SECOND)) * 2:
+        pair.reload(0, *trunks)
+    assert pair.heard() == (1, 1)
+    node = pair.hubs[0].node
+    assert node is not None
+    node.stopService()
+    pair.world.run(2.5)
+    assert pair.hubs[0].clock.getDelayedCalls() == []
+
+
 def test_nobody_poses_as_a_hub() -> None:
     """A trunk's VTEP is registered by its hub alone; its VNI means nothing anywhere else."""
     pair = Pair((TO_SECOND,), (TO_FIRST,))
