@@ -362,7 +362,8 @@ class NetlinkReader:
         self.close()
 
     def doRead(self) -> None:
-        """Take what is queued, up to a bound, and hand it on."""
+        """Take what is queued, up to a bound, and hand it on. Never raises: the reactor would let
+        go of us, and nobody would hear of anything any more."""
         for _ in range(READS_PER_TURN):
             try:
                 data = self._sock.recv(_BUFFER)
@@ -371,14 +372,17 @@ class NetlinkReader:
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     # Reported once, before what is still queued.
-                    self._overrun()
+                    self._tell(self._overrun)
                     continue
                 self.log.error("netlink: {reason}", reason=os.strerror(error.errno or errno.EIO))
                 break
-            try:
-                self._received(data)
-            except Exception:
-                self.log.failure("cannot handle a notification")
+            self._tell(self._received, data)
             if self._sock.fileno() < 0:
                 return
-        self._drained()
+        self._tell(self._drained)
+
+    def _tell(self, listener: Callable[..., None], *words: bytes) -> None:
+        try:
+            listener(*words)
+        except Exception:
+            self.log.failure("cannot handle a notification")

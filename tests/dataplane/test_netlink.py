@@ -361,6 +361,26 @@ def test_receiver_that_fails(
 
 
 @needs_root
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_mistake_at_the_end_of_a_reading(
+    site: Site, requests: NetlinkRequests, device: int, lost: bool, logged_failures: list[object]
+) -> None:
+    """It ends in the log, too: the reactor would not ask a reader again that raises."""
+
+    def fail() -> None:
+        raise RuntimeError("our mistake")
+
+    listening = Listening(site, [ACCEPT], buffer=1 << 14 if lost else 1 << 20)
+    setattr(listening.reader, "_overrun" if lost else "_drained", fail)
+    requests.batch([self_set(device, station(number), NBMA) for number in range(200)])
+    listening.reader.doRead()
+    assert listening.heard != []
+    assert len(logged_failures) == 1
+    logged_failures.clear()
+    listening.reader.close()
+
+
+@needs_root
 def test_closed_while_reading(site: Site, requests: NetlinkRequests, device: int) -> None:
     """A receiver may close the reader; nothing more is read."""
     listening = Listening(site, [ACCEPT])
