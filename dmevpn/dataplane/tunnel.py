@@ -128,9 +128,12 @@ class KernelTunnel:
     def stop(self) -> Deferred[None]:
         """Remove what is ours, and restore the device; harmless if nothing was started."""
         state: GREDevice | None = self._device.state
-        if self._requests is not None and state is not None:
-            self._remove_ours(state.ifindex)
-            self._restore(state.ifindex)
+        try:
+            if self._requests is not None and state is not None:
+                self._remove_ours(state.ifindex)
+                self._restore(state.ifindex)
+        except DataplaneError as error:
+            self.log.error("{ifname}: {reason}", ifname=self._device.name, reason=str(error))
         self.hand_over()
         return succeed(None)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, FirstError, execute, gatherResults
@@ -14,11 +15,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from dmevpn.addresses import format_address, parse_ip
+from dmevpn.config.model import NHSPlan
 from dmevpn.errors import DmevpnError
 from dmevpn.interfaces import IControlDevice
 from dmevpn.log import Logger
 
-__all__ = ["REFRESH", "RETRY", "Addresses", "NameWatch", "look_up", "neighbour"]
+__all__ = ["REFRESH", "RETRY", "Addresses", "NameWatch", "addressed", "look_up", "neighbour"]
 
 #: Seconds until names are looked up again that could not be, before they have ever been.
 RETRY = 10.0
@@ -72,6 +74,22 @@ def neighbour(protocol: bytes, device: IControlDevice | None) -> bytes:
             f" {device.name}`, or `map {text} NBMA`)"
         )
     return found
+
+
+def addressed(
+    servers: tuple[NHSPlan, ...], found: Addresses, before: tuple[NHSPlan, ...]
+) -> tuple[NHSPlan, ...]:
+    """Servers with the addresses of their names: the first of each that was used before, if it
+    still is one, or else the first."""
+    used = {server.address for server in before}
+
+    def address(server: NHSPlan) -> bytes:
+        return next((each for each in found[server.host] if each in used), found[server.host][0])
+
+    return tuple(
+        server if server.address is not None else replace(server, address=address(server))
+        for server in servers
+    )
 
 
 class NameWatch:

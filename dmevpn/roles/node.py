@@ -13,21 +13,21 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
-    DeferredList,
     DeferredLock,
     gatherResults,
     inlineCallbacks,
+    maybeDeferred,
 )
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from dmevpn.addresses import VPNID, Path
 from dmevpn.config.diff import Changes, diff
 from dmevpn.config.model import HubPlan, Layer3Plan, NHSPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.errors import DmevpnError, StartError
-from dmevpn.interfaces import (
-    IControlDevice,
-)
+from dmevpn.interfaces import IControlDevice
 from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
@@ -39,7 +39,7 @@ from dmevpn.roles.control import ControlInterface
 from dmevpn.roles.drivers import Drivers
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.l3 import Layer3Role
-from dmevpn.roles.lookup import Addresses, NameWatch, look_up
+from dmevpn.roles.lookup import Addresses, NameWatch, addressed, look_up
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.recollection import Keeper, Recollection
 from dmevpn.roles.rows import Watchers
@@ -396,7 +396,7 @@ class Node(Service):
 
         def changed(addresses: Addresses) -> None:
             used = self._servers_in_use(plan.interface)
-            found = replace(plan, servers=_addressed(plan.servers, addresses, used))
+            found = replace(plan, servers=addressed(plan.servers, addresses, used))
             spoke = self.spokes.get(plan.interface)
             if spoke is not None:
                 spoke.set_servers(found.servers)
@@ -440,24 +440,36 @@ class Node(Service):
             self._released.pop(spoke_plan.interface, None)
             self._know(spoke_plan, running=False)
             if spoke is not None:
-                roles.append(spoke.stop())
+                roles.append(self._ended(spoke.stop))
         for layer3_plan in changes.layer3.to_stop:
             layer3 = self.layer3.pop((layer3_plan.interface, layer3_plan.vpn), None)
             if layer3 is not None:
-                roles.append(layer3.stop())
+                roles.append(self._ended(layer3.stop))
         for _, hub_plan in changes.hubs.changed:
-            self.hubs[hub_plan.interface].leave(hub_plan)
+            self._ended(partial(self.hubs[hub_plan.interface].leave, hub_plan))
         for hub_plan in changes.hubs.to_stop:
             hub = self.hubs.pop(hub_plan.interface, None)
             if hub is not None:
-                roles.append(hub.stop())
+                roles.append(self._ended(hub.stop))
 
         def stop_speakers(_: object) -> Deferred[Any]:
             names = [plan.interface for plan in changes.speakers.to_stop]
             gone = [self.controls.pop(name) for name in names if name in self.controls]
-            return gatherResults([control.stop() for control in gone])
+            return gatherResults([self._ended(control.stop) for control in gone])
 
-        return DeferredList(roles, consumeErrors=True).addCallback(stop_speakers)
+        return gatherResults(roles).addCallback(stop_speakers)
+
+    def _ended(self, stop: Callable[[], Any]) -> Deferred[Any]:
+        """Stop something; a fault of it is said, and keeps nothing else from being stopped."""
+
+        def failed(failure: Failure) -> None:
+            if isinstance(failure.value, CancelledError):
+                self.log.warn("a part takes too long to stop: going on without it")
+            else:
+                self.log.failure("a part did not stop", failure)
+
+        done: Deferred[Any] = maybeDeferred(stop)
+        return done.addErrback(failed)
 
     # --- VPNs on demand ---------------------------------------------------------------------
 
@@ -473,19 +485,3 @@ class Node(Service):
             return False
 
         return serve
-
-
-def _addressed(
-    servers: tuple[NHSPlan, ...], found: Addresses, before: tuple[NHSPlan, ...]
-) -> tuple[NHSPlan, ...]:
-    """Servers with the addresses of their names: the first of each that was used before, if it
-    still is one, or else the first."""
-    used = {server.address for server in before}
-
-    def address(server: NHSPlan) -> bytes:
-        return next((each for each in found[server.host] if each in used), found[server.host][0])
-
-    return tuple(
-        server if server.address is not None else replace(server, address=address(server))
-        for server in servers
-    )

@@ -6,6 +6,7 @@ addresses are MACs in place of underlay addresses.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -13,11 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.logger import LogLevel
 
 from dmevpn.addresses import parse_ip, parse_mac, parse_prefix
 from dmevpn.dataplane.gre_device import KernelGREDevice
 from dmevpn.dataplane.links import Link
+from dmevpn.dataplane.netlink import Message, NetlinkRequests
 from dmevpn.dataplane.tunnel import KernelTunnel
+from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import GREDevice
 from dmevpn.metrics import Metrics
 from lab.netns import Namespace
@@ -28,6 +32,7 @@ from tests.contracts.layer3_dataplane import (
     Layer3Contract,
     Layer3Kernel,
 )
+from tests.dataplane.test_provision import texts_of
 from tests.dataplane.turns import Turns
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -173,6 +178,22 @@ class TestKernelTunnel(Layer3Contract):
         kernel.end(kill=False)
         assert settings() == [True, "0", "3", "3", "0", "3", "3"]
         kernel.start()
+
+    def test_a_stop_that_the_kernel_refuses(
+        self, kernel: RealKernel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is said, and nothing of ours is left in the daemon; a start is refused in one line."""
+
+        def refuse(self: NetlinkRequests, message: Message) -> Iterator[bytes]:
+            raise DataplaneError(errno.ENOMEM, "reading from the kernel")
+
+        with monkeypatch.context() as patch, texts_of(LogLevel.error) as said:
+            patch.setattr(NetlinkRequests, "dump", refuse)
+            kernel.tunnel.stop()
+            with kernel.namespace.entered(), pytest.raises(StartError, match="memory"):
+                kernel.tunnel.start(kernel.log)
+        assert said == ["gre1: reading from the kernel: Cannot allocate memory"] * 2
+        assert len(kernel.reactor.getReaders()) == 1, "the device's"
 
     def test_our_mark(self, kernel: RealKernel) -> None:
         """An operator sees whose entries they are; others' neighbours stay."""

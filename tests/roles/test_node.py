@@ -298,6 +298,34 @@ def test_a_stop_ends_whatever_happens(world: World) -> None:
     assert done == [None]
 
 
+def raises() -> Deferred[None]:
+    """A fault that nobody has foreseen."""
+    raise RuntimeError("no stop")
+
+
+@pytest.mark.parametrize("stop", [raises, lambda: fail(RuntimeError("no stop"))])
+def test_a_stop_goes_on_after_a_fault(
+    world: World, stop: Any, logged_failures: list[object]
+) -> None:
+    """A part that cannot be stopped is said, and keeps no other from being stopped."""
+    one = world.add_site("10.0.0.2", 100, start=False)
+    two = world.add_site("10.0.0.2", 200, start=False)
+    node = world._start(one.machine, two_vpns(world, one, two))
+    world.run(1)
+    assert len(world.switch.members) == 2
+    for name in ("vx1", "vx2"):
+        node.spokes[name].dataplane.stop = stop
+    done: list[object] = []
+    node.stopService().addCallback(done.append)
+    world.run(0.1)
+    assert done == [None]
+    assert len(logged_failures) == 2
+    logged_failures.clear()
+    assert world.switch.members == {}
+    assert node.speakers == {}
+    assert one.machine.clock.getDelayedCalls() == []
+
+
 def test_two_speakers_keep_their_vpns_apart() -> None:
     """A VPN on demand is made for the control interface that its hub interface names."""
     world = World()
