@@ -102,7 +102,7 @@ class HubDeviceWatch:
         self._attach = attach
         self._mtu, self._mtu_changed = link.mtu, mtu_changed
         self._repaired = repaired
-        self._fault = ""
+        self._fault = _Fault("")
         self._refusal = ""
         self._repairing = ""
         self._calls = PendingCalls(reactor)
@@ -147,7 +147,7 @@ class HubDeviceWatch:
             fault = self._state()
         except DmevpnError as error:
             fault = _Fault(str(error), self._restore_device)
-        new, self._fault = fault.text != self._fault, fault.text
+        new, self._fault = fault.text != self._fault.text, fault
         if fault.text and new:
             self._faults.inc()
             self.log.warn("{ifname}: {reason}", ifname=self._name, reason=fault.text)
@@ -160,7 +160,7 @@ class HubDeviceWatch:
             self._repairing = self._refusal = ""
         elif fault.mend is not None:
             delay = RESTORE_DELAY if new else RESTORE_RETRY
-            self._calls.later("restore", delay, partial(self._restore, fault.mend))
+            self._calls.later("restore", delay, self._restore)
 
     def _state(self) -> _Fault:
         """What is wrong with the device.
@@ -191,16 +191,20 @@ class HubDeviceWatch:
         if self._device is not None:
             self._device.restore()
 
-    def _restore(self, mend: Callable[[], None]) -> None:
+    def _restore(self) -> None:
+        """Put right what is wrong by now."""
+        fault = self._fault
+        if fault.mend is None:
+            return
         try:
-            mend()
-            self._repairing = self._fault
+            fault.mend()
+            self._repairing = fault.text
             self._calls.later("look", 0, self._look)
         except DmevpnError as error:
             if self._refusal != str(error):
                 self._refusal = str(error)
                 self.log.error("{ifname}: {reason}", ifname=self._name, reason=self._refusal)
-            self._calls.later("restore", RESTORE_RETRY, partial(self._restore, mend))
+            self._calls.later("restore", RESTORE_RETRY, self._restore)
 
 
 def _filtered(data: bytes) -> Iterator[int]:

@@ -119,6 +119,7 @@ class SpokeDevices:
         """Make our devices what they should be, and again what vanished of them.
 
         :raises StartError: if they cannot be had now.
+        :raises DataplaneError: if the kernel does not say what there is.
         """
         assert self._provisioner is not None, "not provisioned"
         for name, ifindex in self._known.items():

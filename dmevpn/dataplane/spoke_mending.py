@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dmevpn.dataplane.pending import Later
 from dmevpn.dataplane.spoke_devices import DeviceState, SpokeDevices
-from dmevpn.errors import StartError
+from dmevpn.errors import DmevpnError
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 
@@ -72,7 +72,7 @@ class Mending:
     def _restore(self) -> None:
         try:
             self._devices.restore()
-        except StartError as error:
+        except DmevpnError as error:
             if self._refusal != str(error):
                 self._refusal = str(error)
                 self.log.error("{ifname}: {reason}", ifname=self._interface, reason=self._refusal)

@@ -104,6 +104,28 @@ def test_switch_taken_off(lab: HubLab, command: tuple[str, ...], provisioned: bo
     assert provisioned or "clsact" not in lab.qdiscs()
 
 
+def test_another_fault_before_one_is_put_right(lab: HubLab) -> None:
+    """What would have mended the first is not done to the device that there is by then."""
+    world = started(lab, provisioned=False)
+    taken_off = ("filter", "del", "dev", DEVICE, "ingress", "pref", "4789")
+    lab.hub.run("tc", *taken_off)
+    notice(world)
+    lab.hub.ip("link", "del", DEVICE)
+    notice(world)
+    lab.add_device()
+    notice(world)
+    assert floods(world)
+    with texts_of(LogLevel.error) as said:
+        notice(world, 0.25)
+        notice(world, 5)
+    assert said == []
+    lab.hub.run("tc", *taken_off)
+    notice(world)
+    notice(world, 0.25)
+    assert floods(world)
+    world.dataplane.stop()
+
+
 def test_somebody_takes_our_place(lab: HubLab) -> None:
     """A foreign program at our place is not pushed aside; when it goes, ours comes back."""
     world = started(lab, provisioned=False)
