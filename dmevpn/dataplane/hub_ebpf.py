@@ -391,7 +391,6 @@ class EBPFSwitch:
 
     def _left(self) -> None:
         """Members are gone: their MACs, and later they themselves, are to be swept up."""
-        self._macs.changed()
         self._macs.sweep()
         if self._collect is None:
             self._collect_later(self._members.collect(self._time.seconds()))
