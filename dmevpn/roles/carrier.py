@@ -5,7 +5,9 @@ answers. It is left at once for the next that does; if there is none, it is stay
 was lost has to stand for a while before it is believed again, each time for longer: by then the
 other sites have registered with it too, and a hub that comes and goes moves nobody's traffic. Where
 control packets are lost on the way, all hubs seem to come and go: then nobody is left in a hurry,
-since switches take stations that go back and forth for duplicates.
+since switches take stations that go back and forth for duplicates. A hub that answers keepalives
+again, though our registration with it is not confirmed so far, is left in no hurry at all for one
+that has come back just now: that one may have nobody else to send frames to.
 """
 
 from __future__ import annotations
@@ -17,15 +19,24 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-__all__ = ["HESITATION", "LONGEST_PROBATION", "PROBATION", "Carrier", "Standing"]
+__all__ = [
+    "HESITATION",
+    "LONGEST_PROBATION",
+    "LONG_HESITATION",
+    "PROBATION",
+    "Carrier",
+    "Standing",
+]
 
 #: Seconds for which a hub that was lost must have our registration before it carries again, and the
 #: most that this grows to, doubling with each loss. All sites that watch a hub by keepalives have
 #: registered anew after two seconds.
 PROBATION: Final = 5.0
 LONGEST_PROBATION: Final = 60.0
-#: Seconds for which a hub has to be doubtful until it is left for one that is not believed yet.
+#: Seconds for which a hub has to be doubtful until it is left for one that is not believed yet, and
+#: if it answers keepalives: as long as the other one would have to stand at least.
 HESITATION: Final = 2.0
+LONG_HESITATION: Final = PROBATION
 #: Seconds of good standing after which earlier losses are forgotten.
 _FORGIVEN: Final = 600.0
 
@@ -60,14 +71,19 @@ class Carrier:
     :ivar current: underlay address of the hub that carries; None: there is none. May be set before
         the first choice, to the one that an earlier run has left.
     :param on_change: called with the hub before and the hub now.
+    :param answers: whether a hub that is doubtful answers keepalives.
     """
 
     def __init__(
-        self, clock: IReactorTime, on_change: Callable[[bytes | None, bytes | None], None]
+        self,
+        clock: IReactorTime,
+        on_change: Callable[[bytes | None, bytes | None], None],
+        answers: Callable[[bytes], bool],
     ) -> None:
         self.current: bytes | None = None
         self._clock = clock
         self._on_change = on_change
+        self._answers = answers
         self._hubs: dict[bytes, _Record] = {}
         self._standings: tuple[tuple[bytes, Standing], ...] = ()
         self._call: IDelayedCall | None = None
@@ -131,9 +147,10 @@ class Carrier:
     def _hesitates_for(self, nhs: bytes | None) -> float:
         """Seconds left of the time for which it is doubtful, but not left for just anybody."""
         record = None if nhs is None else self._hubs.get(nhs)
-        if record is None or record.doubted_since is None:
+        if nhs is None or record is None or record.doubted_since is None:
             return 0.0
-        return record.doubted_since + HESITATION - self._clock.seconds()
+        time = LONG_HESITATION if self._answers(nhs) else HESITATION
+        return record.doubted_since + time - self._clock.seconds()
 
     def _watch(self) -> None:
         """Look again when a probation ends, or a hesitation."""
@@ -141,7 +158,8 @@ class Carrier:
         pending = [each for each in waits if each is not None]
         hesitation = self._hesitates_for(self.current)
         if pending and hesitation > 0:
-            pending.append(hesitation)
+            # Not later, since it may fall silent again meanwhile.
+            pending.append(min(hesitation, HESITATION))
         if pending:
             self._call = self._clock.callLater(min(pending), self._look_again)
 

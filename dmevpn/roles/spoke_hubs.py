@@ -18,7 +18,7 @@ from dmevpn.journal import Journal
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import PurgeFlag
-from dmevpn.nhrp.keepalive import Keepalives
+from dmevpn.nhrp.keepalive import Keepalives, Status
 from dmevpn.nhrp.packet import PurgeRequest
 from dmevpn.nhrp.peers import Peer, Peers, peer_of
 from dmevpn.nhrp.registration import RegistrationClient, State
@@ -76,7 +76,7 @@ class SpokeHubs:
         self._journal = journal
         self._recalled = {each.nhs: each for each in recalled}
         self._on_registered = on_registered
-        self._carrier = Carrier(clock, self._carrier_changed)
+        self._carrier = Carrier(clock, self._carrier_changed, self._answers)
 
     # --- life ---------------------------------------------------------------------------
 
@@ -242,6 +242,12 @@ class SpokeHubs:
         expected = is_expected(client, self._multihomed())
         good = client.state is State.REGISTERED and expected
         return Standing.GOOD if good else Standing.DOUBTFUL
+
+    def _answers(self, nhs: bytes) -> bool:
+        """Whether a hub that does not confirm our registration is there all the same."""
+        return self._keepalives.status(nhs) is Status.UP and any(
+            client.nhs == nhs and client.state is State.DOWN for client in self.registrations
+        )
 
     def _has_other(self, hub: RegistrationClient) -> bool:
         """Whether another hub could carry our flooding at once."""

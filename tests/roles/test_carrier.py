@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from dmevpn.roles.carrier import HESITATION, LONGEST_PROBATION, PROBATION, Carrier, Standing
+from dmevpn.roles.carrier import (
+    HESITATION,
+    LONG_HESITATION,
+    LONGEST_PROBATION,
+    PROBATION,
+    Carrier,
+    Standing,
+)
 
 ONE, TWO, THREE = b"\x0a\0\0\1", b"\x0a\0\0\2", b"\x0a\0\0\3"
 NONE, DOUBTFUL, GOOD = Standing.NONE, Standing.DOUBTFUL, Standing.GOOD
@@ -17,7 +24,12 @@ class World:
     def __init__(self, *hubs: bytes) -> None:
         self.clock = Clock()
         self.changes: list[tuple[bytes | None, bytes | None]] = []
-        self.carrier = Carrier(self.clock, lambda old, new: self.changes.append((old, new)))
+        self.answering: set[bytes] = set()
+        self.carrier = Carrier(
+            self.clock,
+            lambda old, new: self.changes.append((old, new)),
+            self.answering.__contains__,
+        )
         self.standings = dict.fromkeys(hubs, NONE)
         self.set({})
 
@@ -53,7 +65,7 @@ def test_what_an_earlier_run_has_left() -> None:
     """Stays, until somebody else has us."""
     clock = Clock()
     changes: list[tuple[bytes | None, bytes | None]] = []
-    carrier = Carrier(clock, lambda old, new: changes.append((old, new)))
+    carrier = Carrier(clock, lambda old, new: changes.append((old, new)), lambda nhs: False)
     carrier.current = TWO
     carrier.choose(((ONE, NONE), (TWO, NONE)))
     assert carrier.current == TWO
@@ -140,6 +152,37 @@ def test_packets_are_lost_on_the_way(world: World) -> None:
     world.set({TWO: DOUBTFUL})
     assert world.wait(HESITATION - 0.25) == TWO
     assert world.wait(0.5) == ONE
+
+
+def test_one_that_answers_is_not_left_for_one_that_has_just_come_back(world: World) -> None:
+    """Packets to the hub that carries are lost, and the other one is back with nobody but us."""
+    world.set({TWO: NONE})
+    world.wait(100)
+    changes = len(world.changes)
+    world.set({ONE: DOUBTFUL})
+    world.answering.add(ONE)
+    world.wait(1.5)
+    world.set({TWO: GOOD})
+    world.wait(LONG_HESITATION - 1.5 - 0.25)
+    world.set({ONE: GOOD})
+    world.wait(100)
+    assert len(world.changes) == changes
+
+
+@pytest.mark.parametrize("silent_again", [True, False])
+def test_the_patience_with_one_that_answers_ends(world: World, silent_again: bool) -> None:
+    """After two seconds if it falls silent, else after five."""
+    world.set({TWO: NONE})
+    world.set({ONE: DOUBTFUL})
+    world.answering.add(ONE)
+    world.set({TWO: GOOD})
+    world.wait(HESITATION - 0.5)
+    if silent_again:
+        world.answering.clear()
+        assert world.wait(1) == TWO
+    else:
+        assert world.wait(LONG_HESITATION - HESITATION) == ONE
+        assert world.wait(1) == TWO
 
 
 def test_nobody_has_us_any_more(world: World) -> None:
