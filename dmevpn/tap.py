@@ -85,7 +85,7 @@ class Options(usage.Options):
         if not self["config"]:
             raise SystemExit("dmevpn: say which file: twistd dmevpn --config FILE")
         self.config = ConfigFile(self["config"], self["state-dir"])
-        plan, messages = self.config.load()
+        plan, messages = self.config.load(waiting=True)
         if self["check"]:
             for message in messages:
                 print(message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +159,17 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ConfigFile(str(file)).load()[0] is not None
     monkeypatch.setattr(configfile, "MAX_SIZE", file.stat().st_size - 1)
     assert ConfigFile(str(file)).load() == (None, [f"{file}: File too large"])
+
+
+def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
+    """A daemon that runs does not wait for who writes to it; the command line may give one."""
+    pipe = tmp_path / "pipe.conf"
+    os.mkfifo(pipe)
+    config = ConfigFile(str(pipe))
+    assert config.load() == (None, [f"{pipe}: no regular file"])
+    assert config.masked() == f"# {pipe}: no regular file\n"
+    writer = threading.Thread(target=pipe.write_text, args=["interface nhrp\n  holding-time 600\n"])
+    writer.start()
+    plan, _ = config.load(waiting=True)
+    writer.join()
+    assert plan is not None

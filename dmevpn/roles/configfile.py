@@ -63,10 +63,13 @@ class ConfigFile:
         """Another file, to be checked in our place."""
         return ConfigFile(path, self._state_dir)
 
-    def load(self) -> tuple[Plan | None, list[str]]:
-        """The plan (None if there is any error), and every error and warning as a line."""
+    def load(self, *, waiting: bool = False) -> tuple[Plan | None, list[str]]:
+        """The plan (None if there is any error), and every error and warning as a line.
+
+        :param waiting: whether it may be a pipe, and take as long as who writes to it.
+        """
         try:
-            text = self._read()
+            text = self._read(waiting=waiting)
         except OSError as error:
             return None, [f"{self.path}: {error.strerror}"]
         found = check(text, self.path, self.name, read_key)
@@ -82,8 +85,13 @@ class ConfigFile:
         except OSError as error:
             return f"# {self.path}: {error.strerror}\n"
 
-    def _read(self) -> str:
-        with open(self.path, "rb") as file:
+    def _read(self, *, waiting: bool = False) -> str:
+        def at_once(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NONBLOCK)
+
+        with open(self.path, "rb", opener=None if waiting else at_once) as file:
+            if not waiting and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "no regular file")
             octets = file.read(MAX_SIZE + 1)
         if len(octets) > MAX_SIZE:
             # Half a file is another one.
