@@ -7,12 +7,12 @@ is taken out of the kernel. A hub forgets a site that it does not hear after its
 from __future__ import annotations
 
 import contextlib
-import re
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from dmevpn.admin.listening import unix_path
 from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpokePlan
 from dmevpn.dataplane.adoption import is_ours
 from dmevpn.dataplane.gre_device import control_device
@@ -28,9 +28,6 @@ from dmevpn.metrics import Metrics
 
 __all__ = ["remove"]
 
-#: A UNIX socket in a Twisted endpoint description.
-_UNIX = re.compile(r"unix:(?:address=)?((?:\\.|[^:\\])+)")
-
 
 def remove(reactor: Any, plan: Plan) -> list[str]:
     """Take everything of a plan out of the kernel; what could not be, in words.
@@ -45,12 +42,12 @@ def remove(reactor: Any, plan: Plan) -> list[str]:
 
 def _answers(endpoint: str) -> bool:
     """Whether somebody listens at an admin endpoint; only of a UNIX socket we know."""
-    found = _UNIX.match(endpoint)
-    if found is None:
+    path = unix_path(endpoint)
+    if not path:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
-            sock.connect(re.sub(r"\\(.)", r"\1", found[1]))
+            sock.connect(path)
         except OSError:
             return False
     return True
@@ -110,10 +107,12 @@ def _remove_layer3(reactor: Any, plan: Plan, layer3: Layer3Plan) -> None:
     device = control_device(reactor, metrics, speaker.interface, speaker.transport)
     if device is None or layer3.vpn is not None:
         return
-    with contextlib.suppress(StartError):
-        # A device that is gone has taken all of it along.
+    try:
         device.start()
+    except StartError:
+        return  # it is gone, and has taken all of it along
+    with contextlib.ExitStack() as started:
+        started.callback(device.stop)
         tunnel = KernelTunnel(reactor, metrics, device, table=layer3.route_table, redirect=False)
         tunnel.start(Layer3Listener())
-        tunnel.stop()
-        device.stop()
+        started.callback(tunnel.stop)

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 from twisted.logger import LogLevel
 
+from dmevpn import removal
 from dmevpn.addresses import parse_ip, parse_mac, parse_prefix
+from dmevpn.config.model import Layer3Plan, Plan, SpeakerPlan
 from dmevpn.dataplane.gre_device import KernelGREDevice
 from dmevpn.dataplane.links import Link
 from dmevpn.dataplane.netlink import Message, NetlinkRequests
@@ -194,6 +196,41 @@ class TestKernelTunnel(Layer3Contract):
                 kernel.tunnel.start(kernel.log)
         assert said == ["gre1: reading from the kernel: Cannot allocate memory"] * 2
         assert len(kernel.reactor.getReaders()) == 1, "the device's"
+
+    def test_taken_down_without_a_daemon(
+        self, kernel: RealKernel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """``--remove`` takes out what a killed daemon has left; if the kernel refuses, it says so.
+        A device that is gone has taken all of it along."""
+        next_hop = parse_ip("10.255.255.9")
+        kernel.tunnel.set_neighbour(next_hop, kernel.link(9))
+        kernel.tunnel.set_route(parse_ip("198.51.100.0"), 24, next_hop)
+        kernel.until("route", kernel.routes)
+        kernel.end(kill=True)
+        plan = Plan(
+            speakers=(SpeakerPlan(interface="gre1", transport="device"),),
+            layer3=(Layer3Plan(interface="gre1"),),
+        )
+
+        def device(*_: object) -> KernelGREDevice:
+            return KernelGREDevice(kernel.reactor, kernel.metrics, "gre1", as_gre)
+
+        def refuse(self: NetlinkRequests, message: Message) -> Iterator[bytes]:
+            raise DataplaneError(errno.ENOMEM, "reading from the kernel")
+
+        monkeypatch.setattr(removal, "control_device", device)
+        with kernel.namespace.entered():
+            with monkeypatch.context() as patch:
+                patch.setattr(KernelTunnel, "_prepare", refuse)
+                (problem,) = removal.remove(kernel.reactor, plan)
+            assert problem.startswith("interface gre1: reading from the kernel")
+            assert removal.remove(kernel.reactor, plan) == []
+            assert kernel.routes() == {} and kernel.neighbours() == {}
+            assert kernel.reactor.getReaders() == []
+            kernel.namespace.ip("link", "delete", "gre1")
+            assert removal.remove(kernel.reactor, plan) == []
+        kernel.make_device()
+        kernel.start()
 
     def test_our_mark(self, kernel: RealKernel) -> None:
         """An operator sees whose entries they are; others' neighbours stay."""
