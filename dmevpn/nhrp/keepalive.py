@@ -28,6 +28,9 @@ __all__ = ["REPEATED_AFTER", "Keepalives", "ServerWatch", "Status"]
 #: What is unanswered is repeated after this part of the interval: while all is well few packets are
 #: sent, and a server that falls silent is known soon all the same.
 REPEATED_AFTER: Final = 1 / 6
+#: And from then on in half of that. Where each third packet is lost, every second keepalive has no
+#: answer: three in a row are found each few seconds, five once in 30 intervals.
+_HURRIED: Final = REPEATED_AFTER / 2
 #: Keepalives in a row that a server has to leave unanswered, when it has answered none so far,
 #: until it is asked no more: it may be another daemon, FRR does not answer any purge.
 UNSUPPORTED_AFTER: Final = 10
@@ -63,8 +66,9 @@ class ServerWatch:
     :ivar status: see :class:`Status`.
     :param nhs: its underlay address.
     :param interval: seconds between keepalives that are answered.
-    :param multiplier: keepalives in a row without an answer after which the server is silent. One
-        that is lost, or a daemon that was kept from its work, says nothing: 2 at least.
+    :param multiplier: sixths of the interval without an answer to any keepalive after which the
+        server is silent. One that is lost, or a daemon that was kept from its work, says nothing:
+        2 at least, for three keepalives.
     """
 
     log = Logger()
@@ -170,8 +174,13 @@ class ServerWatch:
         self._sent = now
         # A late answer is an answer, too.
         asker.probe(2 * self.interval, self._answered, self._erred)
-        hurry = self.status is Status.UP
-        self._wait(self.interval * REPEATED_AFTER if hurry else self._in_turn())
+        self._wait(self._gap())
+
+    def _gap(self) -> float:
+        """Seconds from one keepalive to the next if it stays unanswered."""
+        if self.status is not Status.UP:
+            return self._in_turn()
+        return self.interval * (REPEATED_AFTER if self._unanswered == 1 else _HURRIED)
 
     def _in_turn(self) -> float:
         """Seconds from one keepalive to the next while all is as it was."""
@@ -181,7 +190,7 @@ class ServerWatch:
     def _limit(self) -> int:
         """Keepalives in a row without an answer that mean something."""
         if self.status is Status.UP:
-            return self.multiplier
+            return 2 * self.multiplier - 1
         return UNSUPPORTED_AFTER if self.status is Status.UNKNOWN else sys.maxsize
 
     @property

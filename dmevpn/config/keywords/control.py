@@ -118,10 +118,10 @@ CONTROL_KEYWORDS = (
     Keyword(
         name="keepalive",
         help="Ask every hub that has us registered for a sign of life each MILLISECONDS, once for"
-        " all VPNs. What is unanswered is repeated after a sixth of that, and after MULTIPLIER"
-        " keepalives without an answer the hub is left for the next: after 0.9 s with 600. Default"
-        f" multiplier: {DEFAULT_KEEPALIVE_MULTIPLIER}. Without this only registrations tell,"
-        " which takes seconds. See [servers.md](servers.md).",
+        " all VPNs. What is unanswered is repeated after a sixth of that, then in half of a sixth,"
+        " and after MULTIPLIER sixths without any answer the hub is left for the next: after 0.9 s"
+        f" with 600. Default multiplier: {DEFAULT_KEEPALIVE_MULTIPLIER}. Without this only"
+        " registrations tell, which takes seconds. See [servers.md](servers.md).",
         contexts=CONTROL,
         arguments=(
             Argument(
