@@ -142,13 +142,13 @@ class Retraction:
         delays: Iterable[float],
         on_answer: Callable[[], None],
         on_silence: Callable[[], None],
-    ) -> bool:
+    ) -> int | None:
         """Take nothing back from a client, to see whether it replies.
 
         :param station: its protocol address.
-        :return: whether there was room for it; else nothing is called.
+        :return: the request ID; None if there was no room for it: then nothing is called.
         """
-        request_id = self._outstanding.send(
+        return self._outstanding.send(
             lambda request_id: self._make(request_id, [], station, path),
             self._link,
             path,
@@ -157,7 +157,6 @@ class Retraction:
             on_error=lambda code, path: on_answer(),
             on_timeout=on_silence,
         )
-        return request_id is not None
 
     def _purge(
         self, keys: list[bytes], station: bytes, path: Path, left: float, nbma: bytes = b""

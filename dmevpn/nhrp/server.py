@@ -360,18 +360,26 @@ class NextHopServer:
         delays: Iterable[float],
         on_answer: Callable[[], None],
         on_silence: Callable[[], None],
-    ) -> bool:
+    ) -> int | None:
         """Ask a client for a sign of life, by a Purge Request that names nothing.
 
         :param delays: gaps between transmissions in seconds, the last one before giving up.
-        :return: whether there was room for it; else nothing is called.
+        :return: the request ID; None if there was no room for it: then nothing is called.
         """
         return self._retraction.probe(station, path, delays, on_answer, on_silence)
+
+    def forget(self, request_id: int) -> None:
+        """Wait no more for the reply to what :meth:`probe` asked."""
+        self._outstanding.cancel(request_id)
 
     def call_back(self, station: bytes, path: Path) -> None:
         """Tell a client that would like to be registered to try again now, unless it is."""
         if self._cache.lookup(station) is None:
             self._retraction.dismiss(station, station, path)
+
+    def disown(self, station: bytes, path: Path) -> None:
+        """Tell a client, until it replies, that it is not registered any more; it may try again."""
+        self._retraction.recall(station, station, path)
 
     def _dismiss(self, binding: Binding) -> None:
         if binding.path is not None:

@@ -9,37 +9,44 @@ forgets one that gives none. Then it tells all the others, in the same way, whic
 learnt there, and they forget what they have learnt of them behind it. So frames for them are
 flooded, to the hubs that have the site, too, until its stations speak.
 
-What asked for the sign of life, or gave it, may have been lost, while the site has just registered:
-it would not know for a third of the holding time that what it floods is dropped. So the site is
-told, too, that it is not registered any more, and a few times, as long as it does not come back.
+Only an answer is a sign of life: what else a site sends, registrations and frames, arrives here
+from one, too, that hears nothing of us. One that registers anew meanwhile is asked once more, and
+so is one that registers after it was left: it may not have heard that it is registered. One that
+was left is asked on for a while: if it answers, it was left by mistake, since packets are lost,
+and does not know it. So it is called back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from dmevpn.addresses import VTEP, Path, format_address
-from dmevpn.interfaces import IHubDataplane, LearnedMAC
+from dmevpn.interfaces import ICacheListener, IHubDataplane, LearnedMAC
 from dmevpn.log import Logger
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.roles.trunks import Trunks
 
-__all__ = ["SIGNS", "Absences", "macs_at"]
+__all__ = ["LATER", "SIGNS", "Absences", "macs_at"]
 
 #: Seconds for which sites are gathered that another hub is to be told of: all sites of a hub that
 #: is silent say so at the same time.
 _GATHERED: Final = 0.1
-#: Gaps between the transmissions of what asks a site for a sign of life, and the last wait.
-SIGNS: Final = (0.2, 0.2, 0.4)
-#: Seconds from each time that a lost site is told so to the next, when it registers within two.
-_CALLED_AGAIN: Final = (2.5, 5.0)
+#: Gaps between the transmissions of what asks a site for a sign of life, and the last wait. So many
+#: that each third packet may be lost, either way, and one site in two hundred is left by mistake.
+SIGNS: Final = (0.1,) * 8
+#: The same for a site that was left. They last longer than the longest gap between two requests
+#: of a site that is registered no more (64 s), so that it is known when it is back.
+LATER: Final = (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2)
 
 
+@implementer(ICacheListener)
 class Absences:
     """What one VPN's hub says and hears of sites that a hub has lost.
 
@@ -69,32 +76,49 @@ class Absences:
         self._call: Any = None
         #: Stations that are asked for a sign of life.
         self._asked: set[bytes] = set()
-        #: When stations that were lost are told so once more.
-        self._calls: dict[bytes, Any] = {}
+        #: Those that were left and are asked on, with the request.
+        self._left: dict[bytes, int] = {}
+        cache.subscribe(self)
 
     def close(self) -> None:
         """Say nothing more."""
+        self._cache.unsubscribe(self)
         if self._call is not None:
             self._call.cancel()
             self._call = None
-        for call in self._calls.values():
-            call.cancel()
-        self._calls.clear()
         self._gone.clear()
 
-    # --- telling another hub ----------------------------------------------------------------
+    # --- the cache's word (ICacheListener) ----------------------------------------------------
 
-    def renewed(self, old: Binding, new: Binding) -> None:
+    def binding_added(self, binding: Binding) -> None:
+        """A station has registered. If it was left, it may not hear us still."""
+        request_id = self._left.pop(binding.protocol, None)
+        if request_id is not None:
+            self._server.forget(request_id)
+            self._ask(binding)
+
+    def binding_changed(self, old: Binding, new: Binding) -> None:
         """A site has renewed its registration here: if it no longer has another hub that it had
         before, that one is told."""
-        if new.apart is None or new.vtep is None or old.apart == new.apart:
+        if new.vtep is None or old.vtep != new.vtep or old.apart == new.apart:
             return
         if new.vtep in self._trunks().vteps:
             # A hub, which says that it has other trunks now.
             return
+        before, now = self._others(old), self._others(new)
+        for hub in now - before:
+            self._gone.get((hub, new.vtep.nbma), set()).discard(new.protocol)
+        self._say(before - now, new.vtep.nbma, [new.protocol])
+
+    def binding_removed(self, binding: Binding, reason: str) -> None:
+        """Its hubs are its own business."""
+
+    def _others(self, binding: Binding) -> frozenset[bytes]:
+        """The other hubs that a site has, as far as it has said so."""
         hubs = self._trunks().addresses
-        before = hubs if old.apart is None else hubs & old.apart
-        self._say(before - new.apart, new.vtep.nbma, [new.protocol])
+        return hubs if binding.apart is None else hubs & binding.apart
+
+    # --- telling another hub ------------------------------------------------------------------
 
     def _say(self, hubs: Iterable[bytes], site: bytes, stations: Iterable[bytes]) -> None:
         for hub in hubs:
@@ -132,19 +156,26 @@ class Absences:
                 and binding.vtep not in trunks
                 and station not in self._asked
             ):
-                self._ask(binding, binding.path)
+                self._ask(binding)
 
-    def _ask(self, binding: Binding, path: Path) -> None:
+    def _ask(self, binding: Binding) -> None:
         station = binding.protocol
-
-        def silent() -> None:
-            self._asked.discard(station)
-            # Whatever has come of it since is a sign of life, too.
-            if self._cache.lookup(station) is binding and binding.vtep is not None:
-                self._lose(binding, binding.vtep)
-
-        if self._server.probe(station, path, SIGNS, lambda: self._asked.discard(station), silent):
+        if binding.path is None:
+            return
+        answered, silent = partial(self._asked.discard, station), partial(self._silent, binding)
+        if self._server.probe(station, binding.path, SIGNS, answered, silent) is not None:
             self._asked.add(station)
+
+    def _silent(self, binding: Binding) -> None:
+        self._asked.discard(binding.protocol)
+        found = self._cache.lookup(binding.protocol)
+        if found is None or found.vtep is None or found.vtep != binding.vtep:
+            return
+        if found is binding:
+            self._lose(binding, found.vtep)
+        else:
+            # It has registered anew, perhaps without knowing whether we have heard it.
+            self._ask(found)
 
     def _lose(self, binding: Binding, vtep: VTEP) -> None:
         self.log.warn(
@@ -156,20 +187,20 @@ class Absences:
         self._say(self._trunks().addresses, vtep.nbma, macs_at(self._dataplane, self._vpn, vtep))
         self._cache.drop(binding, "silent")
         if binding.path is not None:
-            self._call_back(binding.protocol, binding.path, _CALLED_AGAIN)
+            self._ask_on(binding.protocol, binding.path)
 
-    def _call_back(self, station: bytes, path: Path, again: tuple[float, ...]) -> None:
-        """Tell a station that it is not registered, unless it is, now and after some more times."""
-        before = self._calls.pop(station, None)
-        if before is not None and before.active():
-            before.cancel()
-        if self._cache.lookup(station) is not None:
-            return
-        self._server.call_back(station, path)
-        if again:
-            self._calls[station] = self._clock.callLater(
-                again[0], self._call_back, station, path, again[1:]
-            )
+    def _ask_on(self, station: bytes, path: Path) -> None:
+        def answered() -> None:
+            del self._left[station]
+            if self._cache.lookup(station) is None:
+                self._server.disown(station, path)
+
+        def silent() -> None:
+            del self._left[station]
+
+        request_id = self._server.probe(station, path, LATER, answered, silent)
+        if request_id is not None:
+            self._left[station] = request_id
 
 
 def macs_at(dataplane: IHubDataplane, vpn: int, vtep: VTEP) -> list[bytes]:

@@ -309,7 +309,6 @@ class HubVPN:
             if old.vtep is not None:
                 self._leave(old, old.vtep, "moved")
         else:
-            self._absences.renewed(old, new)
             if old.kind is new.kind and old.path == new.path and self._noted(new):
                 if new.vtep in self.trunks.vteps:
                     self.trunks.heard(new.vtep.nbma)

@@ -67,12 +67,17 @@ class MemoryNetwork:
         self.clock = clock
         self._jitter = jitter
         self._attached: dict[bytes, list[MemoryTransport]] = {}
-        self._separated: set[frozenset[bytes]] = set()
+        self._separated: set[tuple[bytes, bytes]] = set()
         self._dead: set[bytes] = set()
 
     def separate(self, one: bytes, other: bytes) -> None:
         """Lose everything between two addresses, both ways."""
-        self._separated.add(frozenset((one, other)))
+        self.deafen(one, other)
+        self.deafen(other, one)
+
+    def deafen(self, receiver: bytes, source: bytes) -> None:
+        """Lose everything that an address gets from another one."""
+        self._separated.add((source, receiver))
 
     def isolate(self, address: bytes) -> None:
         """Lose everything from and to an address."""
@@ -116,7 +121,7 @@ class MemoryNetwork:
     def connected(self, source: bytes, destination: bytes) -> bool:
         """Whether what is sent may arrive."""
         return (
-            frozenset((source, destination)) not in self._separated
+            (source, destination) not in self._separated
             and source not in self._dead
             and destination not in self._dead
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,6 @@ from dmevpn.dataplane.memory_hub import MemorySwitch
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import State
 from dmevpn.roles import hub_vpn
-from dmevpn.roles.absence import SIGNS
 from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.spoke import SpokeRole
 from tests.roles.test_faults import controller, doctor, explain
@@ -40,9 +40,14 @@ def spoke_of(site: Site) -> SpokeRole:
 class Mesh:
     """Two hubs or three with trunks to each other; a site at each, and one at the first two."""
 
-    def __init__(self, *addresses: str, keepalive: KeepalivePlan | None = None) -> None:
+    def __init__(
+        self,
+        *addresses: str,
+        keepalive: KeepalivePlan | None = None,
+        jitter: Callable[[], float] = lambda: 0.5,
+    ) -> None:
         self.addresses = addresses or (FIRST, SECOND)
-        self.world = world = World()
+        self.world = world = World(jitter=jitter)
         world.speaker = replace(world.speaker, keepalive=keepalive)
         world.hub_plan = replace(world.hub_plan, speakers=(world.speaker,))
         self.hubs = [self.start(each) for each in self.addresses]
@@ -545,102 +550,3 @@ def test_hubs_of_a_site_need_no_trunk() -> None:
     world.add_site("10.0.9.10", 109, hubs=tuple(hubs))
     world.run(5)
     assert [lacking(world, hub) for hub in hubs] == [[], []]
-
-
-# --- a site that only one of its hubs reaches ---------------------------------------------------
-
-#: Seconds until a site leaves a hub that is silent, and until that hub has heard of it by another
-#: one, and the site has not answered it. All of it goes by steps of a twentieth.
-LEFT, LOST = 0.9, 0.2 + sum(SIGNS) + 0.3
-
-
-@pytest.mark.parametrize("addresses", [(FIRST, SECOND), (FIRST, SECOND, THIRD)])
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_site_that_is_cut_off_from_one_of_its_hubs(
-    addresses: tuple[str, ...], which: int
-) -> None:
-    """That hub is told by the other one, asks the site, and forgets it: frames for its stations go
-    by the other one. When the site is back, all is as it was."""
-    mesh = Mesh(*addresses, keepalive=KeepalivePlan(interval=600))
-    world, site, cut = mesh.world, mesh.both, mesh.hubs[which]
-    spoke_of(site).dataplane.set_flood([cut.address])
-    mesh.heard(site, B)
-    near = mesh.sites[which]
-    assert mesh.heard(near, A, B) == {"b": 1}
-    world.network.separate(site.machine.address, cut.address)
-    world.unreachable.add((cut.address, site.machine.address))
-    assert mesh.heard(near, A, B) == {}
-    world.run(LEFT + LOST)
-    assert site.vtep not in mesh.switch(which).members
-    for number, sender in enumerate(mesh.sites):
-        assert mesh.heard(sender, mac(20 + number), B).get("b") == 1
-        assert mesh.heard(sender, mac(20 + number)) == everybody_but(mesh, str(number))
-    world.run(60, step=0.2)
-    assert site.vtep not in mesh.switch(which).members
-    world.unreachable.clear()
-    world.network.heal()
-    world.run(10)
-    assert site.vtep in mesh.switch(which).members
-    assert mesh.heard(site, B) == everybody_but(mesh, "b")
-    assert mesh.heard(near, A) == everybody_but(mesh, str(which))
-
-
-def test_a_site_that_answers_stays(mesh: Mesh) -> None:
-    """Whatever another hub says of it."""
-    first, second = (vpn_of(hub) for hub in mesh.hubs[:2])
-    (station,) = first.members[mesh.both.vtep]
-    (hub,) = second.cache.registrations_of(VTEP(mesh.hubs[0].address, 1))
-    assert hub.path is not None
-    sent = len(mesh.world.network.transmissions)
-    second.server.tell([station, mac(99)], mesh.both.vtep.nbma, hub.protocol, hub.path)
-    mesh.world.run(2)
-    assert len(mesh.world.network.transmissions) - sent == 4, "two questions, and their answers"
-    assert mesh.both.vtep in mesh.switch(0).members
-    assert {VTEP(each.address, 1) for each in mesh.hubs[1:]} <= mesh.switch(0).members.keys()
-
-
-def test_a_site_that_is_back_before_its_silence_is_known(mesh: Mesh) -> None:
-    """It is not forgotten."""
-    first, second = (vpn_of(hub) for hub in mesh.hubs[:2])
-    (station,) = first.members[mesh.both.vtep]
-    (hub,) = second.cache.registrations_of(VTEP(mesh.hubs[0].address, 1))
-    assert hub.path is not None
-    mesh.world.network.separate(mesh.both.machine.address, mesh.hubs[0].address)
-    second.server.tell([station], mesh.both.vtep.nbma, hub.protocol, hub.path)
-    mesh.world.run(0.7)
-    mesh.world.network.heal()
-    spoke_of(mesh.both).registrations[0].renew()
-    mesh.world.run(2)
-    assert mesh.both.vtep in mesh.switch(0).members
-
-
-def test_a_site_that_was_left_wrongly_comes_back(mesh: Mesh) -> None:
-    """Its answers were lost, and it has no keepalives; it is told, and registers anew at once."""
-    world = mesh.world
-    first, second = (vpn_of(hub) for hub in mesh.hubs[:2])
-    (station,) = first.members[mesh.both.vtep]
-    (hub,) = second.cache.registrations_of(VTEP(mesh.hubs[0].address, 1))
-    assert hub.path is not None
-    world.network.separate(mesh.both.machine.address, mesh.hubs[0].address)
-    second.server.tell([station], mesh.both.vtep.nbma, hub.protocol, hub.path)
-    world.run(LOST)
-    assert mesh.both.vtep not in mesh.switch(0).members
-    # The first word of it is lost, too.
-    world.network.heal()
-    world.run(2.5 + 2.0)
-    assert mesh.both.vtep in mesh.switch(0).members
-    assert mesh.heard(mesh.both, B) == everybody_but(mesh, "b")
-
-
-def test_nothing_is_left_of_it(mesh: Mesh) -> None:
-    """A hub that stops while it has something to say, or asks, leaves no timer."""
-    world = mesh.world
-    world.network.separate(mesh.both.machine.address, mesh.hubs[0].address)
-    spoke_of(mesh.both).registrations[0].silent()
-    world.run(0.05)
-    for hub in mesh.hubs:
-        assert hub.node is not None
-        hub.node.stopService()
-    world.run(2.5)
-    for hub in mesh.hubs:
-        assert hub.clock.getDelayedCalls() == []
