@@ -64,7 +64,8 @@ class Partition(Fault):
 
 
 class LossOfNHRP(Fault):
-    """30 % of the NHRP packets are lost."""
+    """30 % of the NHRP packets are lost. Shortcuts go on. Hubs seem to be away to sites, and sites
+    to hubs, so what goes by hubs may be lost until they have found each other again."""
 
     kind = "30 % loss of NHRP"
     contained = True
@@ -79,6 +80,9 @@ class LossOfNHRP(Fault):
 
     def end(self) -> None:
         self.stage.underlay.heal(self)
+
+    def disturbs(self, one: Station, other: Station, *, to_all: bool) -> bool:
+        return to_all
 
 
 class LossOfFrames(LossOfNHRP):

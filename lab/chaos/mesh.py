@@ -9,6 +9,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ from lab.traffic import (
     packet_socket,
 )
 
-__all__ = ["Mesh", "Stream"]
+__all__ = ["Crossings", "Mesh", "Stream"]
 
 #: Frames a second of each stream.
 RATE = 20
@@ -68,14 +69,46 @@ class Stream:
         return range(bisect_left(self.sent, begin), bisect_left(self.sent, end))
 
 
+@dataclass
+class _Crossed:
+    numbers: list[int]
+    first: str
+
+
+class Crossings:
+    """Frames that arrived in another VPN than they were sent in."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Stream, Station], _Crossed] = {}
+
+    def note(self, stream: Stream, station: Station, number: int, frame: bytes) -> None:
+        """A frame of a stream is where it should never be."""
+        crossed = self._found.get((stream, station))
+        if crossed is None:
+            words = f"sent at {stream.sent[number]:.3f} s, octets {frame.hex()}"
+            crossed = self._found[stream, station] = _Crossed([], words)
+        crossed.numbers.append(number)
+
+    def take(self) -> list[str]:
+        """What there was since the last call, in words: how many frames of which stream where,
+        their numbers, and the first of them."""
+        found, self._found = self._found, {}
+        return [
+            f"{len(each.numbers)} frames of {stream} in VPN {stream.sender.vpn} at {station} in "
+            f"VPN {station.vpn}, numbers {min(each.numbers)} to {max(each.numbers)}, the first "
+            f"{each.first}"
+            for (stream, station), each in found.items()
+        ]
+
+
 class Mesh:
     """All streams among stations. A context manager: it sends from its start to its end.
 
-    :ivar crossed: frames that arrived in another VPN than they were sent in, as words.
+    :ivar crossings: frames that arrived in another VPN.
     """
 
     def __init__(self, stations: list[Station]) -> None:
-        self.crossed: list[str] = []
+        self.crossings = Crossings()
         self._stations = stations
         self._by_key = {(station.vpn, station.number): station for station in stations}
         self._streams: dict[tuple[int, int, int], Stream] = {}
@@ -147,7 +180,7 @@ class Mesh:
         for frame in frames:
             vpn, sender, to, number = COUNTED.unpack_from(frame, ETHERNET.size)
             if vpn != station.vpn:
-                self.crossed.append(f"a frame of {self._by_key[vpn, sender]} at {station}")
+                self.crossings.note(self._streams[vpn, sender, to], station, number, frame)
             elif to in (station.number, TO_ALL):
                 stream = self._streams[vpn, sender, to]
                 row = stream.arrived[station.number]

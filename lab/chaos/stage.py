@@ -218,12 +218,17 @@ class Stage:
     def release(self) -> None:
         """Have hubs hold nobody any longer, as an operator does who has removed the cause: a hold
         may last for minutes, and would be part of each fault that comes meanwhile."""
-        for station in self.held:
-            mac = ("vpn", str(station.vpn), "mac", station.vm.mac)
+        for vpn in {station.vpn for station in self.held}:
+            held = {station for station in self.held if station.vpn == vpn}
+            words: list[tuple[str, ...]]
+            words = [("vpn", str(vpn), "mac", station.vm.mac) for station in held]
+            if held.issuperset(each for each in self.stations if each.vpn == vpn):
+                words = [("vpn", str(vpn))]
             for hub in self.hubs:
-                # 1: there was nothing to forget.
-                done = hub.daemon.ctl.run("cache", "flush", *mac)
-                assert done.returncode in (0, 1), f"dmevpnctl cache flush: {done.stderr.strip()}"
+                for each in words:
+                    # 1: there was nothing to forget.
+                    done = hub.daemon.ctl.run("cache", "flush", *each)
+                    assert done.returncode in (0, 1), f"cache flush: {done.stderr.strip()}"
         self.held.clear()
 
     def still_held(self) -> set[Station]:
