@@ -178,16 +178,24 @@ class Chaos:
         took = self._await_calm(event.healed, PATIENCE)
         self._account(event, took)
         if self.stage.held:
-            # What is held is forgotten, and learned anew from the next frames: that may cost one.
-            released = time.monotonic()
-            self.stage.release()
-            self._await_calm(released, PATIENCE)
-            self._quiet = time.monotonic()
-            for (stream, receiver), times in self.mesh.lost(released, self._quiet).items():
-                print(
-                    f"           released at {released - self._begin:.2f}: {stream} at {receiver}: "
-                    f"{[round(each - released, 2) for each in times]}"
-                )
+            self._release(set(self.stage.held))
+
+    def _release(self, held: set[Station]) -> None:
+        """Have hubs forget who is held. They learn it anew from the next frames, which may cost a
+        path to them or from them one frame."""
+        began = time.monotonic()
+        self.stage.release()
+        self._await_calm(began, PATIENCE)
+        end = time.monotonic()
+        self.frames += self.mesh.sent(self._quiet, end)
+        lost = [
+            text
+            for (stream, receiver), times in self.mesh.lost(self._quiet, end).items()
+            if len(times) > 1 or not held.intersection((stream.sender, receiver))
+            for text in self._unexcused(stream, receiver, times)
+        ]
+        self._quiet = end
+        self._hold(f"a release of held MACs costs a path one frame{self._own_drops()}", lost)
 
     def _draw(self) -> Fault:
         """The next fault: each kind comes once before any comes again."""
