@@ -38,6 +38,8 @@ __all__ = ["LATER", "SIGNS", "Absences", "macs_at"]
 #: Seconds for which sites are gathered that another hub is to be told of: all sites of a hub that
 #: is silent say so at the same time.
 _GATHERED: Final = 0.1
+#: The same for MACs that an operator has us forget, maybe many: frames for them are lost meanwhile.
+_SOON: Final = 0.01
 #: Gaps between the transmissions of what asks a site for a sign of life, and the last wait. So many
 #: that each third packet may be lost, either way, and one site in two hundred is left by mistake.
 SIGNS: Final = (0.1,) * 8
@@ -120,11 +122,22 @@ class Absences:
 
     # --- telling another hub ------------------------------------------------------------------
 
-    def _say(self, hubs: Iterable[bytes], site: bytes, stations: Iterable[bytes]) -> None:
+    def forgotten(self, vtep: VTEP, mac: bytes) -> None:
+        """A MAC that was at a site is not known any more: the others should not send us frames for
+        it as if it were."""
+        self._say(self._trunks().addresses, vtep.nbma, [mac], _SOON)
+
+    def _say(
+        self,
+        hubs: Iterable[bytes],
+        site: bytes,
+        stations: Iterable[bytes],
+        delay: float = _GATHERED,
+    ) -> None:
         for hub in hubs:
             self._gone.setdefault((hub, site), set()).update(stations)
             if self._call is None:
-                self._call = self._clock.callLater(_GATHERED, self._tell)
+                self._call = self._clock.callLater(delay, self._tell)
 
     def _tell(self) -> None:
         self._call = None

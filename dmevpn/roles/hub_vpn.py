@@ -15,7 +15,13 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path, format_address
 from dmevpn.config.model import SpeakerPlan
-from dmevpn.interfaces import ICacheListener, IHubDataplane, Registration, VPNRules
+from dmevpn.interfaces import (
+    ICacheListener,
+    IHubDataplane,
+    LearnedMAC,
+    Registration,
+    VPNRules,
+)
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME
@@ -474,6 +480,15 @@ class HubVPN:
         passed = [mac for mac in macs if self._passed.pop(mac, None) is not None]
         if passed:
             self.server.invalidate_all(passed, "moved", self._stations())
+
+    def forget(self, entry: LearnedMAC, reason: str) -> None:
+        """Have the switch forget where a MAC is, and whoever was told so; and hubs that know it
+        behind us. They would go on sending to us alone what is for it, and from a hub nothing is
+        flooded to sites that are members there, too."""
+        if entry.vtep not in self.trunks.vteps:
+            self._absences.forgotten(entry.vtep, entry.mac)
+        self._dataplane.forget(self.vpn_id.index, entry.mac)
+        self.server.invalidate(entry.mac, reason)
 
     # --- the switch's word ----------------------------------------------------------------
 

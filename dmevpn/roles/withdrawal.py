@@ -76,7 +76,6 @@ def _forgetting(node: Node, match: Match, reason: str) -> Iterator[bool | None]:
             }
             vpn = hub.vpns.get(index)
             if vpn is not None and accepts(match, row):
-                hub.dataplane.forget(index, entry.mac)
-                vpn.server.invalidate(entry.mac, reason)
+                vpn.forget(entry, reason)
                 yield True
                 yield None

@@ -13,6 +13,7 @@ from dmevpn.interfaces import ICacheListener
 from dmevpn.nhrp.cache import Binding
 from dmevpn.nhrp.packet import PurgeRequest, decode_payload
 from dmevpn.roles.absence import SIGNS
+from tests.roles.test_faults import controller
 from tests.roles.test_trunks import (
     FIRST,
     SECOND,
@@ -200,3 +201,20 @@ def test_nothing_is_left_of_it(mesh: Mesh) -> None:
     world.run(2.5)
     for hub in mesh.hubs:
         assert hub.clock.getDelayedCalls() == []
+
+
+def test_what_an_operator_has_a_hub_forget(mesh: Mesh) -> None:
+    """The other hubs forget it, too: they would send frames for it to that hub only, which sends
+    nothing on to a site that is theirs as well."""
+    mesh.heard(mesh.both, B)
+    senders = [(site, mac(20 + number)) for number, site in enumerate(mesh.sites)]
+    for site, sender in senders:
+        assert mesh.heard(site, sender, B) == {"b": 1}
+    flushed = controller(mesh.hubs[0]).flush({"vpn": 1, "mac": B})
+    mesh.world.run(0.5)
+    assert flushed.result == 1
+    for site, sender in senders:
+        assert mesh.heard(site, sender, B).get("b") == 1
+    mesh.heard(mesh.both, B)
+    for site, sender in senders:
+        assert mesh.heard(site, sender, B) == {"b": 1}
