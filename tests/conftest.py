@@ -23,7 +23,9 @@ from dmevpn.metrics import Metrics
 from tests.conformance import DOCUMENT, names, unshown
 
 # How long an example takes tells of the machine's other work, not of ours.
-hypothesis.settings.register_profile("dmevpn", deadline=None)
+hypothesis.settings.register_profile(
+    "dmevpn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("dmevpn")
 
 #: Turns that a closing connection may need after its test to leave the reactor.

@@ -6,7 +6,7 @@ import contextlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dmevpn.config import arguments as a
@@ -133,7 +133,6 @@ def test_looks_like_mac(word, meant):
     assert a.looks_like_mac(word) is meant
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text())
 def test_any_word(word):
     """No word makes a converter raise anything but ValueError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dmevpn.config.grammar import KEYWORDS, OPTIONS, RESERVED, nearest
@@ -60,7 +60,6 @@ def test_bridge_on_the_next_line():
     assert checked(SPOKE.replace(" ", "\n")) == checked(SPOKE)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text(max_size=20))
 def test_empty_files(text):
     """Any comment is a correct file."""
@@ -305,7 +304,6 @@ def test_mask_secrets():
     )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.text())
 def test_mask_changes_nothing_else(text):
     """A file without secrets is shown word for word."""
@@ -323,7 +321,6 @@ WORDS = st.one_of(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.lists(WORDS, max_size=60).map(" ".join))
 def test_random_words(text):
     """No sequence of words makes the check fail in any other way than by errors in lines."""
@@ -334,7 +331,6 @@ def test_random_words(text):
         assert "\n" not in message
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=200))
 def test_random_octets(octets):
     """Nor does any file."""
@@ -352,7 +348,6 @@ BLOCKS = st.lists(
 )
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(BLOCKS, BLOCKS)
 def test_random_statements(first, second):
     """Nor do statements in any place and order."""
