@@ -8,7 +8,7 @@ and no hub needs to know it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from dmevpn.nhrp.registration import RegistrationClient, State
 
@@ -18,12 +18,15 @@ __all__ = ["introduce", "is_expected"]
 _THERE = frozenset({State.REGISTERING, State.REGISTERED})
 
 
-def introduce(clients: Sequence[RegistrationClient]) -> None:
+def introduce(
+    clients: Sequence[RegistrationClient], starting: Collection[RegistrationClient] = ()
+) -> None:
     """Tell each hub of the others, as far as they are there.
 
     :param clients: of one site, by preference, with hubs that understand it.
+    :param starting: those of them that are about to be asked for the first time.
     """
-    there = [client for client in clients if client.state in _THERE]
+    there = [client for client in clients if client.state in _THERE or client in starting]
     for client in clients:
         others = tuple([each.nhs for each in there if each is not client])
         client.set_others(others, leave=bool(others) and there[0] is not client)

@@ -76,6 +76,8 @@ class SpokeHubs:
         self._journal = journal
         self._recalled = {each.nhs: each for each in recalled}
         self._on_registered = on_registered
+        #: Those that are being asked for the first time.
+        self._starting: set[RegistrationClient] = set()
         self._carrier = Carrier(clock, self._carrier_changed, self._answers)
 
     # --- life ---------------------------------------------------------------------------
@@ -135,10 +137,14 @@ class SpokeHubs:
                     nat_extension=takes_nat_extension(self._speaker_plan, server.peer),
                 )
         self._peers.claim(self, self._others(servers))
+        # The first registration says it, or each hub would seem to be lost while the others hear.
+        self._starting = set(added.values())
+        introduce(self._multihomed(), self._starting)
         for client in added.values():
             self._recall(client)
             self._keepalives.add(client)
             client.start()
+        self._starting.clear()
         introduce(self._multihomed())
 
     def _multihomed(self) -> list[RegistrationClient]:
@@ -342,7 +348,7 @@ class SpokeHubs:
             )
         self._keepalives.changed(client)
         if new is not State.IDLE:  # then we stop, and what is in the kernel is not ours to change
-            introduce(self._multihomed())
+            introduce(self._multihomed(), self._starting)
             self._choose_carrier()
         if new is State.REGISTERED and old is not State.REGISTERED:
             self._on_registered()

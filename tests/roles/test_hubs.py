@@ -135,6 +135,26 @@ def test_a_silent_hub_is_left_within_a_second_and_comes_back(
     assert events(world.one) == ["hub-lost", "hub-back"]
 
 
+@pytest.mark.parametrize("late", [None, 0, 1])
+def test_hubs_are_believed_from_the_start(world: TwoHubs, late: int | None) -> None:
+    """Each hears of the other with the first registration, whichever answers first: so none seems
+    to be lost, and the first may be left for the second at once."""
+    hubs = [world.first.address, world.second.address]
+    three = world.add_site("10.0.0.4", 102, start=False)
+    if late is not None:
+        world.network.separate(three.machine.address, hubs[late])
+    world.start_site(three)
+    world.run(0.2)
+    world.network.heal()
+    world.run(2)
+    assert states(three) == [State.REGISTERED] * 2
+    carrier = role_of(three).hubs._carrier
+    assert [carrier.trusted_in(each) for each in hubs] == [None, None]
+    world.network.isolate(world.first.address)
+    world.run(1)
+    assert world.path_of(three) == world.second.address
+
+
 def test_a_hub_that_has_lost_everything(world: TwoHubs) -> None:
     """Without its power it forgets its members; they are there again before anybody sends them
     frames by it."""
