@@ -15,7 +15,7 @@ from typing import Any
 from lab.netns import Namespace
 from lab.wait import eventually
 
-__all__ = ["ROOT", "Control", "Daemon", "daemon_environment", "twistd_command"]
+__all__ = ["ROOT", "Control", "Daemon", "Starved", "daemon_environment", "twistd_command"]
 
 #: The checkout: the daemons run from it whether or not it is installed.
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,6 +148,15 @@ class Daemon:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def waited(self) -> float:
+        """Seconds for which it could have gone on, and others had the processors; 0 if it does not
+        run."""
+        if not self.running:
+            return 0.0
+        # Documentation/scheduler/sched-stats.rst: on the processor, waiting for one, and how often.
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+
+    @property
     def log(self) -> str:
         """All that it has said since it was first started."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -222,3 +231,18 @@ class Daemon:
         log = self.log
         for sign in ("Traceback (most recent call last)", "Unhandled", "[critical]"):
             assert sign not in log, f"{self.name} logged an error:\n{log[-5000:]}"
+
+
+class Starved:
+    """How long daemons have waited for a processor since this was made, all together.
+
+    What they do comes as much later on a busy machine, at most, which is no fault of theirs.
+    """
+
+    def __init__(self, *daemons: Daemon) -> None:
+        self._before = [(daemon, daemon.waited) for daemon in daemons]
+
+    @property
+    def seconds(self) -> float:
+        """So long; of a daemon that was started meanwhile, from its start on."""
+        return sum(max(0.0, daemon.waited - before) for daemon, before in self._before)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -293,6 +296,7 @@ class PingReport:
 class Ping:
     """A running ``ping``.
 
+    :param count: requests at most; it also ends at :meth:`stop`.
     :param interval: seconds between two requests.
     :param patience: seconds that the last answers may take.
     """
@@ -307,15 +311,16 @@ class Ping:
         patience: float = 1,
     ) -> None:
         self._deadline = count * interval + patience + 30
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by finish
+        self._stopped = False
         self._process = subprocess.Popen(
             namespace.command(
-                *("ping", "-n", "-q", "-c", str(count), "-i", str(interval)),
+                *("ping", "-n", "-c", str(count), "-i", str(interval)),
                 *("-W", str(patience), address),
             ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=self._said,
             stderr=subprocess.STDOUT,
-            text=True,
         )
 
     @property
@@ -323,16 +328,42 @@ class Ping:
         """Whether requests are still being sent or answers awaited."""
         return self._process.poll() is None
 
+    @property
+    def answered(self) -> int:
+        """The last request that has had an answer, counted from 1; 0: none has."""
+        return max(self._answers(), default=0)
+
+    def _answers(self) -> Counter[int]:
+        """How many answers each request has had."""
+        return Counter(map(int, re.findall(r"icmp_seq=(\d+) (?:ttl|hop)", self._text())))
+
+    def _text(self) -> str:
+        return os.pread(self._said.fileno(), 1 << 30, 0).decode(errors="replace")
+
+    def stop(self) -> None:
+        """Send no more. What was not answered by then behind the last answer does not count: it may
+        be under way."""
+        self._stopped = True
+        self._process.send_signal(signal.SIGINT)
+
     def finish(self) -> PingReport:
         """Wait for its end and read its summary.
 
         :raises AssertionError: there is none.
         """
         try:
-            text, _ = self._process.communicate(timeout=self._deadline)
+            self._process.wait(self._deadline)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            text, _ = self._process.communicate()
+            self._process.wait()
+        text, answers = self._text(), self._answers()
+        self._said.close()
+        if self._stopped:
+            return PingReport(
+                sent=max(answers, default=0),
+                received=len(answers),
+                duplicated=answers.total() - len(answers),
+            )
         counts = re.search(r"(\d+) packets transmitted, (\d+) received(?:, \+(\d+) dup)?", text)
         assert counts, f"ping says: {text.strip()}"
         sent, received, duplicated = (int(number or 0) for number in counts.groups())

@@ -9,6 +9,7 @@ from itertools import groupby
 import pytest
 
 from dmevpn.roles.carrier import PROBATION
+from lab.daemons import Starved
 from lab.traffic import Flow, FlowReport
 from lab.wait import eventually
 from tests.system.network import Network, Site
@@ -76,7 +77,7 @@ class TwoHubs(Network):
                 for row in site.daemon.ctl.rows("registration", "show")
             }
 
-        eventually("registrations with both hubs", lambda: states() == {"registered"})
+        eventually("registrations with both hubs", lambda: states() == {"registered"}, timeout=30)
 
     def silences(self) -> list[str]:
         """What sites have said of hubs that did not answer in time."""
@@ -131,22 +132,32 @@ def longest_gap(report: FlowReport, rate: float) -> float:
 
 
 def test_a_hub_dies_and_comes_back(network: TwoHubs) -> None:
-    """Killed with its device gone, the hub is left within a second; back again, it costs no frame
-    and doubles at most one."""
+    """Killed with its device gone, the hub is left within a second, and what daemons wait for a
+    processor on a busy machine; back again, it costs no frame and doubles at most one."""
     network.await_trust()
-    flows = network.flows(100, 2.5)
+    flows = network.flows(100, 60)
     eventually("the first frames", lambda: all(flow.sent >= 50 for flow in flows))
+    starved = Starved(network.daemons[SECOND], *(site.daemon for site in network.sites))
     network.hub.kill()
     network.lab.machines[FIRST].namespace.ip("link", "delete", "vx0")
     network.await_carrier(SECOND)
+    late = starved.seconds
+    left = [flow.sent for flow in flows]
+    eventually(
+        "frames by the other",
+        lambda: all(flow.sent > before + 50 for flow, before in zip(flows, left, strict=True)),
+    )
     for flow in flows:
+        flow.stop()
         (report,) = flow.finish()
         gap = longest_gap(report, 100)
-        print(f"a hub is lost: longest gap {gap * 1000:.0f} ms, {report}")
+        print(
+            f"a hub is lost: longest gap {gap:.2f} s, waited for processors {late:.2f} s: {report}"
+        )
         assert report.lost
-        assert gap < 1.0, network.silences()
+        assert gap < 1.0 + late, network.silences()
         assert report.duplicated <= 1
-    back = network.flows(100, 20)
+    back = network.flows(100, 60)
     network.start_hub(FIRST, 1)
     network.await_carrier(FIRST)
     for flow in back:
@@ -162,9 +173,9 @@ def test_a_hub_is_drained_and_taken_away(network: TwoHubs) -> None:
     again, it has its sites within seconds."""
     network.await_registrations()
     network.await_carrier(FIRST)
-    flows = network.flows(1000, 30)
+    flows = network.flows(1000, 120)
     eventually("the first frames", lambda: all(flow.sent >= 200 for flow in flows))
-    (row,) = network.hub.ctl.rows("hub", "drain")
+    (row,) = network.hub.ctl.rows("hub", "drain", "wait", "30")
     assert (row["state"], row["members"], row["left"]) == ("drained", 0, 2)
     assert all(network.carrier(site) == network.address_of(SECOND) for site in network.sites)
     network.hub.stop()
@@ -180,14 +191,15 @@ def test_a_hub_is_drained_and_taken_away(network: TwoHubs) -> None:
         print(f"drained and taken away: {report}")
         assert not report.lost, report
         assert report.duplicated <= 1, report
-    back = network.flows(100, 20)
+    back = network.flows(100, 60)
+    starved = Starved(*network.daemons.values())
     begun = time.monotonic()
     network.start_hub(FIRST, 1)
     network.await_registrations()
     registered = time.monotonic() - begun
     network.await_carrier(FIRST)
     print(f"started again: registered after {registered:.1f} s, with the start of the daemon")
-    assert registered < 8
+    assert registered < 8 + starved.seconds
     for flow in back:
         flow.stop()
         (report,) = flow.finish()
