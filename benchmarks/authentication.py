@@ -16,7 +16,7 @@ from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from benchmarks.load import Client, client, registration, resolution
+from benchmarks.load import Client, client
 from benchmarks.report import Progress, Report
 from dmevpn.addresses import VTEP, Path, parse_ip
 from dmevpn.config.model import AuthenticationPlan, HubPlan, KeyPlan, Plan, SpeakerPlan
@@ -158,13 +158,13 @@ class _Hub:
 
     def _registration(self, site: _Site) -> Packet:
         self._request_id += 1
-        return registration(site.who, self._request_id)
+        return site.who.requester.registration(self._request_id)
 
     def _resolution(self, site: _Site) -> Packet:
         self._request_id += 1
         # Somebody of the same VPN.
         number = (int.from_bytes(site.who.station[2:], "big") + 25) % CLIENTS
-        return resolution(site.who, client(number).vm, self._request_id)
+        return site.who.requester.resolution(client(number).vm, self._request_id)
 
     def ask(self, site: _Site, data: bytes) -> list[bytes]:
         """What the hub sends because of a packet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from benchmarks.load import client, registration, resolution
+from benchmarks.load import client
 from benchmarks.report import Progress, Report
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.encapsulation import Form
@@ -35,9 +35,9 @@ def run(report: Report, progress: Progress) -> None:
     """Encode and decode the packets that a hub sees most."""
     progress.say("codec")
     asking = client(1)
-    request = registration(asking, 1)
+    request = asking.requester.registration(1)
     answer = request.reply((CIE(code=CIECode.SUCCESS, prefix_length=255, holding_time=7200),))
-    question = resolution(asking, client(2).station, 1)
+    question = asking.requester.resolution(client(2).station, 1)
     found = CIE(nbma=asking.nbma, subaddress=encode_vni(7), protocol=asking.station, mtu=1450)
     reply = question.reply((found,))
     for name, packet in (

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.load import Client, Load, registration
+from benchmarks.load import Client, Load
 from benchmarks.report import Progress, Report
 from dmevpn.addresses import DEFAULT_OUI, VPNID, parse_ip
 from lab.daemons import Daemon
@@ -124,7 +124,7 @@ def _start(machine: Machine, hub: Machine, sites: list[str]) -> tuple[float, int
             number = site * VPNS + vpn
             station = b"\x06\x01" + number.to_bytes(4, "big")
             who = Client(VPNID(DEFAULT_OUI, vpn), parse_ip(address), 10_000 + number, station)
-            pending[number] = load.packet(who, registration(who, number))
+            pending[number] = load.packet(who, who.requester.registration(number))
     begin, sent = time.perf_counter(), 0
     while pending:
         sent += len(pending)

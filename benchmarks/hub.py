@@ -20,16 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.load import (
-    CLIENT_NETWORK,
-    VPNS,
-    Client,
-    Load,
-    Run,
-    client,
-    registration,
-    resolution,
-)
+from benchmarks.load import CLIENT_NETWORK, VPNS, Client, Load, Run, client
 from benchmarks.report import Progress, Report
 from dmevpn.nhrp.constants import PacketType
 from lab.netns import Namespace
@@ -225,7 +216,7 @@ def register_all(hub: Hub, level: int, say: Callable[[str], None]) -> float:
     bounds = [0, VPNS, *range(FILLING, level, FILLING), level]
     for first, end in pairwise(bounds):
         batch = [client(number) for number in range(first, end)]
-        packets = [hub.load.packet(who, registration(who, 1)) for who in batch]
+        packets = [hub.load.packet(who, who.requester.registration(1)) for who in batch]
         cost, _ = hub.measure(packets, PacketType.REGISTRATION_REPLY)
         total += cost * len(batch)
         if not first:
@@ -295,10 +286,10 @@ def requests(
         number = chance.randrange(level)
         who = client(number)
         if kind == "registration":
-            packets.append(hub.load.packet(who, registration(who, request_id)))
+            packets.append(hub.load.packet(who, who.requester.registration(request_id)))
             continue
         # Another site of the same VPN.
         sites = level // VPNS
         other = (number + VPNS * chance.randrange(1, sites)) % level
-        packets.append(hub.load.packet(who, resolution(who, client(other).vm, request_id)))
+        packets.append(hub.load.packet(who, who.requester.resolution(client(other).vm, request_id)))
     return packets

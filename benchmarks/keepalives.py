@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.hub import Hub, hubs, register_all
-from benchmarks.load import Client, client, keepalive, registration
+from benchmarks.load import client
 from benchmarks.report import Progress, Report
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.packet import RequestOrReply
+from lab.requests import Requester
 
 __all__ = ["INTERVAL", "SITES", "run"]
 
@@ -41,7 +42,7 @@ def run(report: Report, progress: Progress) -> None:
             report.add(section, f"share of one CPU, {word}", shares, "%", at_most=limit)
         progress.say(f"{section}: registrations, to compare")
         renewals = [
-            measure(plain, rate, repetition, registration, PacketType.REGISTRATION_REPLY)
+            measure(plain, rate, repetition, Requester.registration, PacketType.REGISTRATION_REPLY)
             for repetition in range(REPETITIONS + 1, 2 * REPETITIONS + 1)
         ]
         report.add(section, "CPU time of a registration at that rate", renewals, "us")
@@ -51,7 +52,7 @@ def measure(
     hub: Hub,
     rate: float,
     repetition: int,
-    make: Callable[[Client, int], RequestOrReply] = keepalive,
+    make: Callable[[Requester, int], RequestOrReply] = Requester.keepalive,
     reply_type: PacketType = PacketType.PURGE_REPLY,
 ) -> float:
     """CPU microseconds that each request costs."""
@@ -59,7 +60,7 @@ def measure(
     packets = []
     for number in range(count):
         who = client(number % SITES)
-        packets.append(hub.load.packet(who, make(who, repetition * count + number + 2)))
+        packets.append(hub.load.packet(who, make(who.requester, repetition * count + number + 2)))
     before = hub.ask("usage")["cpu"]
     done = hub.load.pace(packets, reply_type, rate)
     spent = hub.ask("usage")["cpu"] - before

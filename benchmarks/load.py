@@ -14,25 +14,12 @@ from dmevpn import sockfilter
 from dmevpn.addresses import DEFAULT_OUI, VPNID, Path
 from dmevpn.config.model import AuthenticationPlan, KeyPlan
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.constants import (
-    EXACT_PREFIX,
-    VPN_AWARE,
-    ProtocolType,
-    RegistrationFlag,
-    ResolutionFlag,
-)
 from dmevpn.nhrp.encapsulation import Form
-from dmevpn.nhrp.extensions import (
-    DeviceCapabilities,
-    ForwardTransitRecord,
-    ResponderAddress,
-    ReverseTransitRecord,
-)
-from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply, ResolutionRequest
-from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.nhrp.packet import RequestOrReply
 from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.roles.authentication import make_authenticator
 from dmevpn.transport import gre
+from lab.requests import Requester
 
 __all__ = [
     "CLIENT_NETWORK",
@@ -42,9 +29,6 @@ __all__ = [
     "Run",
     "authentication",
     "client",
-    "keepalive",
-    "registration",
-    "resolution",
 ]
 
 #: Every client has an address of its own, out of these eight million.
@@ -52,8 +36,6 @@ CLIENT_NETWORK = "10.128.0.0/9"
 _FIRST_ADDRESS = 0x0A800001
 #: VPNs that the clients are spread over: 100,000 of them make 4,000 sites in each.
 VPNS = 25
-HOLDING_TIME = 7200
-MTU = 1450
 
 #: Requests under way: a hub is never idle, and its queue never full.
 WINDOW = 1024
@@ -81,6 +63,11 @@ class Client(NamedTuple):
     station: bytes
 
     @property
+    def requester(self) -> Requester:
+        """Who makes its requests."""
+        return Requester(self.nbma, self.vni, self.station)
+
+    @property
     def vm(self) -> bytes:
         """The MAC address of a machine at the site."""
         return b"\x52\x54" + self.station[2:]
@@ -101,53 +88,6 @@ def client(number: int) -> Client:
         (_FIRST_ADDRESS + number).to_bytes(4, "big"),
         1 + number // VPNS,
         b"\x06\x00" + number.to_bytes(4, "big"),
-    )
-
-
-def registration(who: Client, request_id: int) -> RegistrationRequest:
-    """A Registration Request as our own client makes it."""
-    return RegistrationRequest(
-        source_nbma=who.nbma,
-        source_subaddress=encode_vni(who.vni),
-        source_protocol=who.station,
-        destination_protocol=who.station,
-        protocol_type=ProtocolType.MAC,
-        flags=RegistrationFlag.U,
-        request_id=request_id,
-        cies=(CIE(prefix_length=EXACT_PREFIX, mtu=MTU, holding_time=HOLDING_TIME),),
-        extensions=(ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord()),
-    )
-
-
-def resolution(who: Client, target: bytes, request_id: int) -> ResolutionRequest:
-    """A Resolution Request as our own client makes it."""
-    return ResolutionRequest(
-        source_nbma=who.nbma,
-        source_subaddress=encode_vni(who.vni),
-        source_protocol=who.station,
-        destination_protocol=target,
-        protocol_type=ProtocolType.MAC,
-        flags=ResolutionFlag.Q | ResolutionFlag.A,
-        request_id=request_id,
-        cies=(CIE(prefix_length=EXACT_PREFIX, mtu=MTU),),
-        extensions=(
-            ResponderAddress(),
-            ForwardTransitRecord(),
-            ReverseTransitRecord(),
-            DeviceCapabilities(VPN_AWARE, 0),
-        ),
-    )
-
-
-def keepalive(who: Client, request_id: int) -> PurgeRequest:
-    """A keepalive as our own client makes it."""
-    return PurgeRequest(
-        source_nbma=who.nbma,
-        source_subaddress=encode_vni(who.vni),
-        source_protocol=who.station,
-        destination_protocol=who.station,
-        protocol_type=ProtocolType.MAC,
-        request_id=request_id,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from dmevpn.addresses import parse_ip
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.packet import RequestOrReply
-from lab.hostile import FRAMES, KINDS, MEMBERS, VNI, Sender, registration, resolution
+from lab.hostile import FRAMES, KINDS, MEMBERS, VNI, Sender
 from lab.netns import Namespace
 from lab.topology import Machine
 
@@ -167,9 +167,10 @@ class Probe:
             due = begin + turn * interval
             while time.time() < due:
                 self._receive(sent, took)
-            self._send(registration(self._site, self._number), sent)
+            self._send(self._site.requester.registration(self._number), sent)
             if resolve:
-                self._send(resolution(self._site, self._site.station, self._number), sent)
+                question = self._site.requester.resolution(self._site.station, self._number)
+                self._send(question, sent)
         end = time.time() + self.PATIENCE
         while len(took) < len(sent) and time.time() < end:
             self._receive(sent, took)

@@ -7,35 +7,17 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
-from dmevpn.nhrp.constants import (
-    EXACT_PREFIX,
-    VPN_AWARE,
-    ProtocolType,
-    PurgeFlag,
-    RegistrationFlag,
-    ResolutionFlag,
-)
+from dmevpn.nhrp.constants import EXACT_PREFIX
 from dmevpn.nhrp.encapsulation import Form
-from dmevpn.nhrp.extensions import (
-    Authentication,
-    DeviceCapabilities,
-    Extension,
-    ForwardTransitRecord,
-    ResponderAddress,
-    ReverseTransitRecord,
-)
-from dmevpn.nhrp.packet import (
-    PurgeRequest,
-    RegistrationRequest,
-    RequestOrReply,
-    ResolutionRequest,
-)
+from dmevpn.nhrp.extensions import Authentication
+from dmevpn.nhrp.packet import RequestOrReply
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.transport import gre
+from lab.requests import HOLDING_TIME, MTU, Requester
 
 __all__ = [
     "FRAMES",
@@ -45,8 +27,6 @@ __all__ = [
     "Sender",
     "ipv4",
     "make",
-    "registration",
-    "resolution",
 ]
 
 #: The VNI of the site that floods.
@@ -70,6 +50,12 @@ class Sender(NamedTuple):
     secret: str = ""
     vpn: int = 1
 
+    @property
+    def requester(self) -> Requester:
+        """Who makes its requests."""
+        secret = (Authentication(1, self.secret.encode()),) if self.secret else ()
+        return Requester(self.nbma, self.vni, self.station, secret)
+
     def encode(self, request: RequestOrReply) -> bytes:
         """A request in its VPN."""
         return request.encode(Form.RFC, VPNID(DEFAULT_OUI, self.vpn))
@@ -89,59 +75,6 @@ def ipv4(source: bytes, destination: bytes, protocol: int, payload: bytes) -> by
     return _IPV4.pack(*fields, checksum, source, destination) + payload
 
 
-def _extensions(sender: Sender) -> tuple[Extension, ...]:
-    secret = (Authentication(1, sender.secret.encode()),) if sender.secret else ()
-    return ResponderAddress(), ForwardTransitRecord(), ReverseTransitRecord(), *secret
-
-
-def registration(
-    sender: Sender, number: int, cies: Iterable[CIE] = (), *, holding_time: int = 7200
-) -> RegistrationRequest:
-    """A registration of a station, or of what the CIEs say."""
-    cies = tuple(cies)
-    own = (CIE(prefix_length=EXACT_PREFIX, mtu=1450, holding_time=holding_time),)
-    return RegistrationRequest(
-        source_nbma=sender.nbma,
-        source_subaddress=encode_vni(sender.vni),
-        source_protocol=sender.station,
-        destination_protocol=sender.station,
-        protocol_type=ProtocolType.MAC,
-        flags=0 if cies else RegistrationFlag.U,
-        request_id=number,
-        cies=cies or own,
-        extensions=_extensions(sender),
-    )
-
-
-def resolution(sender: Sender, target: bytes, number: int) -> ResolutionRequest:
-    """A question for a MAC address."""
-    return ResolutionRequest(
-        source_nbma=sender.nbma,
-        source_subaddress=encode_vni(sender.vni),
-        source_protocol=sender.station,
-        destination_protocol=target,
-        protocol_type=ProtocolType.MAC,
-        flags=ResolutionFlag.Q | ResolutionFlag.A,
-        request_id=number,
-        cies=(CIE(prefix_length=EXACT_PREFIX, mtu=1450),),
-        extensions=(*_extensions(sender), DeviceCapabilities(VPN_AWARE, 0)),
-    )
-
-
-def _purge(sender: Sender, number: int, cies: Iterable[CIE]) -> PurgeRequest:
-    return PurgeRequest(
-        source_nbma=sender.nbma,
-        source_subaddress=encode_vni(sender.vni),
-        source_protocol=sender.station,
-        destination_protocol=sender.station,
-        protocol_type=ProtocolType.MAC,
-        flags=PurgeFlag.N,
-        request_id=number,
-        cies=tuple(cies),
-        extensions=_extensions(sender),
-    )
-
-
 # --- kinds of floods: each packet by its number ----------------------------------------------
 
 
@@ -159,18 +92,18 @@ class _Flood(NamedTuple):
 
 def _registrations(flood: _Flood, number: int) -> bytes:
     sender = flood.as_station(number)
-    return sender.packet(registration(sender, number), flood.hub)
+    return sender.packet(sender.requester.registration(number), flood.hub)
 
 
 def _forged(flood: _Flood, number: int) -> bytes:
     nbma = bytes((10, 64 + flood.chance.randrange(64))) + flood.chance.randbytes(2)
     sender = flood.as_station(number)._replace(nbma=nbma)
-    return sender.packet(registration(sender, number), flood.hub)
+    return sender.packet(sender.requester.registration(number), flood.hub)
 
 
 def _unauthentic(flood: _Flood, number: int) -> bytes:
     sender = flood.as_station(number)._replace(secret="wrong")
-    return sender.packet(registration(sender, number), flood.hub)
+    return sender.packet(sender.requester.registration(number), flood.hub)
 
 
 def _garbage(flood: _Flood, number: int) -> bytes:
@@ -180,13 +113,13 @@ def _garbage(flood: _Flood, number: int) -> bytes:
 
 def _resolutions(flood: _Flood, number: int) -> bytes:
     target = b"\x02" + flood.chance.randbytes(5)
-    return flood.sender.packet(resolution(flood.sender, target, number), flood.hub)
+    return flood.sender.packet(flood.sender.requester.resolution(target, number), flood.hub)
 
 
 def _gateway(flood: _Flood, number: int) -> bytes:
     """All want to know the same station, which is the site's own."""
     sender = flood.as_station(number)
-    return sender.packet(resolution(sender, flood.sender.station, number), flood.hub)
+    return sender.packet(sender.requester.resolution(flood.sender.station, number), flood.hub)
 
 
 def _moves(flood: _Flood, number: int) -> bytes:
@@ -194,53 +127,53 @@ def _moves(flood: _Flood, number: int) -> bytes:
     cies = [
         CIE(
             prefix_length=EXACT_PREFIX,
-            mtu=1450,
-            holding_time=7200,
+            mtu=MTU,
+            holding_time=HOLDING_TIME,
             nbma=flood.sender.nbma,
             subaddress=encode_vni(10_000 + (number * CIES + each) % 4000),
             protocol=flood.station(each),
         )
         for each in range(CIES)
     ]
-    return flood.sender.packet(registration(flood.sender, number, cies), flood.hub)
+    return flood.sender.packet(flood.sender.requester.registration(number, cies), flood.hub)
 
 
 def _crowds(flood: _Flood, number: int) -> bytes:
     """Ever more stations, all that fit into each packet; now and then all of them are purged."""
     if number % 128 == 127:
         everything = CIE(prefix_length=1, protocol=bytes(6))
-        return flood.sender.packet(_purge(flood.sender, number, [everything]), flood.hub)
+        return flood.sender.packet(flood.sender.requester.purge(number, [everything]), flood.hub)
     cies = [
         CIE(
             prefix_length=EXACT_PREFIX,
-            mtu=1450,
-            holding_time=7200,
+            mtu=MTU,
+            holding_time=HOLDING_TIME,
             nbma=flood.sender.nbma,
             subaddress=encode_vni(20_000 + (number % 128 * CIES + each) % 4000),
             protocol=flood.station((number % 128) * CIES + each),
         )
         for each in range(CIES)
     ]
-    return flood.sender.packet(registration(flood.sender, number, cies), flood.hub)
+    return flood.sender.packet(flood.sender.requester.registration(number, cies), flood.hub)
 
 
 def _purges(flood: _Flood, number: int) -> bytes:
     """Of sets of addresses, each of which is to be compared with all that is registered."""
     cies = [CIE(prefix_length=40, protocol=flood.chance.randbytes(6)) for _ in range(CIES)]
-    return flood.sender.packet(_purge(flood.sender, number, cies), flood.hub)
+    return flood.sender.packet(flood.sender.requester.purge(number, cies), flood.hub)
 
 
 def _vpns(flood: _Flood, number: int) -> bytes:
     """Of a hub that serves many: registrations that go on, and such that last a second."""
     vpn = 1 + number % 4096
     sender = flood.sender._replace(vpn=vpn, vni=30_000 + vpn)
-    asked = registration(sender, number, holding_time=1 + number % 3)
+    asked = sender.requester.registration(number, holding_time=1 + number % 3)
     return sender.packet(asked, flood.hub)
 
 
 def _large(flood: _Flood, number: int) -> bytes:
     """Octets that nobody reads, as many as an underlay takes without fragments."""
-    asked = registration(flood.sender, number)
+    asked = flood.sender.requester.registration(number)
     padding = Authentication(1, bytes(1200))
     asked.extensions = (*asked.extensions, padding)
     return flood.sender.packet(asked, flood.hub)
