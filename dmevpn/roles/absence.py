@@ -5,9 +5,9 @@ registered there (:mod:`dmevpn.nhrp.multihoming`). That hub may not know it: it 
 registration and goes on sending to it what others flood, and what they have for its stations.
 So the others tell that hub, by a Purge Request that names the site's station (RFC 2332 §5.2.5). It
 does not believe them, but asks the site for a sign of life, as sites ask hubs by keepalives, and
-forgets one that gives none. Then it tells all the others, in the same way, which stations it had
-learnt there, and they forget what they have learnt of them behind it. So frames for them are
-flooded, to the hubs that have the site, too, until its stations speak.
+forgets one that gives none. As after every site that leaves, it tells all the others, in the same
+way, which stations it had learnt there, and they forget what they have learnt of them behind it. So
+frames for them are flooded, to the hubs that have the site, too, until its stations speak.
 
 Only an answer is a sign of life: what else a site sends, registrations and frames, arrives here
 from one, too, that hears nothing of us. One that registers anew meanwhile is asked once more, and
@@ -18,7 +18,7 @@ and does not know it. So it is called back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ __all__ = ["LATER", "SIGNS", "Absences", "macs_at"]
 #: Seconds for which sites are gathered that another hub is to be told of: all sites of a hub that
 #: is silent say so at the same time.
 _GATHERED: Final = 0.1
-#: The same for MACs that an operator has us forget, maybe many: frames for them are lost meanwhile.
+#: The same for MACs that are forgotten here, maybe many: frames for them are lost meanwhile.
 _SOON: Final = 0.01
 #: Gaps between the transmissions of what asks a site for a sign of life, and the last wait. So many
 #: that each third packet may be lost, either way, and one site in two hundred is left by mistake.
@@ -122,10 +122,17 @@ class Absences:
 
     # --- telling another hub ------------------------------------------------------------------
 
-    def forgotten(self, vtep: VTEP, mac: bytes) -> None:
-        """A MAC that was at a site is not known any more: the others should not send us frames for
-        it as if it were."""
-        self._say(self._trunks().addresses, vtep.nbma, [mac], _SOON)
+    def forgotten(self, vtep: VTEP, macs: Sequence[bytes]) -> None:
+        """MACs that were at a site are not known any more. The others must not know them behind us
+        either: they would send to us alone what is for them, and what comes from a hub is not
+        flooded to sites that are members there, too."""
+        if macs and vtep not in self._trunks().vteps:
+            self._say(self._trunks().addresses, vtep.nbma, macs, _SOON)
+
+    def leaves(self, vtep: VTEP) -> None:
+        """A member is about to be taken out of the switch, with what was learnt there."""
+        if self._trunks().addresses:
+            self.forgotten(vtep, macs_at(self._dataplane, self._vpn, vtep))
 
     def _say(
         self,
@@ -197,7 +204,6 @@ class Absences:
             mac=format_address(binding.protocol),
             vtep=str(vtep),
         )
-        self._say(self._trunks().addresses, vtep.nbma, macs_at(self._dataplane, self._vpn, vtep))
         self._cache.drop(binding, "silent")
         if binding.path is not None:
             self._ask_on(binding.protocol, binding.path)

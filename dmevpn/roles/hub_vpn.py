@@ -7,7 +7,6 @@ is registered), and tells clients that were given an answer when the answer is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import NamedTuple, Self
 
 from twisted.internet.interfaces import IReactorTime
@@ -161,9 +160,7 @@ class HubVPN:
             answered_room=shared.answers,
             complaints=shared.refusals,
         )
-        self.lingering = Lingering(
-            self.server.call_back, partial(dataplane.remove_member, vpn_id.index)
-        )
+        self.lingering = Lingering(self.server.call_back, self._remove_member)
         self._absences = Absences(
             vpn=vpn_id.index,
             clock=clock,
@@ -396,7 +393,7 @@ class HubVPN:
             path = binding.path or Path(vtep.nbma)
             self.lingering.add(Departed(vtep, binding.protocol, path))
         else:
-            self._dataplane.remove_member(self.vpn_id.index, vtep)
+            self._remove_member(vtep)
         self.server.invalidate_vtep(vtep, reason)
         self.amnesia.tell_everyone(behind, reason)
         if self._left.due(b"%d %b" % (self.vpn_id.index, vtep.nbma)):
@@ -406,6 +403,11 @@ class HubVPN:
                 vtep=str(vtep),
                 reason=reason,
             )
+
+    def _remove_member(self, vtep: VTEP) -> None:
+        """Give a member no more frames, and forget what was learnt there."""
+        self._absences.leaves(vtep)
+        self._dataplane.remove_member(self.vpn_id.index, vtep)
 
     @property
     def sites(self) -> int:
@@ -482,11 +484,8 @@ class HubVPN:
             self.server.invalidate_all(passed, "moved", self._stations())
 
     def forget(self, entry: LearnedMAC, reason: str) -> None:
-        """Have the switch forget where a MAC is, and whoever was told so; and hubs that know it
-        behind us. They would go on sending to us alone what is for it, and from a hub nothing is
-        flooded to sites that are members there, too."""
-        if entry.vtep not in self.trunks.vteps:
-            self._absences.forgotten(entry.vtep, entry.mac)
+        """Have the switch forget where a MAC is, and whoever was told so."""
+        self._absences.forgotten(entry.vtep, [entry.mac])
         self._dataplane.forget(self.vpn_id.index, entry.mac)
         self.server.invalidate(entry.mac, reason)
 

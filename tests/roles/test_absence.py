@@ -218,3 +218,22 @@ def test_what_an_operator_has_a_hub_forget(mesh: Mesh) -> None:
     mesh.heard(mesh.both, B)
     for site, sender in senders:
         assert mesh.heard(site, sender, B) == {"b": 1}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_site_that_leaves_and_comes_back_with_silent_stations(mesh: Mesh, which: int) -> None:
+    """Hubs that knew them behind another one know nothing any more, so all sites reach them."""
+    world, site = mesh.world, mesh.both
+    spoke_of(site).dataplane.set_flood([mesh.hubs[which].address])
+    mesh.heard(site, B)
+    senders = [(each, mac(20 + number)) for number, each in enumerate(mesh.sites)]
+    for each, sender in senders:
+        assert mesh.heard(each, sender, B) == {"b": 1}
+    for client in spoke_of(site).registrations:
+        client.stop()
+    world.run(1)
+    for client in spoke_of(site).registrations:
+        client.start()
+    world.run(1)
+    for each, sender in senders:
+        assert mesh.heard(each, sender, B).get("b") == 1
