@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import Cooperator
 from zope.interface import implementer
 
 from dmevpn.addresses import VTEP
 from dmevpn.interfaces import Claim, IRegistrationPolicy
 from dmevpn.log import Logger
 from dmevpn.nhrp.constants import CIECode
+from dmevpn.roles.turns import Turns
 
 if TYPE_CHECKING:
     from dmevpn.roles.admission import Admission
@@ -69,7 +69,7 @@ class Drain:
         vpns: dict[int, HubVPN],
         admission: Admission,
         clock: IReactorTime,
-        cooperator: Cooperator,
+        turns: Turns,
         note: Callable[[str, str], None],
     ) -> None:
         self.active = False
@@ -79,7 +79,7 @@ class Drain:
         self._admission = admission
         self._then = admission.then
         self._clock = clock
-        self._cooperator = cooperator
+        self._turns = turns
         self._note = note
         self._since = 0.0
         #: Since when nobody has been left; None: somebody is.
@@ -161,7 +161,7 @@ class Drain:
             return
         if self._calls_due and now >= self._calls_due[0]:
             del self._calls_due[0]
-            self._cooperator.cooperate(self._calling())
+            self._turns.run(self._calling())
         due = self._calls_due[0] if self._calls_due else self._lingering_until
         self._end = self._clock.callLater(due - now, self._call_round)
 
@@ -215,7 +215,7 @@ class Drain:
         now = self._clock.seconds()
         if self._rounds and now >= self._rounds[0]:
             del self._rounds[0]
-            self._cooperator.cooperate(self._ask())
+            self._turns.run(self._ask())
         for site in [site for site, due in self._known_to_have_left.items() if now >= due]:
             del self._known_to_have_left[site]
             vpn, vtep = site

@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, format_address
@@ -31,6 +30,7 @@ from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.admission import Admission
 from dmevpn.roles.amnesia import AMNESIA
 from dmevpn.roles.answer_journal import Answer, Record
+from dmevpn.roles.comparison import Comparison
 from dmevpn.roles.drain import Drain
 from dmevpn.roles.hub_vpn import HubVPN, Shared
 from dmevpn.roles.loops import LoopWatch
@@ -40,6 +40,7 @@ from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
 from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
 from dmevpn.roles.turned_away import TurnedAway
+from dmevpn.roles.turns import Turns
 
 __all__ = ["HubRole"]
 
@@ -93,13 +94,14 @@ class HubRole:
         self._keepalives = keepalives
         self._trunks = TrunkTable(plan.trunks)
         self._admission = Admission(plan.admission, owners, clock, metrics, self._trunks)
-        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+        self._turns = Turns(clock)
+        self._comparison = Comparison(self._turns, self.vpns)
         self.drain = Drain(
             interface=plan.interface,
             vpns=self.vpns,
             admission=self._admission,
             clock=clock,
-            cooperator=self._cooperator,
+            turns=self._turns,
             note=lambda event, why: self._note(event, why=why),
         )
         self._clock = clock
@@ -118,7 +120,6 @@ class HubRole:
         self._recorder = recorder
         self._recalled_until = clock.seconds() + AMNESIA if recalled else 0.0
         self._ageing: Any = None
-        self._comparing = self._compare_again = False
         self.turned_away = TurnedAway(clock, metrics, oui, self._server_of)
         self._complaints = Complaints(clock, metrics)
         self._learned = metrics.counter("macs_learned", interface=plan.interface)
@@ -173,7 +174,7 @@ class HubRole:
             )
         self._call_back()
         if self._recalled_until:
-            self._reconcile()
+            self._comparison.begin()
         self._ageing = self._clock.callLater(AGEING_INTERVAL, self._age)
         self.loops.start(self.plan.switch.loop_probe)
 
@@ -218,7 +219,7 @@ class HubRole:
             self._ageing = None
         self.loops.stop()
         self.drain.close()
-        self._cooperator.stop()
+        self._turns.stop()
 
     abandon = stop
 
@@ -247,7 +248,7 @@ class HubRole:
                 self.dataplane.add_vpn(index, rules(plan.switch, index))
         self.loops.start(plan.switch.loop_probe)
         self._serve_all()
-        self._cooperator.cooperate(self.turned_away.call())
+        self._turns.run(self.turned_away.call())
 
     def _know(self) -> None:
         """Sites that the file names by their address, and servers, need not register to be more
@@ -358,33 +359,13 @@ class HubRole:
             self._retire()
         answered = {index: vpn.in_use() for index, vpn in self.vpns.items()}
         self.dataplane.age(AGEING_TIME, {index: macs for index, macs in answered.items() if macs})
-        self._cooperator.cooperate(self.turned_away.call())
-        self._reconcile()
+        self._turns.run(self.turned_away.call())
+        self._comparison.begin()
 
     def _retire(self) -> None:
         """Let go of VPNs made on demand that nobody is registered in: there is room for few."""
         for index in [index for index, vpn in self.vpns.items() if vpn.is_idle()]:
             self.vpns.pop(index).close(remove=True)
-
-    def _reconcile(self) -> None:
-        """Compare all answers with the switch's table, in slices that leave the reactor free.
-
-        One comparison at a time, and once more after it if more was lost meanwhile: however many
-        events are lost, every answer gets its turn.
-        """
-        self._compare_again = True
-        if not self._comparing:
-            self._comparing = True
-            self._cooperator.cooperate(self._comparison())
-
-    def _comparison(self) -> Iterator[None]:
-        try:
-            while self._compare_again:
-                self._compare_again = False
-                for vpn in list(self.vpns.values()):
-                    yield from vpn.reconcile()
-        finally:
-            self._comparing = False
 
     # --- events of the switch (IHubListener) --------------------------------------------------
 
@@ -499,7 +480,7 @@ class HubRole:
         """The table is the truth: compare what we have answered with it."""
         self._lost.inc()
         self._note("events-lost")
-        self._reconcile()
+        self._comparison.begin()
 
 
 def _named(plan: HubPlan, index: int) -> bool:

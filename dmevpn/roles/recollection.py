@@ -19,7 +19,6 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import Cooperator
 
 from dmevpn.addresses import VPNID, VTEP, Path
 from dmevpn.interfaces import IStateStore
@@ -27,6 +26,7 @@ from dmevpn.log import Logger
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.peers import DIALECTS, Peer, Peers
 from dmevpn.roles.answer_journal import Answer, AnswerJournal, Record, latest
+from dmevpn.roles.turns import Turns
 
 __all__ = [
     "ANSWERS_KEPT",
@@ -213,7 +213,7 @@ class Keeper:
         self._written: Any = None
         #: Whether the latest that was gathered is on the disk.
         self._saved = True
-        self._cooperator = Cooperator(scheduler=lambda call: clock.callLater(0, call))
+        self._turns = Turns(clock)
 
     def recall(self) -> Recollection:
         """What an earlier run has left; empty if there is nothing of use."""
@@ -264,7 +264,7 @@ class Keeper:
             return
         self._call.cancel() if self._call.active() else None
         self._call = None
-        self._cooperator.stop()
+        self._turns.stop()
         try:
             parts = _drained(self._gather())
         except Exception:
@@ -276,7 +276,7 @@ class Keeper:
             self._journal.close()
 
     def _gather_now(self) -> None:
-        self._cooperator.cooperate(self._gathering())
+        self._turns.run(self._gathering())
 
     def _gathering(self) -> Iterator[None]:
         assert self._journal is not None

@@ -317,6 +317,30 @@ def test_events_that_are_lost_all_the_time_do_not_stop_the_comparison(
     assert left[0] > 0, "it did not wait for the losses to end"
 
 
+def test_a_comparison_that_meets_a_fault(world: World, logged_failures: list[object]) -> None:
+    """The log says so, and the next one is made."""
+    one, two = world.add_site("10.0.0.2", 100), world.add_site("10.0.0.3", 101)
+    world.run(1)
+    vpn = switch_of(world).vpns[1]
+    vpn.server._answered.add(B, (two.vtep,), A, Path(one.vtep.nbma, world.hub.address), 300)
+    lookup = vpn._seen_at
+
+    def fail(mac: bytes) -> VTEP | None:
+        raise RuntimeError("our mistake")
+
+    vpn._seen_at = fail  # type: ignore[method-assign]
+    switch_of(world).events_lost()
+    world.run(0.1)
+    assert len(logged_failures) == 1
+    logged_failures.clear()
+    vpn._seen_at = lookup  # type: ignore[method-assign]
+    world.speak(one, B)
+    world.switch.events.clear()
+    switch_of(world).events_lost()
+    world.run(0.1)
+    assert vpn.server._answered.told(B) == ()
+
+
 def test_members_of_a_vpn_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """One site too many is told that there is no room; those that are there stay."""
     monkeypatch.setattr(owners, "MAX_MEMBERS_PER_VPN", 2)
