@@ -166,7 +166,11 @@ class EBPFSwitch:
     def _load(self) -> None:
         file = libbpf.Object(str(_OBJECT), self._pins.path)
         try:
-            self._check_pins(file.shapes())
+            if self._pins.unpin_other_builds(file.shapes()):
+                self.log.warn(
+                    "{ifname}: the switch of an earlier run is of another build: starting afresh",
+                    ifname=self.interface,
+                )
             self._maps, self._programs = file.load()
         finally:
             file.close()
@@ -205,21 +209,6 @@ class EBPFSwitch:
             (member.vpn, member.vtep, member.local, self._members.registration(member))
             for member in self._members.by_number.values()
         ]
-
-    def _check_pins(self, shapes: Mapping[str, libbpf.MapShape]) -> None:
-        """Let go of maps that this build cannot use: all of them, since they belong together."""
-        present = {
-            name: libbpf.pinned_map_shape(self._pins.at(name))
-            for name in self._pins.names()
-            if not name.startswith(PROGRAM_PIN)
-        }
-        if present and present != shapes:
-            self.log.warn(
-                "{ifname}: the switch of an earlier run is of another build: starting afresh",
-                ifname=self.interface,
-            )
-            for name in present:
-                self._pins.unpin(name)
 
     def _attach(self, ifindex: int) -> None:
         program = self._programs[_PROGRAM]

@@ -18,74 +18,107 @@ from dmevpn.dataplane.spoke_devices import SpokeDevices
 from dmevpn.dataplane.spoke_reading import Reading
 from dmevpn.dataplane.spoke_table import EntryTable
 from dmevpn.dataplane.underlay import OVERHEAD_IPV4, OVERHEAD_IPV6
-from dmevpn.errors import StartError
-from dmevpn.interfaces import Finding, Placement
+from dmevpn.errors import DataplaneError, StartError
+from dmevpn.interfaces import Finding, Placement, PlaneCounters
+from dmevpn.log import Logger
 
-__all__ = ["examine", "local_macs", "placements"]
+__all__ = ["Inspection"]
 
 #: MACs of this site that somebody may ask the hub for.
 _SOME = 3
 
 
-def placements(devices: SpokeDevices, table: EntryTable, mac: bytes) -> list[Placement]:
-    """What the bridge and our devices say of a MAC.
+class Inspection:
+    """What operators ask about the data plane of one VPN. Where the kernel does not say, the log
+    does, and there is nothing to tell."""
 
-    :raises DataplaneError: if the kernel does not say.
-    """
-    layout = table.layout
-    bridged, entries = table.find(mac)
-    found = []
-    if bridged is not None:
-        planes = layout.devices
-        origin = "learned"
-        if bridged.lasting:
-            origin = "ours" if bridged.ifindex in planes and mac in table.wanted else "by hand"
-        found.append(Placement("bridge", devices.name_of(bridged.ifindex), None, origin))
-    for entry in entries:
-        name = "device"
-        if layout.bridge:
-            name = "shortcut plane" if entry.ifindex == layout.device else "hub plane"
-        origin = "ours" if entry.ours else "by hand" if entry.lasting else "learned"
-        vni = layout.vni if entry.vni is None else entry.vni
-        held = entry.ours and table.is_hold(entry) and layout.bridge
-        vtep = None if held or not entry.nbma else VTEP(entry.nbma, vni)
-        found.append(Placement(name, devices.name_of(entry.ifindex), vtep, origin))
-    return found
+    log = Logger()
 
+    def __init__(self, plan: SpokePlan, devices: SpokeDevices, table: EntryTable) -> None:
+        self._plan = plan
+        self._devices = devices
+        self._table = table
 
-def local_macs(devices: SpokeDevices, bridge: int) -> Iterator[bytes | None]:
-    """A few MACs that a bridge has learned at ports that are not ours; None after each piece of its
-    table.
+    def traffic(self) -> dict[str, PlaneCounters]:
+        """What each plane has carried."""
+        try:
+            return self._devices.traffic()
+        except DataplaneError as error:
+            self._say(error)
+            return {}
 
-    :raises DataplaneError: if the kernel does not say.
-    """
-    found = 0
-    for port in devices.local_ports(bridge):
-        # On a socket of its own, which may be closed before the end of the table.
-        with closing(NetlinkRequests()) as requests:
-            for data in requests.dump(dump_request(port.ifindex)):
-                for entry in parse_entries(data):
-                    if entry.master == bridge and not entry.lasting and is_station_mac(entry.mac):
-                        yield entry.mac
-                        found += 1
-                        if found == _SOME:
-                            return
-                yield None
+    def placements(self, mac: bytes) -> list[Placement]:
+        """What the bridge and our devices say of a MAC."""
+        try:
+            bridged, entries = self._table.find(mac)
+            return list(self._placements(mac, bridged, entries))
+        except DataplaneError as error:
+            self._say(error)
+            return []
 
+    def local_macs(self) -> Iterator[bytes | None]:
+        """A few MACs that the bridge has learned at ports that are not ours; None after each piece
+        of its table."""
+        bridge = self._table.layout.bridge
+        if bridge:
+            try:
+                yield from self._learned_at(bridge)
+            except DataplaneError as error:
+                self._say(error)
 
-def examine(
-    plan: SpokePlan, devices: SpokeDevices, table: EntryTable, reading: Reading | None
-) -> list[Finding]:
-    """What is wrong with devices, MTU, and entries that somebody else made.
+    def findings(self, reading: Reading | None) -> list[Finding]:
+        """What is wrong with devices, MTU, and entries that somebody else made.
 
-    :raises DataplaneError: if the kernel does not say.
-    """
-    links = devices.links()
-    return [
-        *_devices(plan, links),
-        *_underlay(devices, links),
-        *_by_hand(plan, devices, table, reading),
-    ]
+        :param reading: the latest of the tables.
+        """
+        devices = self._devices
+        try:
+            links = devices.links()
+            return [
+                *_devices(self._plan, links),
+                *_underlay(devices, links),
+                *_by_hand(self._plan, devices, self._table, reading),
+            ]
+        except DataplaneError as error:
+            return [Finding("kernel", self._plan.interface, str(error), "see the daemon's log")]
+
+    def _say(self, error: DataplaneError) -> None:
+        self.log.warn("{ifname}: {reason}", ifname=self._plan.interface, reason=str(error))
+
+    def _placements(
+        self, mac: bytes, bridged: Entry | None, entries: list[Entry]
+    ) -> Iterator[Placement]:
+        devices, table, layout = self._devices, self._table, self._table.layout
+        if bridged is not None:
+            origin = "learned"
+            if bridged.lasting:
+                ours = bridged.ifindex in layout.devices and mac in table.wanted
+                origin = "ours" if ours else "by hand"
+            yield Placement("bridge", devices.name_of(bridged.ifindex), None, origin)
+        for entry in entries:
+            name = "device"
+            if layout.bridge:
+                name = "shortcut plane" if entry.ifindex == layout.device else "hub plane"
+            origin = "ours" if entry.ours else "by hand" if entry.lasting else "learned"
+            vni = layout.vni if entry.vni is None else entry.vni
+            held = entry.ours and table.is_hold(entry) and layout.bridge
+            vtep = None if held or not entry.nbma else VTEP(entry.nbma, vni)
+            yield Placement(name, devices.name_of(entry.ifindex), vtep, origin)
+
+    def _learned_at(self, bridge: int) -> Iterator[bytes | None]:
+        found = 0
+        for port in self._devices.local_ports(bridge):
+            # On a socket of its own, which may be closed before the end of the table.
+            with closing(NetlinkRequests()) as requests:
+                for data in requests.dump(dump_request(port.ifindex)):
+                    for entry in parse_entries(data):
+                        own = entry.lasting or not is_station_mac(entry.mac)
+                        if entry.master == bridge and not own:
+                            yield entry.mac
+                            found += 1
+                            if found == _SOME:
+                                return
+                    yield None
 
 
 def _devices(plan: SpokePlan, links: list[Link]) -> Iterator[Finding]:

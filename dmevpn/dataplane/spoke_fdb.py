@@ -26,7 +26,7 @@ from dmevpn.dataplane.neighbours import (
 )
 from dmevpn.dataplane.netlink import NetlinkRequests
 from dmevpn.dataplane.pending import PendingCalls
-from dmevpn.dataplane.spoke_checks import examine, local_macs, placements
+from dmevpn.dataplane.spoke_checks import Inspection
 from dmevpn.dataplane.spoke_devices import SpokeDevices, hub_address
 from dmevpn.dataplane.spoke_drift import LOOK_DELAY, Drift
 from dmevpn.dataplane.spoke_layout import Layout
@@ -65,6 +65,7 @@ class _Run:
         self.calls = calls
         self.table: EntryTable
         self.drift: Drift
+        self.inspection: Inspection
         self.readings: Readings
         self.mending: Mending
         self.dumps: NetlinkRequests
@@ -147,6 +148,7 @@ class VXLANFDB:
                 self._schedule_flush,
             )
             run.drift = Drift(run.table, self._counter("fdb_changes_too_many"))
+            run.inspection = Inspection(self._plan, run.devices, run.table)
             self._open_sockets(run, state.layout)
             self._watch_over(run)
             reading = run.table.begin_reading(run.dumps)
@@ -320,30 +322,15 @@ class VXLANFDB:
 
     def traffic(self) -> dict[str, PlaneCounters]:
         """What each plane has carried; nothing if the kernel does not say."""
-        try:
-            return self._active.devices.traffic() if self._active else {}
-        except DataplaneError as error:
-            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            return {}
+        return self._active.inspection.traffic() if self._active else {}
 
     def placements(self, mac: bytes) -> list[Placement]:
         """Ask the bridge and the devices about a MAC."""
-        run = self._running
-        try:
-            return placements(run.devices, run.table, mac)
-        except DataplaneError as error:
-            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
-            return []
+        return self._active.inspection.placements(mac) if self._active else []
 
     def local_macs(self) -> Iterator[bytes | None]:
         """Those of the bridge's table, read a piece at a time."""
-        run = self._running
-        if not run.table.layout.bridge:
-            return
-        try:
-            yield from local_macs(run.devices, run.table.layout.bridge)
-        except DataplaneError as error:
-            self.log.warn("{ifname}: {reason}", ifname=self.interface, reason=str(error))
+        return self._active.inspection.local_macs() if self._active else iter(())
 
     def examine(self) -> Deferred[list[Finding]]:
         """Look at the devices after a reading of the tables."""
@@ -351,12 +338,7 @@ class VXLANFDB:
 
     def _findings(self) -> list[Finding]:
         run = self._active
-        if run is None:
-            return []
-        try:
-            return examine(self._plan, run.devices, run.table, run.readings.latest)
-        except DataplaneError as error:
-            return [Finding("kernel", self.interface, str(error), "see the daemon's log")]
+        return [] if run is None else run.inspection.findings(run.readings.latest)
 
     def _hold_count(self) -> float:
         return len(self._running.table.holds)

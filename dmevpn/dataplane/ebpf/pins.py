@@ -13,8 +13,10 @@ import fcntl
 import os
 import socket
 import stat
+from collections.abc import Mapping
 
 from dmevpn.dataplane.ebpf.layout import LAYOUT
+from dmevpn.dataplane.ebpf.libbpf import MapShape, pinned_map_shape
 from dmevpn.errors import StartError
 from dmevpn.log import Logger
 
@@ -111,6 +113,20 @@ class PinDirectory:
         """Let go of one; nothing happens if it is not there."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.at(name))
+
+    def unpin_other_builds(self, shapes: Mapping[str, MapShape]) -> bool:
+        """Let go of maps that a build cannot use: all of them, since they belong together.
+
+        :param shapes: of the maps of that build, by name.
+        :return: whether there were any.
+        """
+        names = [name for name in self.names() if not name.startswith(PROGRAM_PIN)]
+        present = {name: pinned_map_shape(self.at(name)) for name in names}
+        if not present or present == shapes:
+            return False
+        for name in names:
+            self.unpin(name)
+        return True
 
     def clear(self) -> None:
         """Let go of all of them."""
