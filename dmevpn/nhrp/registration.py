@@ -79,7 +79,8 @@ class RegistrationClient:
     :param jitter: uniform in [0, 1).
     :param station: this and what is not named here: see :class:`Terms`.
     :param on_change: called after each change of the state, and also when the state stays but
-        :attr:`usable` has changed, since the binding has run out, or :attr:`told` has.
+        :attr:`usable` has changed, since the binding has run out, or :attr:`told` or :attr:`there`
+        has.
     """
 
     log = Logger()
@@ -139,6 +140,8 @@ class RegistrationClient:
         #: When the server last accepted.
         self._confirmed = float("-inf")
         self._conflict = False
+        #: Whether the server has taken our binding back, and we have not asked it again so far.
+        self._revoked_since = False
         #: The next pause if the server does not serve our VPN.
         self._unserved = _AFTER_VPN_UNSUPPORTED
         self._timer: IDelayedCall | None = None
@@ -150,6 +153,13 @@ class RegistrationClient:
     def usable(self) -> bool:
         """Whether the server still has our binding, as far as we know."""
         return self.expires is not None and self.expires > self._clock.seconds()
+
+    @property
+    def there(self) -> bool:
+        """Whether the server has our binding, or may have it in a moment."""
+        return self.state is State.REGISTERED or (
+            self.state is State.REGISTERING and not self._revoked_since
+        )
 
     def verify(self, certain: float = _CERTAIN) -> None:
         """Renew now, if the latest reply is older than ``certain`` seconds: the server may have
@@ -326,13 +336,15 @@ class RegistrationClient:
         new = TRANSITIONS.get((old, event))
         if new is None:
             return
+        there, told = self.there, self.told
         self.state = new
-        told = self.told
         effect()
-        if new is not old or event is Input.EXPIRE or self.told != told:
+        changed = new is not old or self.there is not there or self.told != told
+        if changed or event is Input.EXPIRE:
             self._on_change(self, old, new)
 
     def _ask(self) -> None:
+        self._revoked_since = False
         self._rest()
         request_id = self._outstanding.send(
             self._make_request,
@@ -378,6 +390,7 @@ class RegistrationClient:
         self._wait(_AFTER_CONFLICT, Input.RETRY)
 
     def _revoked(self) -> None:
+        self._revoked_since = True
         self._rest()
         self._forget()
         self._say("taken back by the server")

@@ -14,9 +14,6 @@ from dmevpn.nhrp.registration import RegistrationClient, State
 
 __all__ = ["introduce", "is_expected"]
 
-#: States in which a hub has, or may have in a moment, our registration.
-_THERE = frozenset({State.REGISTERING, State.REGISTERED})
-
 
 def introduce(
     clients: Sequence[RegistrationClient], starting: Collection[RegistrationClient] = ()
@@ -26,7 +23,7 @@ def introduce(
     :param clients: of one site, by preference, with hubs that understand it.
     :param starting: those of them that are about to be asked for the first time.
     """
-    there = [client for client in clients if client.state in _THERE or client in starting]
+    there = [client for client in clients if client.there or client in starting]
     for client in clients:
         others = tuple([each.nhs for each in there if each is not client])
         client.set_others(others, leave=bool(others) and there[0] is not client)

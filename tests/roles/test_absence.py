@@ -237,3 +237,22 @@ def test_a_site_that_leaves_and_comes_back_with_silent_stations(mesh: Mesh, whic
     world.run(1)
     for each, sender in senders:
         assert mesh.heard(each, sender, B).get("b") == 1
+
+
+def test_a_site_that_waits_until_it_registers_again(mesh: Mesh) -> None:
+    """A hub that has no sites after a restart calls them, and they come by and by. Until then each
+    hears what is flooded by that hub from its other one."""
+    first = vpn_of(mesh.hubs[0])
+    (station,) = first.members[mesh.both.vtep]
+    binding = first.cache.lookup(station)
+    assert binding is not None and binding.path is not None
+    first.cache.drop(binding, "lost")
+    first.server.call_back(station, binding.path)
+    mesh.world.run(0.3)
+    assert mesh.both.vtep not in mesh.switch(0).members
+    for number, site in enumerate(mesh.sites):
+        assert mesh.heard(site, mac(20 + number)).get("b") == 1
+    mesh.world.run(1)
+    assert mesh.both.vtep in mesh.switch(0).members
+    for number, site in enumerate(mesh.sites):
+        assert mesh.heard(site, mac(20 + number)).get("b") == 1
