@@ -204,14 +204,15 @@ class Daemon:
         """Send it a signal."""
         os.kill(self.pid, number)
 
-    def stop(self, *, timeout: float = 10) -> None:
-        """End it as systemd does, by SIGTERM, and wait until it is gone.
+    def stop(self, *, timeout: float = 10, by: int | None = None) -> None:
+        """End it as systemd does, and wait until it is gone.
 
+        :param by: the number of another signal: SIGINT ends it as a user does at a terminal.
         :raises AssertionError: it takes longer than ``timeout`` seconds, and is killed.
         """
         if not self.running:
             return
-        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM if by is None else by)
         assert self._process is not None
         try:
             self._process.wait(timeout)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from lab.topology import pins
@@ -12,7 +14,8 @@ pytestmark = pytest.mark.system
 
 
 def test_clean_stop() -> None:
-    """No device, filter, entry, socket, pin or pid file of ours remains; foreign ones do."""
+    """No device, filter, entry, socket, pin or pid file of ours remains, by SIGTERM or SIGINT;
+    foreign ones do."""
     with Network() as network:
         network.add_hub(1)
         one, two = (network.add_site(number, {1: 98 + number}) for number in (2, 3))
@@ -24,8 +27,9 @@ def test_clean_stop() -> None:
         assert pins(hub)
         hub.ip("link", "add", "foreign", "type", "vxlan", "id", "7", "dstport", "4444")
         hub.bridge("fdb", "append", one.vm.mac, "dev", "foreign", "dst", "10.0.0.9")
-        for daemon in network.daemons.values():
-            daemon.stop()
+        signals = (signal.SIGTERM, signal.SIGTERM, signal.SIGINT)
+        for daemon, number in zip(network.daemons.values(), signals, strict=True):
+            daemon.stop(by=number)
             assert daemon.namespace.processes() == []
             assert not daemon.socket_path.exists()
             assert not list(daemon.config_path.parent.glob("*.pid"))
