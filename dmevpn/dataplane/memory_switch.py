@@ -24,6 +24,8 @@ _MAX_HOLDS: Final = 6
 _SETTLED: Final = 1.0
 #: A held MAC has fallen silent that was not seen for so many seconds.
 _SILENT: Final = 2.0
+#: The same where hubs may have changed places.
+_LONG_SILENT: Final = 4.0
 #: Frames a second that a member may have flooded in the name of held MACs; as many at once.
 _HELD_RATE: Final = 100
 
@@ -249,8 +251,10 @@ class MemorySwitch:
             return "sticky_mac"
         changed = known and self._may_change_hubs(entry, sender)
         if known and entry.held_for(now):
-            if not changed or now - entry.seen <= _SILENT or entry.other == sender:
+            if not self._hold_follows(entry, sender, changed):
                 return "duplicate_mac"
+            if entry.other == sender:
+                entry.other = previous
         elif (
             known
             and not (changed and now - entry.arrived >= _SETTLED)
@@ -289,6 +293,20 @@ class MemorySwitch:
             return False
         (apart,) = (registration.apart for registration in ends.values() if not registration.hub)
         return apart is None or hubs[0].nbma in apart
+
+    def _hold_follows(self, entry: MAC, sender: VTEP, changed: bool) -> bool:
+        """Whether a held MAC has gone to where it sends from now. It may be held at the wrong place
+        where frames may come by other hubs: then a longer silence there tells.
+
+        :param changed: whether its site may have changed its hub.
+        """
+        silence = self.clock.seconds() - entry.seen
+        if changed and entry.other != sender:
+            return silence > _SILENT
+        if entry.vtep not in self.members or silence <= _LONG_SILENT:
+            return False
+        ends = [self.members[vtep].registration for vtep in (entry.vtep, sender)]
+        return any(registration.hub or registration.apart for registration in ends)
 
     def _flips(self, rules: VPNRules, entry: MAC) -> bool:
         """Whether it has moved too often; counts this move."""

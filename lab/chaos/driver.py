@@ -132,8 +132,6 @@ class Chaos:
         """Those on whose account frames may be lost or doubled still."""
         self._late: list[str] = []
         """Paths that recovered too late, after the latest round."""
-        self._held = False
-        """Whether these are all of stations whose MACs hubs may hold."""
 
     def run(self, seconds: float, *, most: int | None = None) -> None:
         """Let faults befall the network for a time.
@@ -218,13 +216,10 @@ class Chaos:
         """Wait until no frame is lost and no shortcut is stale; seconds from ``healed`` on."""
         stale: list[str] = []
         fresh = healed
-        held: set[Station] | None = None
 
         def calm() -> bool:
-            nonlocal stale, fresh, held
+            nonlocal stale, fresh
             now = time.monotonic()
-            if now > healed + RECOVERY and held is None:
-                held = self.stage.still_held()
             if now < healed + CALM or self._wrong(now - CALM - 0.3):
                 return False
             stale = self.stage.stale()
@@ -243,15 +238,11 @@ class Chaos:
             ) from None
         # The frame after the last that was lost is the first that came.
         came = {path: max(times) + 1 / RATE - healed for path, times in self._wrong(healed).items()}
-        held = held or set()
-        late = {path: took for path, took in came.items() if took > RECOVERY}
         self._late = [
-            f"{stream} at {receiver} {took:.1f} s" for (stream, receiver), took in late.items()
+            f"{stream} at {receiver} {took:.1f} s"
+            for (stream, receiver), took in came.items()
+            if took > RECOVERY
         ]
-        # A hold lasts its time where a site changed its hub meanwhile: docs/guarantees.md.
-        self._held = bool(late) and all(
-            held.intersection((stream.sender, receiver)) for stream, receiver in late
-        )
         return max([fresh - healed, *came.values()])
 
     def _wrong(self, begin: float) -> dict[tuple[Stream, Station], list[float]]:
@@ -287,9 +278,7 @@ class Chaos:
         )
         self._quiet = end
         problems = []
-        if took > RECOVERY and self._held:
-            print(f"           held: {', '.join(self._late)}", flush=True)
-        elif took > RECOVERY:
+        if took > RECOVERY:
             problems.append(f"{took:.1f} s after {event.text} ({', '.join(self._late)})")
         self._hold(f"all is as before within {RECOVERY:g} s", problems)
         problems = [f"lost during {event.text} ({', '.join(paths)})"] if paths else []

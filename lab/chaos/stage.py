@@ -231,18 +231,6 @@ class Stage:
                     assert done.returncode in (0, 1), f"cache flush: {done.stderr.strip()}"
         self.held.clear()
 
-    def still_held(self) -> set[Station]:
-        """Those of :attr:`held` of which hubs say so now."""
-        if not self.held:
-            return set()
-        macs = {
-            row["subject"]
-            for hub in self.hubs
-            for row in hub.daemon.ctl.findings()
-            if row["check"] == "mac" and ": held at " in row["finding"]
-        }
-        return {station for station in self.held if station.vm.mac in macs}
-
     def loops(self) -> list[str]:
         """What hubs say of sites that are connected behind their back."""
         return [

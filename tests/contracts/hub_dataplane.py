@@ -558,6 +558,57 @@ class HubDataplaneContract:
         (held,) = world.dataplane.held()
         assert (held.vtep, held.other) == (HUB_2, B)
 
+    def test_a_mac_that_is_held_behind_the_hub_that_its_site_has_left(
+        self, world: SwitchWorld
+    ) -> None:
+        """The site was the cause that it flipped: it had just changed its hub, and what a loop
+        brings back comes by the other one. When that has been silent for four seconds, the MAC is
+        free to be at its site, and the other hub is who stays out."""
+        world.join_as(A, apart=frozenset([HUB_2.nbma]))
+        world.join_as(HUB_2, hub=True)
+        world.learn(HUB_2, mac(1))
+        world.pass_time(2)
+        self.flip(world, mac(1), *[A, HUB_2] * 5)
+        (held,) = world.dataplane.held()
+        assert (held.vtep, held.other) == (HUB_2, A)
+        world.pass_time(3.5)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == []
+        world.pass_time(1)
+        assert world.sent(A, frame(BROADCAST, mac(1))) == [HUB_2]
+        (held,) = world.dataplane.held()
+        assert (held.vtep, held.other) == (A, HUB_2)
+        assert world.sent(HUB_2, frame(BROADCAST, mac(1))) == []
+
+    def test_a_mac_that_is_held_at_the_wrong_site(self, world: SwitchWorld) -> None:
+        """Its frames came by another hub, and a loop through two sites brought them back as well.
+        It is at a site that changes its hub, and free to be there after four seconds."""
+        for site in (A, B, D):
+            world.join_as(site, apart=frozenset([HUB_2.nbma]))
+        world.join_as(HUB_2, hub=True)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        self.flip(world, mac(1), *[B, A] * 5)
+        world.pass_time(3.5)
+        assert world.sent(D, frame(BROADCAST, mac(1))) == []
+        world.pass_time(1)
+        assert world.sent(D, frame(BROADCAST, mac(1))) == sorted([A, B, HUB_2])
+        (held,) = world.dataplane.held()
+        assert (held.vtep, held.other) == (D, B)
+
+    @pytest.mark.parametrize("apart", [frozenset(), None])
+    def test_silence_does_not_end_a_hold_at_a_hub_alone(
+        self, world: SwitchWorld, apart: frozenset[bytes] | None
+    ) -> None:
+        """Where sites have one hub, or do not say which, a MAC is held where it was at home."""
+        for site in (A, B, D):
+            world.join_as(site, apart=apart)
+        world.learn(A, mac(1))
+        world.pass_time(2)
+        self.flip(world, mac(1), *[B, A] * 5)
+        world.pass_time(7)
+        for site in (B, D):
+            assert world.sent(site, frame(BROADCAST, mac(1))) == []
+
     def test_a_hold_ends(self, world: SwitchWorld) -> None:
         """It is free again by itself; if it goes on flipping, it is held for twice as long, and
         after a time of peace as long as the first time."""

@@ -38,6 +38,7 @@
 #define MAX_MEMBERS 131072 /* those that have just left included, see `member.next` */
 #define MAX_VPNS 16384
 #define MAX_HUBS 64 /* other hubs that this one knows: a bit each */
+#define ALL_HUBS (~0ULL) /* of hubs, and of sites that do not say which others they have */
 /* MACs of all VPNs together; each VPN has its own limit below that. 80 octets of memory each. */
 #define MAX_MACS (1 << 20)
 #define EVENTS_SIZE (1 << 20)
@@ -66,6 +67,8 @@
 #define SETTLED SECOND
 /* A held MAC has fallen silent that was not seen for so long; it is noted once a second. */
 #define SILENT (2 * SECOND)
+/* The same where several hubs may have changed places, so that it may be held at the wrong one. */
+#define LONG_SILENT (4 * SECOND)
 /* How long a MAC is held that flips; every further hold takes twice as long, up to 640 s. */
 #define HOLD (10 * SECOND)
 #define MAX_HOLDS 6
@@ -829,20 +832,35 @@ static __always_inline int may_change_hubs(const struct sender *sender, const st
 	return hub && here && here->apart & hub->hub;
 }
 
+/* Whether frames of a member may come by another hub: it is one, or a site that says it has one. */
+static __always_inline int has_other_hubs(const struct member *member)
+{
+	return member->flags & MEMBER_HUB || (member->apart && member->apart != ALL_HUBS);
+}
+
 /*
- * The note of a MAC that is held, if the hold goes along with its site to another hub: the MAC is
- * silent where it was, and did not flip on account of the place that it comes from. Else NULL.
+ * The note of a MAC that is held, if the hold goes along to where it sends from now; else NULL. The
+ * MAC is silent where it was, and its site may have changed its hub. Where that hub is the one on
+ * whose account it flipped, or another site of several hubs has it, the MAC may have settled at the
+ * wrong place, since frames come by other ways when hubs change. Then a longer silence tells.
  */
 static __always_inline struct held *follow(const struct mac_entry *entry, const struct mac_key *key,
 					   const struct sender *sender, const struct member *there,
 					   __u64 now)
 {
+	__s64 silence = now - entry->seen;
+	const struct member *here;
 	struct held *note;
 
-	if ((__s64)(now - entry->seen) <= (__s64)SILENT || !may_change_hubs(sender, there))
+	if (silence <= (__s64)SILENT)
 		return NULL;
 	note = bpf_map_lookup_elem(&held, key);
-	return note && note->other != sender->member ? note : NULL;
+	if (!note || (note->other != sender->member && may_change_hubs(sender, there)))
+		return note;
+	here = element(&members, sender->member);
+	if (silence <= (__s64)LONG_SILENT || !here)
+		return NULL;
+	return has_other_hubs(here) || has_other_hubs(there) ? note : NULL;
 }
 
 /* A frame of a MAC that was last seen at another member. */
@@ -878,8 +896,11 @@ static __always_inline __u64 move(struct mac_entry *entry, const struct mac_key 
 		return PASS;
 	count_mac(previous, -1);
 	count_mac(sender->member, 1);
-	if (note)
+	if (note) {
+		if (note->other == sender->member)
+			note->other = previous;
 		note->member = sender->member;
+	}
 	if (!known || has_settled(entry, now))
 		entry->home = known ? previous : sender->member;
 	entry->arrived = coarse(now);
