@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lab.chaos.driver import Chaos
 from lab.chaos.faults import FAULTS
-from lab.chaos.machine import room_for_packets
 from lab.chaos.mesh import Mesh
 from lab.chaos.stage import Stage
 from lab.interrupt import interruptible
@@ -70,7 +69,7 @@ def run(
         return None, f"no kind of fault has a name that matches {only}"
     chaos = None
     try:
-        with interruptible(), room_for_packets(), Stage(prefix) as stage:
+        with interruptible(), Stage(prefix) as stage:
             stage.build()
             with Mesh(stage.stations) as mesh:
                 chaos = Chaos(stage, mesh, kinds, seed=seed, keep_going=keep_going)

@@ -186,14 +186,13 @@ class Chaos:
         self._await_calm(began, PATIENCE)
         end = time.monotonic()
         self.frames += self.mesh.sent(self._quiet, end)
-        lost = [
-            text
+        lost = {
+            (stream, receiver): times
             for (stream, receiver), times in self.mesh.lost(self._quiet, end).items()
             if len(times) > 1 or not held.intersection((stream.sender, receiver))
-            for text in self._unexcused(stream, receiver, times)
-        ]
+        }
         self._quiet = end
-        self._hold(f"a release of held MACs costs a path one frame{self._own_drops()}", lost)
+        self._check_losses("a release of held MACs costs a path one frame", lost)
 
     def _draw(self) -> Fault:
         """The next fault: each kind comes once before any comes again."""
@@ -257,13 +256,13 @@ class Chaos:
     def _account(self, event: Round, took: float) -> None:
         end = time.monotonic()
         lost = elsewhere = 0
-        paths = []
+        others = {}
         for (stream, receiver), times in self.mesh.lost(event.began, end).items():
             if event.disturbs(stream, receiver):
                 lost += len(times)
             else:
                 elsewhere += len(times)
-                paths += self._unexcused(stream, receiver, times)
+                others[stream, receiver] = times
         doubled = sum(map(len, self.mesh.doubled(event.began, end).values()))
         self.frames += self.mesh.sent(self._quiet, end)
         kind = self.table.setdefault(event.kind, Kind())
@@ -281,29 +280,38 @@ class Chaos:
         if took > RECOVERY:
             problems.append(f"{took:.1f} s after {event.text} ({', '.join(self._late)})")
         self._hold(f"all is as before within {RECOVERY:g} s", problems)
-        problems = [f"lost during {event.text} ({', '.join(paths)})"] if paths else []
-        self._hold(f"no frame is lost where a fault has no business{self._own_drops()}", problems)
+        self._check_losses("no frame is lost where a fault has no business", others, event.text)
         self._hold("no frame crosses VPNs", self.mesh.crossings.take())
         self._check_daemons()
 
-    def _own_drops(self) -> str:
-        """In words, how many packets this machine has dropped since the last call, for who looks
-        for the cause of a loss."""
+    def _check_losses(
+        self, promise: str, lost: dict[tuple[Stream, Station], list[float]], event: str = ""
+    ) -> None:
+        """Whether frames were lost that nothing may cost. What a processor of this machine had no
+        room for is not the network's fault: a cable can make that much, where daemons take the
+        processor from what delivers frames."""
+        problems = []
+        count = 0
+        for (stream, receiver), each in lost.items():
+            times = [
+                time
+                for time in each
+                if not any(event.excuses(stream, receiver, time) for event in self._recent)
+            ]
+            if times:
+                count += len(times)
+                first, last = times[0] - self._begin, times[-1] - self._begin
+                problems.append(
+                    f"{stream} at {receiver}: {len(times)} from {first:.2f} to {last:.2f} s"
+                )
         before, self._dropped = self._dropped, dropped()
-        count = self._dropped - before
-        return f" (this machine had no room for {count} packets)" if count else ""
-
-    def _unexcused(self, stream: Stream, receiver: Station, times: list[float]) -> list[str]:
-        """In words, which of the frames that a path lost may not be lost on anything's account."""
-        times = [
-            each
-            for each in times
-            if not any(event.excuses(stream, receiver, each) for event in self._recent)
-        ]
-        if not times:
-            return []
-        first, last = (each - self._begin for each in (times[0], times[-1]))
-        return [f"{stream} at {receiver}: {len(times)} from {first:.2f} to {last:.2f} s"]
+        if 0 < count <= self._dropped - before:
+            print(
+                f"           {count} more lost: this machine had no room for "
+                f"{self._dropped - before} packets"
+            )
+        elif problems:
+            self._hold(f"{promise}{event and f' ({event})'}", problems)
 
     # --- what holds at any time ------------------------------------------------------------------
 
@@ -312,12 +320,7 @@ class Chaos:
         time.sleep(0.5)
         now = time.monotonic()
         self.frames += self.mesh.sent(self._quiet, now)
-        lost = [
-            text
-            for (stream, receiver), times in self.mesh.lost(self._quiet, now).items()
-            for text in self._unexcused(stream, receiver, times)
-        ]
-        self._hold(f"no frame is lost in quiet times{self._own_drops()}", lost)
+        self._check_losses("no frame is lost in quiet times", self.mesh.lost(self._quiet, now))
         doubled = []
         for (stream, receiver), times in self.mesh.doubled(self._quiet, now).items():
             late = [each for each in times if not any(event.lasts(each) for event in self._recent)]
