@@ -6,20 +6,24 @@ one of a client differs from the next in request ID and checksum alone, and so d
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
+from dmevpn.addresses import Path
+from dmevpn.interfaces import IAuthenticator
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form, header
 from dmevpn.nhrp.header import CHECKSUM, REQUEST_ID
+from dmevpn.nhrp.keyed import KeyedAuthentication
 from dmevpn.nhrp.link import VPNLink
 from dmevpn.nhrp.packet import RequestOrReply
+from dmevpn.nhrp.signed_echo import SignedEcho, signed_echo
 from dmevpn.nhrp.wire import checksum
 
-__all__ = ["ECHOES", "Echo", "Echoes"]
+__all__ = ["ECHOES", "AnyEcho", "Echo", "Echoes"]
 
-#: Clients of whom a keepalive is remembered, 10 MB. Beyond it all are forgotten, and their next
-#: ones are read.
+#: Clients of whom a keepalive is remembered, 10 MB, and 15 MB if they sign. Beyond it all are
+#: forgotten, and their next ones are read.
 ECHOES: Final = 16_384
 #: Octets of a payload that is remembered: twice those of our own clients.
 _LONGEST: Final = 192
@@ -41,6 +45,9 @@ class Echo:
     """
 
     __slots__ = ("_changes", "_counters", "_link", "_reply", "_request", "_sums")
+
+    authenticator = None
+    """Nobody has to accept it."""
 
     def __init__(self, request: bytes, reply: bytes, link: VPNLink) -> None:
         self._link = link
@@ -73,6 +80,9 @@ class Echo:
         return b"".join((head, total.to_bytes(2, "big"), between, octets, tail))
 
 
+AnyEcho: TypeAlias = Echo | SignedEcho
+
+
 def _constant(payload: bytes) -> bytes:
     """What is the same in every keepalive of a client."""
     return payload[:_CHECKSUM] + payload[_CHECKED:_ID] + payload[_IDENTIFIED:]
@@ -89,28 +99,40 @@ def _sum(payload: bytes) -> int:
 class Echoes:
     """The latest keepalive of each client, by underlay address.
 
-    :ivar get: the :class:`Echo` at an address, or None. One look into a table.
+    :ivar get: the echo at an address, or None. One look into a table.
     """
 
     def __init__(self, metrics: Metrics) -> None:
-        self._echoes: dict[bytes, Echo] = {}
+        self._echoes: dict[bytes, AnyEcho] = {}
         self._forgotten = metrics.counter("keepalives_forgotten")
         self.get = self._echoes.get
 
     def remember(
-        self, peer: bytes, request: RequestOrReply, reply: RequestOrReply, link: VPNLink
+        self,
+        request: RequestOrReply,
+        reply: RequestOrReply,
+        link: VPNLink,
+        path: Path,
+        authenticator: IAuthenticator | None,
     ) -> None:
-        """A request of a peer was answered that came in RFC form.
+        """A request was answered that came in RFC form.
 
-        :param request: as it was received.
+        :param request: as it was received and accepted.
         """
         if RFC_LENGTH + len(request.raw) > _LONGEST:
+            return
+        echo: AnyEcho | None = None
+        if authenticator is None:
+            echo = Echo(
+                header(Form.RFC, link.vpn_id) + request.raw,
+                reply.encode(Form.RFC, link.vpn_id),
+                link,
+            )
+        elif isinstance(authenticator, KeyedAuthentication):
+            echo = signed_echo(request, reply, link, path, authenticator)
+        if echo is None:
             return
         if len(self._echoes) >= ECHOES:
             self._echoes.clear()
             self._forgotten.inc()
-        self._echoes[peer] = Echo(
-            header(Form.RFC, link.vpn_id) + request.raw,
-            reply.encode(Form.RFC, link.vpn_id),
-            link,
-        )
+        self._echoes[path.peer] = echo

@@ -33,7 +33,14 @@ from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET
 from dmevpn.nhrp.packet import ErrorIndication, Packet, seal
 from dmevpn.nhrp.replay import ReplayGuard, is_challenge, is_proof
 
-__all__ = ["ALGORITHMS", "LARGEST_SPI", "EitherAuthentication", "Key", "KeyedAuthentication"]
+__all__ = [
+    "ALGORITHMS",
+    "AUTHENTICATION_LENGTH",
+    "LARGEST_SPI",
+    "EitherAuthentication",
+    "Key",
+    "KeyedAuthentication",
+]
 
 #: What a key can be for, by the name that users write: the hash of the HMAC.
 ALGORITHMS: Final = {"hmac-sha-256": "sha256", "hmac-md5": "md5"}
@@ -46,7 +53,7 @@ _TYPE: Final = 0x8000 | ExtensionType.AUTHENTICATION
 #: How the extensions begin before which it has its place.
 _NINE: Final = ExtensionType.NAT_ADDRESS.to_bytes(2, "big")
 #: Octets of the extension before the source address: header, two reserved octets, SPI.
-_SOURCE: Final = _AUTHENTICATION.size
+AUTHENTICATION_LENGTH: Final = _AUTHENTICATION.size
 
 # A member of an enumeration takes longer to look up than a global variable.
 _RFC: Final = Form.RFC
@@ -88,7 +95,9 @@ class Key:
 
     def header(self, width: int) -> bytes:
         """The octets of the extension before a source address of ``width`` octets."""
-        return _AUTHENTICATION.pack(_TYPE, _SOURCE - 4 + width + self.size, 0, self.spi)
+        return _AUTHENTICATION.pack(
+            _TYPE, AUTHENTICATION_LENGTH - 4 + width + self.size, 0, self.spi
+        )
 
     def hash(self, octets: bytes | bytearray) -> bytes:
         """The HMAC (RFC 2104) of octets."""
@@ -107,17 +116,21 @@ class Key:
 class KeyedAuthentication:
     """Every packet has the hash of one of our keys.
 
-    :param signer: the key of what we send.
+    :ivar signer: the key of what we send.
+    :ivar guard: refuses what was sent before; None: nobody does, as in RFC 2332.
     :param keys: the others that we accept, each with an SPI of its own.
-    :param guard: refuses what was sent before; None: nobody does, as in RFC 2332.
     """
 
     def __init__(
         self, signer: Key, keys: Iterable[Key] = (), guard: ReplayGuard | None = None
     ) -> None:
-        self._signer = signer
+        self.signer = signer
+        self.guard = guard
         self._keys = {key.spi: key for key in (*keys, signer)}
-        self._guard = guard
+
+    def key(self, spi: int) -> Key | None:
+        """The key with an index, if there is one."""
+        return self._keys.get(spi)
 
     def sign(
         self, packet: Packet, form: Form, vpn_id: VPNID | None, path: Path, station: bytes
@@ -128,13 +141,13 @@ class KeyedAuthentication:
         """
         if isinstance(packet, ErrorIndication):
             return packet.encode(form, vpn_id)
-        key = self._signer
+        key = self.signer
         width = len(packet.source_protocol)
         before, after = _around(packet.extensions)
         extensions = b"".join(
             (
                 before,
-                b"" if self._guard is None else self._guard.prove(packet, form, vpn_id, path),
+                b"" if self.guard is None else self.guard.prove(packet, form, vpn_id, path),
                 key.header(width),
                 station if len(station) == width else bytes(width),
                 key.blank,
@@ -164,8 +177,8 @@ class KeyedAuthentication:
             offset += len(extension)
         else:
             raise failure(packet, None)
-        key = self._keys.get(int.from_bytes(extension[6:_SOURCE], "big"))
-        start = _SOURCE + len(packet.source_protocol)
+        key = self._keys.get(int.from_bytes(extension[6:AUTHENTICATION_LENGTH], "big"))
+        start = AUTHENTICATION_LENGTH + len(packet.source_protocol)
         if key is None or len(extension) != start + key.size:
             raise failure(packet, extension)
         begin = offset + start
@@ -175,8 +188,8 @@ class KeyedAuthentication:
         if not hmac.compare_digest(extension[start:], expected):
             raise failure(packet, extension)
         packet.spi = key.spi
-        if self._guard is not None:
-            self._guard.check(packet, encapsulation, path, extension[_SOURCE:start])
+        if self.guard is not None:
+            self.guard.check(packet, encapsulation, path, extension[AUTHENTICATION_LENGTH:start])
         if index + 1 == len(extensions) or extensions[index + 1][:2] == _NINE:
             # It is removed, like the proof before it: they concern nobody else. Where we would not
             # put it ourselves, it stays, to keep its place.

@@ -31,10 +31,22 @@ from dmevpn.errors import AuthenticationFailure, Handshake
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.authentication import failure
 from dmevpn.nhrp.encapsulation import Encapsulation, Form
-from dmevpn.nhrp.extensions import Extension, VendorPrivate
+from dmevpn.nhrp.extensions import VendorPrivate
 from dmevpn.nhrp.packet import Packet, PurgeReply, Request, RequestOrReply
 
-__all__ = ["CHALLENGES", "RECENT", "RUNS", "WINDOW", "ReplayGuard", "is_challenge", "is_proof"]
+__all__ = [
+    "CHALLENGES",
+    "FIELDS",
+    "NUMBER_LENGTH",
+    "PROOF_LENGTH",
+    "RECENT",
+    "RUNS",
+    "WINDOW",
+    "ReplayGuard",
+    "Standing",
+    "is_challenge",
+    "is_proof",
+]
 
 #: Numbers below the highest that may still arrive, once each: packets overtake each other.
 WINDOW: Final = 256
@@ -62,6 +74,10 @@ _VPN = slice(8, 15)
 _FROM = slice(15, 23)
 _TO = slice(23, 31)
 _NUMBER = slice(31, 39)
+#: VPN, run and neighbour's run in the octets of a proof. The number is last.
+FIELDS: Final = (_VPN, _FROM, _TO)
+NUMBER_LENGTH: Final = 8
+PROOF_LENGTH: Final = _NUMBER.stop
 
 # A member of an enumeration takes longer to look up than a global variable.
 _PLAIN: Final = Form.PLAIN
@@ -137,6 +153,17 @@ class ReplayGuard:
         self._heeded = metrics.counter("challenges_heeded")
         self._forgotten = metrics.counter("replay_runs_forgotten")
         self._lost = metrics.counter("replay_packets_forgotten")
+
+    def standing(self, peer: bytes, proof: bytes) -> Standing | None:
+        """How we stand with a neighbour that has just sent a packet which was accepted.
+
+        :param proof: of that packet.
+        :return: None if that cannot be.
+        """
+        neighbour = self._paths.get(peer)
+        if neighbour is None or neighbour.run != proof[_FROM] or not is_proof(proof):
+            return None
+        return Standing(self._paths, peer, neighbour)
 
     # --- out ----------------------------------------------------------------------------------
 
@@ -276,7 +303,36 @@ class ReplayGuard:
         return allowed
 
 
-def is_proof(extension: Extension) -> bool:
+class Standing:
+    """Who a neighbour is to us, and we to it: one run of either. As long as that is so, all that
+    its packets prove is in their numbers.
+
+    :param paths: the run behind each underlay address. All are gone when ours becomes another.
+    """
+
+    __slots__ = ("_neighbour", "_paths", "_peer")
+
+    def __init__(self, paths: dict[bytes, _Neighbour], peer: bytes, neighbour: _Neighbour) -> None:
+        self._paths = paths
+        self._peer = peer
+        self._neighbour = neighbour
+
+    def take(self, number: bytes) -> bool:
+        """Whether a packet is accepted that differs in its number from the one before.
+
+        :return: False if the number is not new, or somebody else is there, or we are:
+            :meth:`ReplayGuard.check` can tell what to do. Nothing has changed then.
+        """
+        there = self._paths.get(self._peer)
+        return there is self._neighbour and there.take(int.from_bytes(number, "big"))
+
+    def next_number(self) -> bytes:
+        """Of our next packet to the neighbour."""
+        self._neighbour.sent += 1
+        return self._neighbour.sent.to_bytes(NUMBER_LENGTH, "big")
+
+
+def is_proof(extension: bytes) -> bool:
     """Whether an extension is a neighbour's proof or challenge, which goes no further."""
     return extension.startswith((_PROOF, _CHALLENGE))
 

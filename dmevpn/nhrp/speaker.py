@@ -26,7 +26,7 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType
-from dmevpn.nhrp.echo import Echo, Echoes
+from dmevpn.nhrp.echo import AnyEcho, Echoes
 from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.indication import ErrorReporter, describe
@@ -227,7 +227,7 @@ class Speaker:
         All are read, then all are handed on, then all answers are written: a request takes a third
         less CPU time so, since the code of each step stays in the processor's caches.
         """
-        arrivals: list[tuple[Packet | Echo | None, Encapsulation | None, bytes, Path]] = []
+        arrivals: list[tuple[Packet | AnyEcho | None, Encapsulation | None, bytes, Path]] = []
         for data, path in datagrams:
             echo = self._echoes.get(path.peer)
             if echo is not None and echo.matches(data):
@@ -244,7 +244,7 @@ class Speaker:
             for packet, packet_encapsulation, data, path in arrivals:
                 if self._stopped:
                     break  # by the one before
-                if not isinstance(packet, Echo):
+                if packet is None or isinstance(packet, Packet):
                     self._receive(packet, packet_encapsulation, data, path)
                 elif not self._repeat(packet, data, path):
                     self._receive(None, None, data, path)
@@ -288,27 +288,25 @@ class Speaker:
         except Exception:
             self._met_a_fault(path)
 
-    def _repeat(self, echo: Echo, data: bytes, path: Path) -> bool:
+    def _repeat(self, echo: AnyEcho, data: bytes, path: Path) -> bool:
         """Answer a keepalive as the one before, if that is right."""
-        answer = echo.answer(data) if self._has_echo(path.peer) else None
+        holds = echo.authenticator is self.authenticator and self._has_echo(path.peer)
+        answer = echo.answer(data) if holds else None
         if answer is None:
             return False
         self._send(answer, _RFC, None, path)
         return True
 
     def _has_echo(self, peer: bytes) -> bool:
-        """Whether keepalives of a peer say all in their octets: nothing is to be proven by them,
-        nor to be translated."""
-        return (
-            self.authenticator is None and self.peers.get(peer) is None and not self.naming.by_key
-        )
+        """Whether keepalives of a peer say all in their octets: nothing is to be translated."""
+        return self.peers.get(peer) is None and not self.naming.by_key
 
     def _remember(
         self, request: RequestOrReply, reply: RequestOrReply, vpn: VPNLink, path: Path
     ) -> None:
         """Remember the answer to a keepalive of a peer that is known."""
         if vpn.vpn_id is not None and path.peer in self.known and self._has_echo(path.peer):
-            self._echoes.remember(path.peer, request, reply, vpn)
+            self._echoes.remember(request, reply, vpn, path, self.authenticator)
 
     def _refuse(
         self,
