@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from dmevpn.addresses import format_address
+from dmevpn.addresses import VPNID, format_address
 from dmevpn.config.arguments import DEVICE_NAME_MAX
 from dmevpn.config.model import Config, HubPlan, Plan, SpeakerPlan, SpokePlan
 from dmevpn.config.parser import shown
@@ -54,10 +54,13 @@ class _Conflicts:
 
     def vpns(self) -> Iterator[ConfigError]:
         """A VPN has one spoke and one hub at most."""
-        for a, b in combinations(self._plan.spokes, 2):
-            if a.vpn == b.vpn:
-                message = f"{a.interface} is the spoke of VPN {a.vpn.index} already"
-                yield self._error(b.interface, message, "vpn-id")
+        # There may be thousands of spokes, so they are not compared two by two.
+        spokes: dict[VPNID, SpokePlan] = {}
+        for spoke in self._plan.spokes:
+            known = spokes.setdefault(spoke.vpn, spoke)
+            if known is not spoke:
+                message = f"{known.interface} is the spoke of VPN {spoke.vpn.index} already"
+                yield self._error(spoke.interface, message, "vpn-id")
         for c, d in combinations(self._plan.hubs, 2):
             if any(x <= q and p <= y for p, q in c.vpns for x, y in d.vpns):
                 message = f"{c.interface} is the hub of one of these VPNs already"
@@ -69,13 +72,17 @@ class _Conflicts:
             if spoke.port == 1:
                 message = "a spoke takes the port below as well: 2 is the lowest possible"
                 yield self._error(spoke.interface, message, "vxlan-port")
-        for a, b in combinations(self._spokes, 2):
-            if a.vni == b.vni and abs(a.port - b.port) <= 1:
-                message = (
-                    f"{a.interface} has VNI {a.vni} on port {a.port} already: two VPNs need"
-                    " different VNIs or ports two apart (a spoke takes the port below as well)"
-                )
-                yield self._error(b.interface, message, "vxlan-port", "default-vni")
+        by_vni: dict[int, list[SpokePlan]] = {}
+        for b in self._spokes:
+            same = by_vni.setdefault(b.vni, [])
+            for a in same:
+                if abs(a.port - b.port) <= 1:
+                    message = (
+                        f"{a.interface} has VNI {a.vni} on port {a.port} already: two VPNs need"
+                        " different VNIs or ports two apart (a spoke takes the port below as well)"
+                    )
+                    yield self._error(b.interface, message, "vxlan-port", "default-vni")
+            same.append(b)
 
     def hub_ports(self) -> Iterator[ConfigError]:
         """An external vxlan device has its UDP port to itself."""
