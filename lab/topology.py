@@ -127,10 +127,6 @@ class VM:
         machine.namespace.ip("link", "set", port, "master", bridge, "up")
         self.machine = machine
 
-    def forget_neighbours(self) -> None:
-        """Empty its neighbour tables: the next packet to anybody begins with a question."""
-        self.namespace.ip("neigh", "flush", "dev", "eth0")
-
 
 def pins(namespace: Namespace) -> list[Path]:
     """The directories on the bpffs where a hub in this namespace keeps its switch."""

@@ -56,11 +56,6 @@ class Readings:
         self._next = 0.0
 
     @property
-    def under_way(self) -> bool:
-        """Whether the socket is in use."""
-        return self._current is not None
-
-    @property
     def by_hand(self) -> int:
         """How many entries for stations the latest found that were made by hand."""
         return 0 if self.latest is None else self.latest.by_hand
