@@ -111,7 +111,10 @@ class Daemon(Service):
         if self._garbage is not None:
             self._garbage.stop()
         for service in self._operators:
-            yield maybeDeferred(service.stopService)
+            try:
+                yield maybeDeferred(service.stopService)
+            except Exception:
+                self.log.failure("an operators' service did not close")
         yield self.node.stopService()
 
     def give_way(self) -> None:

@@ -87,6 +87,27 @@ def test_admin_closes_before_the_node(file: Path) -> None:
     assert calls == ["open", "start", "stop"] and not daemon.node.hubs
 
 
+def test_an_admin_that_does_not_close(
+    file: Path, monkeypatch: pytest.MonkeyPatch, logged_failures: list[object]
+) -> None:
+    """The others close, and the node stops, all the same."""
+    calls: list[str] = []
+    daemon = make(file, calls, endpoints=2)
+    daemon.privilegedStartService()
+    daemon.startService()
+
+    def fail() -> None:
+        raise OSError("no more descriptors")
+
+    monkeypatch.setattr(daemon._operators[0], "stopService", fail)
+    done: list[object] = []
+    daemon.stopService().addCallback(done.append)
+    assert calls[-1] == "stop" and not daemon.node.hubs
+    assert done == [None]
+    assert len(logged_failures) == 1
+    logged_failures.clear()
+
+
 def test_a_refused_admin_socket_undoes_the_start(file: Path) -> None:
     """With one of two endpoints impossible, nothing of the daemon stays."""
     calls: list[str] = []
