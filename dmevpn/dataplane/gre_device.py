@@ -188,6 +188,7 @@ class KernelGREDevice:
             new = self._read(LinkTable(self._requests))
         except DataplaneError as error:
             log.error("{ifname}: {reason}", ifname=self.name, reason=str(error))
+            self._dirty = True  # the next notification, about whatever, has it read again
             return
         except StartError as error:
             # Somebody has put another device in its place.

@@ -6,6 +6,7 @@ device, so dummies of another kind stand for them here; tests/transport/test_pac
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -14,17 +15,19 @@ from typing import cast
 
 import pytest
 from twisted.internet.interfaces import IReactorFDSet
+from twisted.logger import LogLevel
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dmevpn.addresses import parse_ip, parse_mac
 from dmevpn.dataplane.gre_device import KernelGREDevice, control_device, interpret
-from dmevpn.dataplane.links import Link, parse_links
+from dmevpn.dataplane.links import Link, LinkTable, parse_links
 from dmevpn.dataplane.memory_device import MemoryControlDevice
-from dmevpn.errors import StartError
+from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import GREDevice, IControlDevice, IControlDeviceListener
 from dmevpn.metrics import Metrics
 from lab.netns import Namespace
+from tests.dataplane.test_provision import texts_of
 from tests.transport.readers import Readers
 
 RECORDED = Path(__file__).parent.parent / "data" / "gre_links.txt"
@@ -366,6 +369,26 @@ class TestKernel(ControlDeviceContract):
         self.remove()
         self.restore()
         self.pump(lambda: device.state is not None)
+        device.stop()
+
+    def test_a_kernel_that_does_not_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What has become of the device is read with the next notification, about whatever."""
+        device, changes = self.make(), Changes()
+        device.start()
+        device.subscribe(changes)
+
+        def refuse(self: LinkTable, name: str) -> Link | None:
+            raise DataplaneError(errno.ENOBUFS, "reading from the kernel")
+
+        with monkeypatch.context() as patch, texts_of(LogLevel.error) as said:
+            patch.setattr(LinkTable, "named", refuse)
+            self.change(mtu=1300)
+            self.pump(lambda: bool(said))
+            self.reactor.settle()
+        assert changes.states == [] and device.state.mtu == 1400
+        self.place.ip("link", "add", "other", "type", "bridge")
+        self.pump(lambda: device.state.mtu == 1300)
+        assert len(changes.states) == 1
         device.stop()
 
     def test_lost_notifications(self) -> None:
