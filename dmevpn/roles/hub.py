@@ -32,11 +32,12 @@ from dmevpn.roles.amnesia import AMNESIA
 from dmevpn.roles.answer_journal import Answer, Record
 from dmevpn.roles.comparison import Comparison
 from dmevpn.roles.drain import Drain
-from dmevpn.roles.hub_vpn import HubVPN, Shared
+from dmevpn.roles.hub_vpn import HubVPN
 from dmevpn.roles.loops import LoopWatch
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.recollection import Departed
 from dmevpn.roles.rows import REGISTRATION_EVENTS, CacheWatcher, Watchers, place
+from dmevpn.roles.shared import Shared
 from dmevpn.roles.troubles import Troubles
 from dmevpn.roles.trunks import TrunkTable
 from dmevpn.roles.turned_away import TurnedAway

@@ -7,7 +7,6 @@ is registered), and tells clients that were given an answer when the answer is n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Self
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -25,7 +24,6 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME
 from dmevpn.nhrp.cache import Binding, Cache, Kind
-from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.prefixes import PrefixTable
@@ -33,7 +31,6 @@ from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
-from dmevpn.nhrp.room import SharedRoom
 from dmevpn.nhrp.server import NextHopServer
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.transit import Transit
@@ -46,6 +43,7 @@ from dmevpn.roles.mtu import MTUComparison
 from dmevpn.roles.owners import VTEPOwners
 from dmevpn.roles.recollection import Departed
 from dmevpn.roles.rows import CacheWatcher
+from dmevpn.roles.shared import Shared
 from dmevpn.roles.takeover import TakeoverGuard
 from dmevpn.roles.trunks import Trunks
 
@@ -57,28 +55,6 @@ _NOTE_SLACK = 8
 #: MACs of one VPN behind other hubs that are kept from ageing: what the switch's table holds.
 #: One more only ages, and is flooded for until it speaks.
 PASSED_MACS = 16384
-
-
-class Shared(NamedTuple):
-    """What the VPNs of a hub share, so that a peer of many of them does not take it all."""
-
-    bindings: SharedRoom
-    answers: SharedRoom
-    joined: Complaints
-    """So that sites that come and go in many VPNs cannot fill the log."""
-    left: Complaints
-    mtus: Complaints
-    takeovers: Complaints
-    refusals: Complaints
-
-    @classmethod
-    def among_vpns(cls, clock: IReactorTime, metrics: Metrics) -> Self:
-        """For a hub that has no VPN yet."""
-        return cls(
-            SharedRoom(metrics, "bindings"),
-            SharedRoom(metrics, "answers"),
-            *(Complaints(clock, metrics) for _ in range(5)),
-        )
 
 
 @implementer(ICacheListener)
