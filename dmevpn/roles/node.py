@@ -176,7 +176,7 @@ class Node(Service):
         before = self.plan
         failures = yield self._turn_to(plan)
         if failures:
-            lost = yield self._turn_to(before)
+            lost = [] if self._stopping else (yield self._turn_to(before))
             for failure in (*failures[1:], *lost):
                 self.log.error("{reason}", reason=str(failure))
             raise failures[0]
@@ -187,6 +187,10 @@ class Node(Service):
         changes = diff(self.plan, plan)
         yield self._stop_roles(changes)
         failures: list[Exception] = []
+        if self._stopping and plan != Plan():
+            # Since a moment ago: what is started now would only be taken down.
+            changes = Changes()
+            failures.append(DmevpnError("the daemon is stopping"))
         for step in self._steps(changes, plan):
             try:
                 step()

@@ -253,6 +253,24 @@ def test_a_reload_while_or_after_stopping_starts_nothing(world: World, slowly: b
     assert one.machine.clock.getDelayedCalls() == []
 
 
+def test_a_stop_in_the_middle_of_a_reload(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to be started is not, nor what was there before: all would only be taken down."""
+    one = world.add_site("10.0.0.2", 100)
+    world.run(1)
+    node = one.machine.node
+    assert node is not None
+    stop_slowly(world, node)
+    (spoke,) = node.plan.spokes
+    refusals: list[object] = []
+    caught(node.apply(replace(node.plan, spokes=(replace(spoke, bridge="br9"),))), refusals)
+    node.stopService()
+    monkeypatch.setattr(MemorySpokeDataplane, "start", refuse)
+    world.run(3)
+    assert [str(each.value) for each in refusals] == ["the daemon is stopping"]  # type: ignore[attr-defined]
+    assert node.spokes == {} and node.speakers == {}
+    assert one.machine.clock.getDelayedCalls() == []
+
+
 def stop_slowly(world: World, node: Node) -> None:
     """Let the devices of a node's spoke take half a second to go."""
     dataplane: Any = node.spokes["vx1"].dataplane
