@@ -21,7 +21,7 @@ from lab.fdbwatch import FDBWatch
 from lab.interrupt import interruptible
 from lab.netns import namespaces
 from lab.topology import VM, Lab
-from lab.traffic import Ping, PingReport
+from lab.traffic import Ping, PingReport, ping
 from lab.wait import eventually
 
 __all__ = ["main"]
@@ -29,6 +29,8 @@ __all__ = ["main"]
 PREFIX = "dmdemo"
 PINGS = 1000
 INTERVAL = 0.005
+#: Further ones where the machine is too busy to look at the shortcut before those are over.
+MORE_PINGS = 200
 
 #: What ends the story: something is not as it should be, or the machine refuses.
 FAILURES = (AssertionError, OSError, subprocess.SubprocessError)
@@ -167,14 +169,22 @@ class Demo:
             )
             by_hub = _member_frames(self.hub)
             self._tell_change(watch, before, by_hub)
-            assert pings.running, "the pings were over before the shortcut was looked at"
+            in_time = pings.running
             report = pings.finish()
+            if not in_time:
+                self._ping_on()
             latency = self._latency(watch)
         after = _member_frames(self.hub)
         self.story.say(f"\nping: {report}")
         self._tell_standstill(by_hub, after)
         self._judge(report, by_hub, after)
         return f"{report}; shortcut {latency:.1f} ms after the first miss"
+
+    def _ping_on(self) -> None:
+        """On a machine that is busy the shortcut is looked at when the pings are over."""
+        self.story.say("(The pings were over by then, so there are some more.)")
+        more = ping(self.site1.vm.namespace, "11.0.0.11", count=MORE_PINGS, interval=INTERVAL)
+        assert more.lost == 0, f"{more.lost} of {MORE_PINGS} more pings were lost"
 
     def _latency(self, watch: FDBWatch) -> float:
         """Milliseconds from the kernel's first report of a miss to the shortcut in its place."""
