@@ -338,7 +338,8 @@ class Ping:
         return Counter(map(int, re.findall(r"icmp_seq=(\d+) (?:ttl|hop)", self._text())))
 
     def _text(self) -> str:
-        return os.pread(self._said.fileno(), 1 << 30, 0).decode(errors="replace")
+        descriptor = self._said.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def stop(self) -> None:
         """Send no more. What was not answered by then behind the last answer does not count: it may
