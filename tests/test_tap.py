@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dmevpn import __version__
 from dmevpn.tap import Options
+from lab.daemons import ROOT
 
 GOOD = "interface nhrp\ninterface vx0\n controller nhrp\n vpn-id 1\n provision\n l2learnonly\n"
 
@@ -50,6 +53,28 @@ def test_check(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         parse("--config", str(file), "--check")
     out = capsys.readouterr().out
     assert left.value.code == 1 and ":7:" in out and ":8:" in out
+
+
+#: Runs ``--check`` and prints what it touches: sockets, programs, directories, files written to.
+WATCHED = """
+import os, sys
+from dmevpn.tap import Options
+
+def watch(event, arguments):
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    if writes or event.startswith(("socket.", "subprocess.", "os.mkdir", "os.remove", "os.rename")):
+        print(event, arguments)
+
+sys.addaudithook(watch)
+Options().parseOptions(["--config", sys.argv[1], "--check"])
+"""
+
+
+def test_check_touches_nothing(file: Path) -> None:
+    """``--check`` opens no socket, starts no program, and writes to no file."""
+    words = (sys.executable, "-B", "-c", WATCHED, str(file))
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_mistakes(file: Path) -> None:
