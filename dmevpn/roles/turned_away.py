@@ -77,10 +77,9 @@ class TurnedAway:
             vpn_id, station = key
             if self._clients.get(key) is not client:
                 continue
-            server = self._serve(vpn_id, client.path.peer)
             if self._clock.seconds() >= client.until or not client.calls:
                 del self._clients[key]
-            elif server is not None:
+            elif (server := self._serve(vpn_id, client.path.peer)) is not None:
                 client.calls -= 1
                 server.call_back(station, client.path)
             yield

@@ -31,7 +31,7 @@ from dmevpn.nhrp.packet import (
 )
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.room import SharedRoom
-from dmevpn.roles import amnesia, hub, hub_vpn, owners, turned_away
+from dmevpn.roles import amnesia, hub, owners, shared, turned_away
 from dmevpn.roles.hub import HubRole
 from dmevpn.roles.spoke import SpokeRole
 from dmevpn.transport.memory import MemoryTransport
@@ -390,7 +390,7 @@ def test_vpns_on_demand_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_vpns_share_the_room_of_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who registers all he can think of in many VPNs ends at what they have together, and takes
     nobody's first registrations in another VPN."""
-    monkeypatch.setattr(hub_vpn, "SharedRoom", partial(SharedRoom, own=2, shared=8))
+    monkeypatch.setattr(shared, "SharedRoom", partial(SharedRoom, own=2, shared=8))
     world = World(vpns=((1, 1000),))
     world.start_hub()
     peer, other = Peer(world), Peer(world, "10.0.0.67")
@@ -425,6 +425,21 @@ def test_who_was_turned_away_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert [type(each) for each in peer.received] == [PurgeRequest] * 6
     world.run(700)
     assert len(peer.received) == 6
+
+
+def test_nobody_is_asked_about_who_is_forgotten() -> None:
+    """Of a wide range a VPN would be made for somebody who is not called any more."""
+    clock = task.Clock()
+    asked: list[VPNID] = []
+    away = turned_away.TurnedAway(
+        clock, Metrics(), DEFAULT_OUI, lambda vpn_id, sender: asked.append(vpn_id)
+    )
+    away.note(VPNID(DEFAULT_OUI, 7), A, Path(parse_ip("10.0.0.2")))
+    list(away.call())
+    assert len(asked) == 1
+    clock.advance(700)
+    list(away.call())
+    assert len(asked) == 1 and len(away) == 0
 
 
 def test_vpns_share_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
