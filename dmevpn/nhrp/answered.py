@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.addresses import VTEP, Path
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.deadlines import Deadlines
+from dmevpn.nhrp.keysets import KeySets
 from dmevpn.nhrp.prefixes import PrefixIndex, prefix_of
 from dmevpn.nhrp.room import SharedRoom
+from dmevpn.nhrp.rounds import Rounds
 
 __all__ = ["ANSWERED_LIMIT", "ANSWERED_PER_MAC", "LEARNED_HOLDING_TIME", "Answered"]
 
@@ -26,27 +27,43 @@ ANSWERED_PER_MAC: Final = 4096
 #: Octets of a MAC.
 _MAC: Final = 6
 
-#: Answers of one VPN in use at any time. An answer takes about 200 octets of memory.
+#: Answers of one VPN in use at any time. An answer takes about 400 octets of memory.
 ANSWERED_LIMIT: Final = 262_144
-
-#: Seconds for which an answer may be remembered beyond its holding time: forgetting them one by
-#: one would look at all answers for an address again and again.
-_SWEEP: Final = 30.0
 
 
 @dataclass(slots=True)
 class _Answers:
-    """Answers for one address or prefix; all of them name some of the same VTEPs."""
+    """Answers for one address or prefix; all of them name some of the same VTEPs.
+
+    Most addresses are asked for by one station, who needs no table.
+    """
 
     vteps: tuple[VTEP, ...]
-    due: float
-    """When those that are no longer believed are looked for, or sooner."""
-    stations: dict[bytes, tuple[float, Path]] = field(default_factory=dict)
-    """Requester to the time until which it may believe the answer, and the way to it."""
+    round: int
+    """When those that are no longer believed are looked for (see :mod:`dmevpn.nhrp.rounds`)."""
+    station: bytes
+    """A requester."""
+    until: float
+    """The time until which it may believe the answer."""
+    path: Path
+    """The way to it."""
+    others: dict[bytes, tuple[float, Path]] | None
+    """The other requesters, each with the same about it; None: there have never been any."""
+
+    def __len__(self) -> int:
+        return 1 if self.others is None else 1 + len(self.others)
+
+    def each(self) -> list[tuple[bytes, float, Path]]:
+        """All requesters."""
+        answers = [(self.station, self.until, self.path)]
+        if self.others is not None:
+            answers += [(station, *answer) for station, answer in self.others.items()]
+        return answers
 
 
 class Answered:
-    """Answers that are still believed. Those whose holding time is over are forgotten.
+    """Answers that are still believed. Those whose holding time is over are forgotten, but not at
+    once: to forget them one by one would look at all answers for an address again and again.
 
     An answer is about an address or a prefix, and known by its key (see
     :mod:`dmevpn.nhrp.prefixes`).
@@ -71,9 +88,9 @@ class Answered:
         self._answers: dict[bytes, _Answers] = {}
         #: All keys but MACs, which have no prefixes.
         self._index = PrefixIndex()
-        self._at: dict[VTEP, set[bytes]] = {}
+        self._at = KeySets[VTEP]()
         self._count = 0
-        self._deadlines = Deadlines(clock, self._due)
+        self._rounds = Rounds(clock, self._due)
         self._full = metrics.counter("answered_full")
 
     def __len__(self) -> int:
@@ -90,14 +107,14 @@ class Answered:
         For who takes his time: answers may come and go meanwhile.
         """
         for key, answers in list(self._answers.items()):
-            for station, (until, _) in list(answers.stations.items()):
+            for station, until, _ in answers.each():
                 if until > self._clock.seconds():
                     yield station, key, answers.vteps, until
 
     def records(self) -> Iterator[tuple[bytes, tuple[VTEP, ...], bytes, Path, float]]:
         """The same, for who is to remember it: key, VTEPs, station, the way to it, until when."""
         for key, answers in list(self._answers.items()):
-            for station, (until, path) in list(answers.stations.items()):
+            for station, until, path in answers.each():
                 if until > self._clock.seconds():
                     yield key, answers.vteps, station, path, until
 
@@ -108,7 +125,7 @@ class Answered:
 
     def at(self, vtep: VTEP) -> list[bytes]:
         """The keys of what was said to be at a VTEP."""
-        return list(self._at.get(vtep, ()))
+        return list(self._at.of(vtep))
 
     def inside(self, protocol: bytes, prefix_length: int) -> list[bytes]:
         """The keys of answers about what lies in a set of IPv4 or IPv6 addresses."""
@@ -132,36 +149,36 @@ class Answered:
         :return: False if there is no room, which is counted.
         """
         answers = self._answers.get(key)
-        if answers is None or station not in answers.stations:
-            many = 0 if answers is None else len(answers.stations)
-            held, room = self._count, self._room
-            if (
-                many >= ANSWERED_PER_MAC
-                or held >= self._limit
-                or (room is not None and not room.has(held))
-            ):
-                self._full.inc()
-                return False
-            if room is not None:
-                room.added(held)
-            self._count = held + 1
-        due = until + _SWEEP
         if answers is None:
-            answers = self._answers[key] = _Answers(vteps, due)
-            self._deadlines.set(key, due)
+            if not self._make_room(0):
+                return False
+            number = Rounds.number(until)
+            self._answers[key] = _Answers(vteps, number, station, until, path, None)
+            self._rounds.put(key, number)
             if len(key) != _MAC:
                 self._index.add(key)
             for vtep in vteps:
-                self._say(key, vtep)
+                self._at.add(vtep, key)
         else:
-            if due < answers.due:
-                answers.due = due
-                self._deadlines.set(key, due)
+            if answers.station == station:
+                answers.until = until
+                answers.path = path
+            else:
+                others = answers.others
+                if (others is None or station not in others) and not self._make_room(len(answers)):
+                    return False
+                if others is None:
+                    others = answers.others = {}
+                others[station] = until, path
+            number = Rounds.number(until)
+            if number < answers.round:
+                self._rounds.take(key, answers.round)
+                self._rounds.put(key, number)
+                answers.round = number
             if vteps != answers.vteps:
                 answers.vteps = vteps
                 for vtep in vteps:
-                    self._say(key, vtep)
-        answers.stations[station] = until, path
+                    self._at.add(vtep, key)
         if self.record is not None:
             self.record(key, vteps, station, path, until)
         return True
@@ -171,55 +188,60 @@ class Answered:
         answers = self._answers.get(key)
         if answers is None:
             return []
+        self._rounds.take(key, answers.round)
         self._forget(key, answers)
-        self._deadlines.discard(key)
         now = self._clock.seconds()
         return [
-            (station, path, until - now)
-            for station, (until, path) in answers.stations.items()
-            if until > now
+            (station, path, until - now) for station, until, path in answers.each() if until > now
         ]
 
     def close(self) -> None:
         """Forget everything, leave no timer behind."""
-        self._deadlines.close()
+        self._rounds.close()
         self._answers.clear()
         self._index.clear()
         self._at.clear()
         self._less(self._count)
+
+    def _make_room(self, many: int) -> bool:
+        """Take room for one answer more about what there are so many of; False if there is none,
+        which is counted."""
+        held, room = self._count, self._room
+        if (
+            many >= ANSWERED_PER_MAC
+            or held >= self._limit
+            or (room is not None and not room.has(held))
+        ):
+            self._full.inc()
+            return False
+        if room is not None:
+            room.added(held)
+        self._count = held + 1
+        return True
 
     def _less(self, count: int) -> None:
         if self._room is not None:
             self._room.removed(self._count, count)
         self._count -= count
 
-    def _say(self, key: bytes, vtep: VTEP) -> None:
-        at = self._at.get(vtep)
-        if at is None:
-            self._at[vtep] = {key}
-        else:
-            at.add(key)
-
     def _forget(self, key: bytes, answers: _Answers) -> None:
         del self._answers[key]
         if len(key) != _MAC:
             self._index.remove(key)
-        self._less(len(answers.stations))
+        self._less(len(answers))
         for vtep in answers.vteps:
-            at = self._at[vtep]
-            at.discard(key)
-            if not at:
-                del self._at[vtep]
+            self._at.remove(vtep, key)
 
-    def _due(self, key: bytes) -> float | None:
+    def _due(self, key: bytes) -> None:
+        """Forget those of an address or prefix that are no longer believed."""
         answers = self._answers[key]
         now = self._clock.seconds()
-        over = [station for station, (until, _) in answers.stations.items() if until <= now]
-        for station in over:
-            del answers.stations[station]
-        self._less(len(over))
-        if answers.stations:
-            answers.due = now + _SWEEP
-            return answers.due
-        self._forget(key, answers)
-        return None
+        believed = [each for each in answers.each() if each[1] > now]
+        if not believed:
+            self._forget(key, answers)
+            return
+        self._less(len(answers) - len(believed))
+        (answers.station, answers.until, answers.path), *others = believed
+        answers.others = {station: (until, path) for station, until, path in others} or None
+        answers.round = Rounds.number(min([until for _, until, _ in believed]))
+        self._rounds.put(key, answers.round)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -19,12 +19,11 @@ from dmevpn.addresses import VTEP, Path
 from dmevpn.interfaces import ICacheListener
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
+from dmevpn.nhrp.keysets import KeySets
 from dmevpn.nhrp.prefixes import PrefixIndex, key_of
 from dmevpn.nhrp.room import SharedRoom
 
 __all__ = ["LIMIT", "MOST_BESIDE", "SHORTEST_LIFE", "Binding", "Cache", "Kind"]
-
-_K = TypeVar("_K", VTEP, bytes)
 
 #: Octets of a MAC.
 _MAC: Final = 6
@@ -140,8 +139,8 @@ class Cache:
         #: In the order they came: the first is the first to give way.
         self._negative: dict[bytes, None] = {}
         #: The places of dynamic bindings by VTEP, and by the NBMA addresses of their registrant.
-        self._registered: dict[VTEP, set[bytes]] = {}
-        self._registrants: dict[bytes, set[bytes]] = {}
+        self._registered = KeySets[VTEP]()
+        self._registrants = KeySets[bytes]()
         self._counts = [0] * len(Kind)
         self._listeners: tuple[ICacheListener, ...] = ()
         self._deadlines = Deadlines(clock, self._due)
@@ -223,17 +222,17 @@ class Cache:
     def registrations_of(self, vtep: VTEP) -> list[Binding]:
         """Dynamic bindings of a VTEP that have at least a second to live; MOST_REGISTRATIONS of
         them are looked at."""
-        some = islice(self._registered.get(vtep, ()), MOST_REGISTRATIONS)
+        some = islice(self._registered.of(vtep), MOST_REGISTRATIONS)
         return [binding for binding in map(self.lookup, some) if binding is not None]
 
     def registration_of(self, vtep: VTEP) -> Binding | None:
         """The one of those that lives longest."""
-        places = self._registered.get(vtep)
-        if places is not None and len(places) == 1:
+        places = self._registered.of(vtep)
+        if len(places) == 1:
             for place in places:
                 return self.lookup(place)
         best, longest = None, self.clock.seconds() + SHORTEST_LIFE
-        for place in islice(places or (), MOST_REGISTRATIONS):
+        for place in islice(places, MOST_REGISTRATIONS):
             binding = self._bindings[place]
             if binding.expires is None or binding.expires >= longest:
                 best, longest = binding, binding.expires or float("inf")
@@ -242,7 +241,7 @@ class Cache:
     def registered_by(self, nbma: bytes) -> Iterator[Binding]:
         """Dynamic bindings whose registrant has an NBMA address, be it as it says or as it is
         seen. The cache must not change before the caller is through."""
-        return (self._bindings[place] for place in self._registrants.get(nbma, ()))
+        return (self._bindings[place] for place in self._registrants.of(nbma))
 
     def put(self, binding: Binding, *, overrule: bool = False, beside: bool = False) -> bool:
         """Add a binding or replace the one that is there.
@@ -394,10 +393,10 @@ class Cache:
         if kind is Kind.NEGATIVE:
             self._negative[place] = None
         elif kind is Kind.DYNAMIC and binding.vtep is not None:
-            _add(self._registered, binding.vtep, place)
-            _add(self._registrants, binding.vtep.nbma, place)
+            self._registered.add(binding.vtep, place)
+            self._registrants.add(binding.vtep.nbma, place)
             if binding.claimed:
-                _add(self._registrants, binding.claimed, place)
+                self._registrants.add(binding.claimed, place)
 
     def _unlist(self, place: bytes, binding: Binding) -> None:
         kind = binding.kind
@@ -405,10 +404,10 @@ class Cache:
         if kind is Kind.NEGATIVE:
             del self._negative[place]
         elif kind is Kind.DYNAMIC and binding.vtep is not None:
-            _take(self._registered, binding.vtep, place)
-            _take(self._registrants, binding.vtep.nbma, place)
+            self._registered.remove(binding.vtep, place)
+            self._registrants.remove(binding.vtep.nbma, place)
             if binding.claimed:
-                _take(self._registrants, binding.claimed, place)
+                self._registrants.remove(binding.claimed, place)
 
     def _forget_beside(self, key: bytes, place: bytes) -> None:
         places = self._beside[key]
@@ -453,18 +452,3 @@ def _place_beside(key: bytes, vtep: VTEP) -> bytes:
     """Where a binding stands that is not the first of its key; no key has this length."""
     vni = (vtep.vni or 0).to_bytes(4, "big")
     return b"%b%b%c%b" % (key, vtep.nbma.ljust(16, b"\0"), len(vtep.nbma), vni)
-
-
-def _add(table: dict[_K, set[bytes]], key: _K, place: bytes) -> None:
-    places = table.get(key)
-    if places is None:
-        table[key] = {place}
-    else:
-        places.add(place)
-
-
-def _take(table: dict[_K, set[bytes]], key: _K, place: bytes) -> None:
-    places = table[key]
-    places.discard(place)
-    if not places:
-        del table[key]
