@@ -121,6 +121,9 @@ METRICS = {
     " forgotten, since it was too much; it is read again.",
     "dmevpn_keepalives_forgotten_total": "Times that keepalives, which are answered without being"
     " read, were forgotten, since they were too many; they are read again.",
+    "dmevpn_questions_forgotten_total": "Times that kinds of Resolution Requests, which are"
+    " answered without being read as packets, were forgotten, since they were too many; they are"
+    " read again.",
     "dmevpn_host_addresses_ignored_total": "Addresses of a host name beyond those that are used.",
     "dmevpn_peers_full_total": "Peers whose form was not remembered, for want of room.",
     "dmevpn_registrations_down_total": "Registrations of ours that were lost.",

@@ -18,11 +18,14 @@ class ILink(Interface):
     def send(packet: Any, path: Path) -> None:
         """Encapsulate, authenticate and send a packet to ``path.peer``."""
 
-    def answer(request: Any, reply: Any, path: Path) -> None:
+    def answer(request: Any, reply: Any, path: Path, tell: Any = None) -> None:
         """Send the reply to a request that came by a path.
 
         Only where a request that differs in its request ID alone has the same reply, but for that,
         as long as the VPN has the same stations: they need not be asked about it then.
+
+        :param tell: of a Resolution Request: says what stands in the CIE of the reply to one that
+            differs in its source and destination, too (:data:`dmevpn.nhrp.link.Tell`).
         """
 
     def names_vpn(path: Path) -> bool:

@@ -148,6 +148,22 @@ class Answered:
         :param until: when its holding time is over.
         :return: False if there is no room, which is counted.
         """
+        if self.note(key, vteps, station, path, until):
+            return True
+        self._full.inc()
+        if self._room is not None:
+            self._room.has(self._count)
+        return False
+
+    def note(
+        self,
+        key: bytes,
+        vteps: tuple[VTEP, ...],
+        station: bytes,
+        path: Path,
+        until: float,
+    ) -> bool:
+        """The same, without counting that there is no room: who is told so may try :meth:`add`."""
         answers = self._answers.get(key)
         if answers is None:
             if not self._make_room(0):
@@ -204,15 +220,13 @@ class Answered:
         self._less(self._count)
 
     def _make_room(self, many: int) -> bool:
-        """Take room for one answer more about what there are so many of; False if there is none,
-        which is counted."""
+        """Take room for one answer more about what there are so many of; False if there is none."""
         held, room = self._count, self._room
         if (
             many >= ANSWERED_PER_MAC
             or held >= self._limit
-            or (room is not None and not room.has(held))
+            or (room is not None and not room.fits(held))
         ):
-            self._full.inc()
             return False
         if room is not None:
             room.added(held)

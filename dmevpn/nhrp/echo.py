@@ -61,9 +61,10 @@ class Echo:
         """Whether a payload is the request again, with any request ID and any checksum."""
         return _constant(payload) == self._request
 
-    def answer(self, payload: bytes) -> bytes | None:
+    def answer(self, payload: bytes, path: Path) -> bytes | None:
         """The reply to a payload that matches, counted like the request.
 
+        :param path: which does not matter.
         :return: None if its checksum is wrong, or the reply may not be true any more.
         """
         octets = payload[_ID:_IDENTIFIED]
@@ -97,15 +98,16 @@ def _sum(payload: bytes) -> int:
 
 
 class Echoes:
-    """The latest keepalive of each client, by underlay address.
-
-    :ivar get: the echo at an address, or None. One look into a table.
-    """
+    """The latest keepalive of each client, by underlay address."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._echoes: dict[bytes, AnyEcho] = {}
         self._forgotten = metrics.counter("keepalives_forgotten")
-        self.get = self._echoes.get
+
+    def get(self, payload: bytes, path: Path) -> AnyEcho | None:
+        """The one that a payload is like."""
+        echo = self._echoes.get(path.peer)
+        return echo if echo is not None and echo.matches(payload) else None
 
     def remember(
         self,

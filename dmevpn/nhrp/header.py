@@ -18,6 +18,7 @@ __all__ = [
     "EXTENSIONS_OFFSET",
     "FIXED",
     "LONGEST_NBMA",
+    "PACKET_TYPE",
     "PROTOCOL_TYPE",
     "REQUEST_ID",
     "TYPE_BITS",
@@ -38,6 +39,8 @@ PROTOCOL_TYPE: Final = 2
 CHECKSUM: Final = 12
 #: Offset of ar$extoff.
 EXTENSIONS_OFFSET: Final = 14
+#: Offset of ar$op.type.
+PACKET_TYPE: Final = 17
 #: Offset of the request ID.
 REQUEST_ID: Final = 24
 #: Offset of the first address.

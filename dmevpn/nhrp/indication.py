@@ -7,13 +7,21 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from dmevpn.addresses import DEFAULT_OUI, VPNID
-from dmevpn.errors import MalformedPacket
+from dmevpn.errors import MalformedPacket, NHRPError
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import decapsulate
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode_embedded
 
-__all__ = ["SOURCES", "ErrorReporter", "describe", "embedded", "embedded_vpn"]
+__all__ = [
+    "SOURCES",
+    "TELLING",
+    "ErrorReporter",
+    "describe",
+    "embedded",
+    "embedded_vpn",
+    "nobody_wants",
+]
 
 #: Error Indications in a row to one NBMA address, and how many a second it earns again.
 SOURCE_BURST: Final = 10.0
@@ -26,6 +34,14 @@ TOTAL_RATE: Final = 100.0
 #: / SOURCE_RATE addresses before the first one has earned everything back, so whoever is
 #: forgotten at this bound had nothing against it any more.
 SOURCES: Final = 2048
+
+#: Errors that tell a stranger which VPNs there are, and what is in them (RFC 2735 §4.3).
+TELLING: Final = frozenset(
+    {ErrorCode.UNREACHABLE, ErrorCode.VPN_MISMATCH, ErrorCode.VPN_UNSUPPORTED}
+)
+
+#: Where an Error Indication about an unexpected Resolution Reply points: its request ID.
+_REQUEST_ID_OFFSET: Final = 24
 
 #: Largest GRE payload of an Error Indication: an IPv4 datagram of 576 octets, which everybody
 #: takes (RFC 1122 §3.3.2), less IPv4 and GRE headers.
@@ -141,3 +157,23 @@ def describe(code: int) -> str:
         return f"error {code}, {ErrorCode(code).name.lower().replace('_', ' ')}"
     except ValueError:
         return f"error {code}"
+
+
+def nobody_wants(packet: Packet) -> None:
+    """Say what becomes of a packet that concerns no station of its VPN.
+
+    :raises NHRPError: always.
+    """
+    packet_type = packet.packet_type
+    if packet_type is PacketType.RESOLUTION_REPLY:
+        raise NHRPError(
+            "unsolicited_reply", code=ErrorCode.INVALID_REPLY, offset=_REQUEST_ID_OFFSET
+        )
+    if packet_type in (PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY):
+        raise NHRPError("unsolicited_reply")
+    if isinstance(packet, ErrorIndication):
+        raise NHRPError("error_unmatched")
+    if packet_type is PacketType.TRAFFIC_INDICATION:
+        raise NHRPError("traffic_indication")
+    # We know no server to forward it to.
+    raise NHRPError("unreachable", code=ErrorCode.UNREACHABLE, offset=packet.destination_offset)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from zope.interface import implementer
 
-from dmevpn.addresses import VPNID, Path
+from dmevpn.addresses import VPNID, VTEP, Path
 from dmevpn.interfaces import ILink, IStation
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.constants import PacketType
@@ -15,10 +15,24 @@ from dmevpn.nhrp.encapsulation import Form, header
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import Packet, RequestOrReply
 
-__all__ = ["MAX_PACKET", "VPNLink"]
+__all__ = ["MAX_PACKET", "Place", "Tell", "VPNLink"]
 
 # A member of an enumeration takes longer to look up than a dictionary.
 _PLAIN: Final = Form.PLAIN
+
+
+class Place(NamedTuple):
+    """Where a MAC is, as somebody was told."""
+
+    vtep: VTEP
+    mtu: int
+    holding_time: int
+    preference: int
+
+
+#: Says, and remembers to have said, where a MAC is: asked for a MAC by a station (its protocol
+#: address), on a path. None: nothing was said, for the answer is not of the usual kind.
+Tell = Callable[[bytes, bytes, Path], Place | None]
 
 #: Largest GRE payload that is sent, in octets; everything of ours is far below.
 MAX_PACKET: Final = 1400
@@ -35,8 +49,8 @@ class VPNLink:
     :param vpn_id: None is the default routing instance.
     :param naming: how packets to a peer name the VPN.
     :param send: of the speaker.
-    :param remember: a request that came by a path, and its reply, which is true as long as the
-        stations are the same; of the speaker.
+    :param remember: a request that came by a path, its reply, which is true as long as the
+        stations are the same, and what gives the replies to others like it; of the speaker.
     """
 
     def __init__(
@@ -44,7 +58,7 @@ class VPNLink:
         vpn_id: VPNID | None,
         naming: Naming,
         send: Callable[[Packet, VPNID | None, Path], None],
-        remember: Callable[[RequestOrReply, RequestOrReply, VPNLink, Path], None],
+        remember: Callable[[RequestOrReply, RequestOrReply, VPNLink, Path, Tell | None], None],
         metrics: Metrics,
     ) -> None:
         self.vpn_id = vpn_id
@@ -80,10 +94,16 @@ class VPNLink:
         self.sent[packet.packet_type].inc()
         self._send(packet, self.vpn_id, path)
 
-    def answer(self, request: RequestOrReply, reply: RequestOrReply, path: Path) -> None:
-        """Send a reply, and the same to the request when it comes again."""
+    def answer(
+        self,
+        request: RequestOrReply,
+        reply: RequestOrReply,
+        path: Path,
+        tell: Tell | None = None,
+    ) -> None:
+        """Send a reply, and the same to the request when it comes again, or what ``tell`` says."""
         self.send(reply, path)
-        self._remember(request, reply, self, path)
+        self._remember(request, reply, self, path, tell)
 
     def names_vpn(self, path: Path) -> bool:
         """Whether packets to ``path.peer`` name the VPN."""

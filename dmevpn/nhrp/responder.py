@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from dmevpn.addresses import VTEP, Path, is_station_mac
@@ -15,6 +16,7 @@ from dmevpn.nhrp.constants import VPN_AWARE, CIECode, ErrorCode, ResolutionFlag
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import DeviceCapabilities, Extension, NATAddress
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.link import Place
 from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import ResolutionRequest
 from dmevpn.nhrp.prefixes import key_of, significant
@@ -32,6 +34,8 @@ _AUTHORITATIVE: Final = ResolutionFlag.A
 _STABLE: Final = ResolutionFlag.D
 _NAT: Final = ResolutionFlag.NAT
 
+#: Of these, the reply to a simple request has the first alone.
+_SIMPLE: Final = ResolutionFlag.D | ResolutionFlag.U | ResolutionFlag.NAT
 _FLAGS: Final = ResolutionFlag.Q | ResolutionFlag.U | ResolutionFlag.S | ResolutionFlag.NAT
 
 #: Bits of the prefix of an answer at least, by the octets of an address: clients take nobody's
@@ -46,6 +50,7 @@ class Responder:
     :param find_mac: where the switch sends frames for a MAC; None if it would flood them.
     :param vpn: the VPN's index; None is the default routing instance.
     :param take_back: makes everybody forget what was told about some keys, since it is not true.
+    :param is_open: whether everybody is answered.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Responder:
         find_mac: Callable[[bytes], VTEP | None],
         vpn: int | None,
         take_back: Callable[[Iterable[bytes]], object],
+        is_open: Callable[[], bool],
         metrics: Metrics,
     ) -> None:
         self._clock = cache.clock
@@ -70,6 +76,7 @@ class Responder:
         self._find_mac = find_mac
         self._vpn = vpn
         self._take_back = take_back
+        self._is_open = is_open
         self._answers = Codes(metrics, "resolution_answers", "-" if vpn is None else str(vpn))
 
     def resolve(self, packet: ResolutionRequest, path: Path) -> None:
@@ -98,17 +105,59 @@ class Responder:
                     cies = (self._answer(packet, way, now, *found),)
         code = cies[0].code
         self._answers[code].inc()
-        if code:
-            extensions = self._replies.extensions(packet, path)
-        else:
-            # What a prefix says is true of many stations, and may change for each of them.
-            if binding is not None and binding.prefix_length is None:
-                flags |= _STABLE
-            aware = binding is None or self._is_aware(binding)
-            extensions = self._replies.extensions(packet, path, VPN_AWARE if aware else 0)
+        aware = not code and (binding is None or self._is_aware(binding))
+        # What a prefix says is true of many stations, and may change for each of them.
+        if not code and binding is not None and binding.prefix_length is None:
+            flags |= _STABLE
+        extensions = self._replies.extensions(packet, path, VPN_AWARE if aware else 0)
         if packet.flags & _NAT:
             extensions = self._with_translated(extensions, cies, binding)
-        self._link.send(packet.reply(cies, flags=flags, extensions=extensions), way)
+        reply = packet.reply(cies, flags=flags, extensions=extensions)
+        if aware and flags & _SIMPLE == _STABLE and way is path and self._is_simple(binding):
+            us = self._identity
+            self._link.answer(packet, reply, path, partial(self._tell, us.mtu, us.holding_time))
+        else:
+            self._link.send(reply, way)
+
+    def _is_simple(self, binding: Binding | None) -> bool:
+        """Whether other requests may be answered as one was for whose address a binding vouches:
+        everybody is, and with one address, not with a prefix or with one of several bindings."""
+        return (
+            binding is not None
+            and binding.prefix_length is None
+            and not self._cache.crowded
+            and self._is_open()
+        )
+
+    def _tell(
+        self, mtu: int, holding_time: int, mac: bytes, station: bytes, path: Path
+    ) -> Place | None:
+        """Answer a simple request like one before, and remember it.
+
+        :param mtu: what was said of us in the reply to that one; ``holding_time`` likewise.
+        :param path: to the requester.
+        :return: None if it is not that simple: then nothing has happened.
+        """
+        us = self._identity
+        now = self._clock.seconds()
+        found = self.find(mac, now)
+        if found is None or us.mtu != mtu or us.holding_time != holding_time:
+            return None
+        binding, vtep, until = found
+        if (
+            vtep is None
+            or vtep.vni is None
+            or len(vtep.nbma) != len(path.peer)
+            or not self._is_simple(binding)
+            or not self._is_aware(binding)
+        ):
+            return None
+        vteps = (vtep,)
+        told = self._answered.told(mac)
+        if (told and told != vteps) or not self._answered.note(mac, vteps, station, path, until):
+            return None
+        self._answers[_SUCCESS].inc()
+        return Place(vtep, binding.mtu or mtu, int(until - now), binding.preference)
 
     def refuse(self, packet: ResolutionRequest, path: Path) -> None:
         """Tell a stranger nothing but that he is one, and remember nothing of him.

@@ -41,9 +41,13 @@ class SharedRoom:
         """Entries that are left of what is shared."""
         return self._free
 
+    def fits(self, held: int) -> bool:
+        """Whether a table that holds so many entries may have another one."""
+        return held - self._own < self._free or held < self._own
+
     def has(self, held: int) -> bool:
-        """Whether a table that holds so many entries may have another one; refusals are counted."""
-        if held - self._own < self._free or held < self._own:
+        """The same; refusals are counted."""
+        if self.fits(held):
             return True
         self._full.inc()
         return False

@@ -139,6 +139,7 @@ class NextHopServer:
             find_mac=find_mac,
             vpn=vpn,
             take_back=lambda keys: self.invalidate_all(keys, "moved"),
+            is_open=lambda: self.servers is None,
             metrics=metrics,
         )
         self._retraction = Retraction(

@@ -99,9 +99,10 @@ class SignedEcho:
         """Whether a payload is the request again, whatever its ID, checksum, number and hash."""
         return len(payload) == self._length and self._constant(payload) == self._request
 
-    def answer(self, payload: bytes) -> bytes | None:
+    def answer(self, payload: bytes, path: Path) -> bytes | None:
         """The reply to a payload that matches, counted like the request.
 
+        :param path: which does not matter.
         :return: None if anything is wrong with it, or the reply may not be true any more: nothing
             has changed then.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -27,33 +27,38 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.echo import AnyEcho, Echoes
-from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
+from dmevpn.nhrp.encapsulation import RFC_LENGTH, Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
-from dmevpn.nhrp.indication import ErrorReporter, describe
+from dmevpn.nhrp.header import PACKET_TYPE
+from dmevpn.nhrp.indication import TELLING, ErrorReporter, describe, nobody_wants
 from dmevpn.nhrp.known import KnownPeers
-from dmevpn.nhrp.link import MAX_PACKET, VPNLink
+from dmevpn.nhrp.link import MAX_PACKET, Tell, VPNLink
 from dmevpn.nhrp.naming import Naming
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode
 from dmevpn.nhrp.peers import Peer, Peers, ours
+from dmevpn.nhrp.questions import Question, Questions
 
 __all__ = ["MOST_GATHERED", "Speaker"]
-
-#: Where an Error Indication about an unexpected Resolution Reply points: its request ID.
-_REQUEST_ID_OFFSET: Final = 24
 
 #: Packets that wait until all arrivals are handed on. An arrival that makes us send more, such as
 #: purges to all who have asked, has them sent at once.
 MOST_GATHERED: Final = 128
 
+#: What a packet is like that came before.
+_Known: TypeAlias = AnyEcho | Question
+
 _ERROR_CODES = frozenset(ErrorCode)
-#: Errors that tell a stranger which VPNs there are, and what is in them (RFC 2735 §4.3).
-_TELLING = frozenset({ErrorCode.UNREACHABLE, ErrorCode.VPN_MISMATCH, ErrorCode.VPN_UNSUPPORTED})
 
 # A member of an enumeration takes longer to look up than a dictionary: these are for every packet.
 _REGISTRATION: Final = PacketType.REGISTRATION_REQUEST
 _INDICATION: Final = PacketType.ERROR_INDICATION
 _PLAIN: Final = Form.PLAIN
 _RFC: Final = Form.RFC
+
+# Where a payload in RFC form has its type, and the types of what may be known from before.
+_TYPE: Final = slice(RFC_LENGTH + PACKET_TYPE, RFC_LENGTH + PACKET_TYPE + 1)
+_RESOLUTION: Final = bytes([PacketType.RESOLUTION_REQUEST])
+_PURGE: Final = bytes([PacketType.PURGE_REQUEST])
 
 
 @implementer(IDatagramReceiver)
@@ -107,6 +112,7 @@ class Speaker:
         self._complaints = Complaints(clock, metrics)
         self._vpns: dict[VPNID | None, VPNLink] = {}
         self._echoes = Echoes(metrics)
+        self._questions = Questions(metrics)
         self._too_large = metrics.dropped("too_large")
         self._incapable = metrics.dropped("peer_incapable")
         self._stopped = False
@@ -227,11 +233,16 @@ class Speaker:
         All are read, then all are handed on, then all answers are written: a request takes a third
         less CPU time so, since the code of each step stays in the processor's caches.
         """
-        arrivals: list[tuple[Packet | AnyEcho | None, Encapsulation | None, bytes, Path]] = []
+        arrivals: list[tuple[Packet | _Known | None, Encapsulation | None, bytes, Path]] = []
         for data, path in datagrams:
-            echo = self._echoes.get(path.peer)
-            if echo is not None and echo.matches(data):
-                arrivals.append((echo, None, data, path))
+            known: _Known | None = None
+            kind = data[_TYPE]
+            if kind == _RESOLUTION:
+                known = self._questions.get(data, path)
+            elif kind == _PURGE:
+                known = self._echoes.get(data, path)
+            if known is not None:
+                arrivals.append((known, None, data, path))
                 continue
             try:
                 encapsulation = decapsulate(data, self.naming.oui)
@@ -246,7 +257,7 @@ class Speaker:
                     break  # by the one before
                 if packet is None or isinstance(packet, Packet):
                     self._receive(packet, packet_encapsulation, data, path)
-                elif not self._repeat(packet, data, path):
+                elif not self._answer(packet, data, path):
                     self._receive(None, None, data, path)
         finally:
             self._write_gathered()
@@ -288,25 +299,37 @@ class Speaker:
         except Exception:
             self._met_a_fault(path)
 
-    def _repeat(self, echo: AnyEcho, data: bytes, path: Path) -> bool:
-        """Answer a keepalive as the one before, if that is right."""
-        holds = echo.authenticator is self.authenticator and self._has_echo(path.peer)
-        answer = echo.answer(data) if holds else None
-        if answer is None:
-            return False
-        self._send(answer, _RFC, None, path)
-        return True
+    def _answer(self, known: _Known, data: bytes, path: Path) -> bool:
+        """Answer a request like one before, if that is right. Never raises."""
+        holds = known.authenticator is self.authenticator and self._says_all(path.peer)
+        try:
+            answer = known.answer(data, path) if holds else None
+        except Exception:
+            self._met_a_fault(path)
+            return True
+        if answer is not None:
+            self._send(answer, _RFC, None, path)
+        return answer is not None
 
-    def _has_echo(self, peer: bytes) -> bool:
-        """Whether keepalives of a peer say all in their octets: nothing is to be translated."""
+    def _says_all(self, peer: bytes) -> bool:
+        """Whether requests of a peer say all in their octets: nothing is to be translated."""
         return self.peers.get(peer) is None and not self.naming.by_key
 
     def _remember(
-        self, request: RequestOrReply, reply: RequestOrReply, vpn: VPNLink, path: Path
+        self,
+        request: RequestOrReply,
+        reply: RequestOrReply,
+        vpn: VPNLink,
+        path: Path,
+        tell: Tell | None,
     ) -> None:
-        """Remember the answer to a keepalive of a peer that is known."""
-        if vpn.vpn_id is not None and path.peer in self.known and self._has_echo(path.peer):
+        """Remember how a request of a peer that is known was answered."""
+        if vpn.vpn_id is None or path.peer not in self.known or not self._says_all(path.peer):
+            return
+        if tell is None:
             self._echoes.remember(request, reply, vpn, path, self.authenticator)
+        elif self.authenticator is None:
+            self._questions.remember(request, reply, path, vpn, tell)
 
     def _refuse(
         self,
@@ -393,7 +416,7 @@ class Speaker:
             for station in vpn.by_type[packet_type]:
                 if station not in earlier and station.packet_received(packet, path):
                     return
-        _nobody_wants(packet)
+        nobody_wants(packet)
 
     def _ask_for_vpn(self, packet: Packet, vpn_id: VPNID | None, path: Path) -> VPNLink:
         """The VPN of a packet that has no station, if there is one on demand.
@@ -422,7 +445,7 @@ class Speaker:
         assert error.code is not None
         peer = self.peers.get(path.peer)
         vpn_id = encapsulation.vpn_id or self.naming.implied(peer, path)
-        if not self.vpn_errors and vpn_id is not None and error.code in _TELLING:
+        if not self.vpn_errors and vpn_id is not None and error.code in TELLING:
             return
         form = Form.RFC if encapsulation.form is Form.RFC else Form.PLAIN
         way: Path = error.path or path
@@ -475,23 +498,3 @@ class Speaker:
                     address: bytes = station.station
                     return address
         return b""
-
-
-def _nobody_wants(packet: Packet) -> None:
-    """Say what becomes of a packet that concerns no station of its VPN.
-
-    :raises NHRPError: always.
-    """
-    packet_type = packet.packet_type
-    if packet_type is PacketType.RESOLUTION_REPLY:
-        raise NHRPError(
-            "unsolicited_reply", code=ErrorCode.INVALID_REPLY, offset=_REQUEST_ID_OFFSET
-        )
-    if packet_type in (PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY):
-        raise NHRPError("unsolicited_reply")
-    if isinstance(packet, ErrorIndication):
-        raise NHRPError("error_unmatched")
-    if packet_type is PacketType.TRAFFIC_INDICATION:
-        raise NHRPError("traffic_indication")
-    # We know no server to forward it to.
-    raise NHRPError("unreachable", code=ErrorCode.UNREACHABLE, offset=packet.destination_offset)

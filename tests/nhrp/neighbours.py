@@ -23,6 +23,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import Form
+from dmevpn.nhrp.link import Tell
 from dmevpn.nhrp.packet import ErrorIndication, Packet
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
@@ -77,7 +78,7 @@ class Link:
     def send(self, packet: Packet, path: Path) -> None:
         self.sent.append((packet, path))
 
-    def answer(self, request: Packet, reply: Packet, path: Path) -> None:
+    def answer(self, request: Packet, reply: Packet, path: Path, tell: Tell | None = None) -> None:
         self.send(reply, path)
 
     def names_vpn(self, path: Path) -> bool:

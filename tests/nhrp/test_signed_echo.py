@@ -123,7 +123,7 @@ class Hubs:
             for request_id in (1, 2, 3):
                 for answer in self.receive(client.keepalive(request_id), client.path):
                     client.hear(answer)
-            assert isinstance(self.worlds[0].speaker._echoes.get(client.path.peer), SignedEcho)
+            assert isinstance(self.worlds[0].speaker._echoes._echoes[client.path.peer], SignedEcho)
 
     def receive(self, payload: bytes, path: Path) -> list[bytes]:
         """What both send for a payload, and count."""
