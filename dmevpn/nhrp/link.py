@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from zope.interface import implementer
 
@@ -20,16 +20,8 @@ __all__ = ["MAX_PACKET", "Place", "Tell", "VPNLink"]
 # A member of an enumeration takes longer to look up than a dictionary.
 _PLAIN: Final = Form.PLAIN
 
-
-class Place(NamedTuple):
-    """Where a MAC is, as somebody was told."""
-
-    vtep: VTEP
-    mtu: int
-    holding_time: int
-    preference: int
-
-
+#: Where a MAC is, as somebody was told: VTEP, MTU, holding time and preference.
+Place = tuple[VTEP, int, int, int]
 #: Says, and remembers to have said, where a MAC is: asked for a MAC by a station (its protocol
 #: address), on a path. None: nothing was said, for the answer is not of the usual kind.
 Tell = Callable[[bytes, bytes, Path], Place | None]

@@ -157,7 +157,7 @@ class Responder:
         if (told and told != vteps) or not self._answered.note(mac, vteps, station, path, until):
             return None
         self._answers[_SUCCESS].inc()
-        return Place(vtep, binding.mtu or mtu, int(until - now), binding.preference)
+        return vtep, binding.mtu or mtu, int(until - now), binding.preference
 
     def refuse(self, packet: ResolutionRequest, path: Path) -> None:
         """Tell a stranger nothing but that he is one, and remember nothing of him.

@@ -418,7 +418,8 @@ class HubVPN:
     def _find_mac(self, mac: bytes) -> VTEP | None:
         """Where the NHS says that a MAC is. What is behind another hub, that one may say."""
         vtep = self._seen_at(mac)
-        return None if vtep in self.trunks.vteps else vtep
+        hubs = self.trunks.vteps
+        return None if hubs and vtep in hubs else vtep
 
     def _passes_on(self, mac: bytes) -> bool:
         return bool(self._routes) or self.hub_of(mac) is not None

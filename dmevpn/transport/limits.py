@@ -81,6 +81,7 @@ class PeerLimits:
     :param rate: packets a second that one peer may send; 0: no limit.
     :param packet_filter: keeps to the limits in the kernel; None: we do it.
     :ivar on_flood: called once a second with each source that was stopped.
+    :ivar knows: whether a peer has a budget of its own. One look into a table.
     """
 
     log = Logger()
@@ -98,6 +99,7 @@ class PeerLimits:
         self._clock = clock
         self._filter = packet_filter
         self._known: dict[bytes, float] = {}
+        self.knows: Callable[[bytes], bool] = self._known.__contains__
         self._strangers: OrderedDict[bytes, float] = OrderedDict()
         self._together = 0.0
         self._counters = [metrics.dropped(reason) for reason in REASONS]
@@ -167,10 +169,6 @@ class PeerLimits:
         """It is a stranger again."""
         if self._known.pop(peer, None) is not None and self._filter is not None and self.in_kernel:
             self._filter.forget(peer)
-
-    def knows(self, peer: bytes) -> bool:
-        """Whether a peer has a budget of its own."""
-        return peer in self._known
 
     def admits(self, peer: bytes) -> bool:
         """Whether a packet of a peer may pass; only asked where the kernel does not decide."""

@@ -73,9 +73,6 @@ class _PacketSocket(DatagramReader[tuple[bytes, bytes]]):
     def transmit(self, packet: bytes, path: Path) -> None:
         self._port.transmit(self.sock, packet, path)
 
-    def source(self, datagram: tuple[bytes, bytes]) -> tuple[bytes, int]:
-        return datagram[1], len(datagram[0])
-
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has given us up; not for good if our device went down.
 

@@ -15,6 +15,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from socket import inet_ntop
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -57,11 +58,12 @@ def split_ipv4(packet: memoryview) -> tuple[bytes, bytes, bytes]:
 
     :raises MalformedPacket: if the header does not fit into the packet.
     """
-    if len(packet) < 20:
+    octets = len(packet)
+    if octets < 20:
         raise MalformedPacket("gre_truncated")
     first, total, source, destination = _IPV4.unpack_from(packet)
     header = (first & 0x0F) << 2
-    if not 20 <= header <= total <= len(packet):
+    if not 20 <= header <= total <= octets:
         raise MalformedPacket("gre_truncated")
     return bytes(packet[header:total]), source, destination
 
@@ -102,9 +104,6 @@ class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
     def deliver(self, datagrams: Sequence[tuple[bytes, bytes, bytes]]) -> None:
         self._port.packets_received(datagrams)
 
-    def source(self, datagram: tuple[bytes, bytes, bytes]) -> tuple[bytes, int]:
-        return datagram[1], len(datagram[0])
-
     def send_from(self, packet: bytes, peer: bytes, local: bytes) -> None:
         """Send one GRE packet from an address of ours, which need not be the bound one.
 
@@ -122,7 +121,7 @@ class _Socket(DatagramReader[tuple[bytes, bytes, bytes]]):
             if path.local and path.local != self.bound:
                 self.send_from(packet, path.peer, path.local)
             else:
-                self.sock.sendto(packet, (socket.inet_ntop(self.family, path.peer), 0))
+                self.sock.sendto(packet, (inet_ntop(self.family, path.peer), 0))
         except OSError as error:
             self._port.packet_lost(error_name(error))
         else:
@@ -142,6 +141,9 @@ class _IPv4Socket(_Socket):
     def receive(self) -> tuple[bytes, bytes, bytes]:
         length = self.sock.recv_into(self.buffer)
         packet, peer, local = split_ipv4(self.buffer[:length])
+        if local == self.bound:
+            # As one object: whoever remembers the way to a peer has it.
+            return packet, peer, self.bound
         # A group address (224.0.0.0/4) is no source to answer from.
         return packet, peer, local if local[0] < 224 else b""
 

@@ -64,7 +64,9 @@ _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
 _MEMINFO_DROPS = 8  # index in the array of 32-bit numbers that SO_MEMINFO returns
 
-T = TypeVar("T")
+#: A datagram as a transport reads it: its octets, the underlay address that it came from, and
+#: perhaps that of ours that it came to.
+T = TypeVar("T", tuple[bytes, bytes], tuple[bytes, bytes, bytes])
 
 
 def error_name(error: OSError) -> str:
@@ -122,10 +124,6 @@ class DatagramReader(Generic[T]):
 
     def deliver(self, datagrams: Sequence[T]) -> None:
         """Hand on what :meth:`receive` returned; never raises, and may close us."""
-        raise NotImplementedError
-
-    def source(self, datagram: T) -> tuple[bytes, int]:
-        """The underlay address that a datagram came from, and its octets."""
         raise NotImplementedError
 
     def overruns(self) -> int:
@@ -195,14 +193,14 @@ class DatagramReader(Generic[T]):
         while at < len(datagrams):
             if at and self._reactor.seconds() >= end:
                 for datagram in reversed(datagrams[at:]):
-                    peer, octets = self.source(datagram)
+                    octets, peer = len(datagram[0]), datagram[1]
                     known = self._limits.knows(peer)
                     self._waiting.give_back(peer, datagram, octets, known=known)
                 break
             following = at + 1
             while (
                 following < min(at + helping, len(datagrams))
-                and self.source(datagrams[following - 1])[1] <= LARGE
+                and len(datagrams[following - 1][0]) <= LARGE
             ):
                 following += 1
             self.deliver(datagrams[at:following])
@@ -228,20 +226,21 @@ class DatagramReader(Generic[T]):
                 # memory: it concerns the past, and what is queued behind it is to be read.
                 self.count_error(error)
                 continue
-            if limits is None or limits.admits(self.source(datagram)[0]):
+            if limits is None or limits.admits(datagram[1]):
                 datagrams.append(datagram)
         return datagrams, True
 
     def _are_mixed(self, datagrams: list[T]) -> bool:
         """Whether no source has many of them, nor strangers together: as they came is as good an
         order as any, and putting them into another takes time that all have to wait."""
-        sources = Counter([self.source(datagram)[0] for datagram in datagrams])
-        strangers = [count for peer, count in sources.items() if not self._limits.knows(peer)]
+        sources = Counter([datagram[1] for datagram in datagrams])
+        knows = self._limits.knows
+        strangers = [count for peer, count in sources.items() if not knows(peer)]
         return max(*sources.values(), sum(strangers), 0) <= MANY
 
     def _sort(self, datagrams: list[T]) -> None:
         for datagram in datagrams:
-            peer, octets = self.source(datagram)
+            octets, peer = len(datagram[0]), datagram[1]
             if not self._waiting.put(peer, datagram, octets, known=self._limits.knows(peer)):
                 self._no_room.inc()
 

@@ -20,7 +20,7 @@ from tests.transport.readers import Readers
 OVER = PATIENCE / OFTEN
 
 
-class Reader(DatagramReader[bytes]):
+class Reader(DatagramReader[tuple[bytes, bytes]]):
     """Reads one end of a pair of sockets, and notes what came together."""
 
     def __init__(self, sock: socket.socket, metrics: Metrics, reactor: Readers) -> None:
@@ -28,16 +28,14 @@ class Reader(DatagramReader[bytes]):
         super().__init__(sock, metrics, reactor, limits)
         self.turns: list[list[bytes]] = []
 
-    def receive(self) -> bytes:
-        return self.sock.recv(100)
+    def receive(self) -> tuple[bytes, bytes]:
+        datagram = self.sock.recv(100)
+        return datagram, datagram[:1]
 
-    def deliver(self, datagrams: Sequence[bytes]) -> None:
-        self.turns.append(list(datagrams))
-        if b"close" in datagrams:
+    def deliver(self, datagrams: Sequence[tuple[bytes, bytes]]) -> None:
+        self.turns.append([datagram for datagram, _ in datagrams])
+        if b"close" in self.turns[-1]:
             self.close()
-
-    def source(self, datagram: bytes) -> tuple[bytes, int]:
-        return datagram[:1], len(datagram)
 
     def transmit(self, packet: bytes, path: Path) -> None:
         raise AssertionError("nothing is sent here")
