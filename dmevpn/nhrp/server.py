@@ -257,6 +257,11 @@ class NextHopServer:
         """Every address (or key of a prefix) that somebody was told VTEPs of, with those."""
         return iter(self._answered)
 
+    @property
+    def told_count(self) -> int:
+        """How many answers are remembered, a few of which may have run out."""
+        return len(self._answered)
+
     def told(self, key: bytes) -> tuple[VTEP, ...]:
         """The VTEPs that somebody was told of an address or prefix, by its key."""
         return self._answered.told(key)
