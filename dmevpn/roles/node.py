@@ -83,8 +83,8 @@ class Node(Service):
         self._owners = VTEPOwners(metrics)
         show_forgotten(metrics)
         self._names: dict[str, NameWatch] = {}
-        #: Spokes that are to start again at our address of now, with the addresses of their hubs.
-        self._released: dict[str, SpokePlan] = {}
+        #: Spokes that start when they can, with the addresses of their hubs; why they could not.
+        self._put_off: dict[str, tuple[SpokePlan, str]] = {}
         self._keeper = Keeper(self, drivers.state, clock)
         self._recollection = Recollection()
         self._applying = DeferredLock()
@@ -201,7 +201,7 @@ class Node(Service):
 
     def _running(self, plan: Plan) -> Plan:
         """What of a plan runs, or will when the names of its hubs are known, or our address is."""
-        spokes = {*self.spokes, *self._names, *self._released}
+        spokes = {*self.spokes, *self._names, *self._put_off}
         return replace(
             plan,
             speakers=tuple(each for each in plan.speakers if each.interface in self.controls),
@@ -354,7 +354,7 @@ class Node(Service):
         )
         self._start(spoke)
         self.spokes[plan.interface] = spoke
-        self._released.pop(plan.interface, None)
+        self._put_off.pop(plan.interface, None)
         self._know(plan)
 
     def _readdressed(self, controller: str, interface: str | None) -> None:
@@ -372,16 +372,24 @@ class Node(Service):
                 self.journal.note("readdressed", plan.vpn.index, interface=plan.interface)
                 spoke = self.spokes.pop(plan.interface)
                 spoke.release()
-                self._released[plan.interface] = spoke.plan
+                self._put_off[plan.interface] = spoke.plan, ""
         for plan in plans:
-            released = self._released.get(plan.interface)
-            if released is None:
-                continue
-            try:
-                self._start_known(released)
-            except DmevpnError as error:
-                self.log.error("{reason}", reason=str(error))
-                self.controls[controller].readdressing.retry()
+            if plan.interface in self._put_off:
+                self._try_to_start(self._put_off[plan.interface][0])
+
+    def _try_to_start(self, plan: SpokePlan) -> None:
+        """Start a spoke, or try again in a while: our address, or the way to its hub, may come."""
+        try:
+            self._start_known(plan)
+            return
+        except DmevpnError as error:
+            reason = str(error)
+        _, before = self._put_off.get(plan.interface, (plan, ""))
+        self._put_off[plan.interface] = plan, reason
+        if reason != before:
+            self.log.error("{reason}", reason=reason)
+        if plan.controller in self.controls:
+            self.controls[plan.controller].readdressing.retry()
 
     def _watch_names(self, plan: SpokePlan) -> None:
         """Start a spoke once the names of its hubs have addresses, and follow these."""
@@ -406,15 +414,10 @@ class Node(Service):
                 spoke.set_servers(found.servers)
                 self._know(found)
                 return
-            if plan.interface in self._released:
-                self._released[plan.interface] = found
+            if plan.interface in self._put_off:
+                self._put_off[plan.interface] = found, self._put_off[plan.interface][1]
                 return
-            try:
-                self._start_known(found)
-            except DmevpnError as error:
-                self.log.error("{reason}", reason=str(error))
-                self._names.pop(plan.interface).stop()
-                self.plan = self._running(self.plan)
+            self._try_to_start(found)
 
         watch = self._names[plan.interface] = NameWatch(names, resolve, self.clock, changed)
         watch.start()
@@ -422,8 +425,9 @@ class Node(Service):
     def _servers_in_use(self, interface: str) -> tuple[NHSPlan, ...]:
         """Those of a spoke that runs, or did a moment ago."""
         spoke = self.spokes.get(interface)
-        plan = self._released.get(interface) if spoke is None else spoke.plan
-        return () if plan is None else plan.servers
+        if spoke is not None:
+            return spoke.plan.servers
+        return self._put_off[interface][0].servers if interface in self._put_off else ()
 
     @staticmethod
     def _start(role: SpokeRole | HubRole | Layer3Role) -> None:
@@ -441,7 +445,7 @@ class Node(Service):
             if names is not None:
                 names.stop()
             spoke = self.spokes.pop(spoke_plan.interface, None)
-            self._released.pop(spoke_plan.interface, None)
+            self._put_off.pop(spoke_plan.interface, None)
             self._know(spoke_plan, running=False)
             if spoke is not None:
                 roles.append(self._ended(spoke.stop))
