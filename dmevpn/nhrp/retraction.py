@@ -75,11 +75,17 @@ class Retraction:
         self._purges_lost = metrics.counter("purges_unanswered", vpn=vpn)
 
     def send(
-        self, keys: Iterable[bytes], reason: str, also: Iterable[tuple[bytes, Path]] = ()
+        self,
+        keys: Iterable[bytes],
+        reason: str,
+        also: Iterable[tuple[bytes, Path]] = (),
+        *,
+        last: bool = False,
     ) -> int:
         """Take back the answers for addresses and prefixes, given by their keys.
 
         :param also: stations and the ways to them that may have one that we do not remember.
+        :param last: it is said once, since nobody will be here to read replies.
         :return: how many answers were taken back.
         """
         also = tuple(also)
@@ -107,7 +113,11 @@ class Retraction:
         for station, belief in beliefs.items():
             for first in range(0, len(belief.keys), CIES):
                 some = belief.keys[first : first + CIES]
-                self._purge(some, station, belief.path, belief.left)
+                if last:
+                    self._purges.inc()
+                    self._send_once(some, station, belief.path)
+                else:
+                    self._purge(some, station, belief.path, belief.left)
         return total
 
     def dismiss(self, key: bytes, station: bytes, path: Path) -> None:

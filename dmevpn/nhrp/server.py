@@ -328,6 +328,10 @@ class NextHopServer:
             self._cache.drop(binding, "not permitted")
         return len(doomed)
 
+    def give_up(self) -> None:
+        """Take every answer back, once: nobody here will see whether it is still true."""
+        self._retraction.send([key for key, _ in self._answered], "given up", last=True)
+
     def dismiss(self) -> None:
         """Tell every client that its registration ends here, since we stop.
 

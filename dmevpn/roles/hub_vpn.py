@@ -199,9 +199,12 @@ class HubVPN:
     def close(self, *, remove: bool) -> None:
         """Stop answering, and tell every client that it is not registered any more.
 
-        :param remove: take the VPN out of the switch too (its hub interface goes on).
+        :param remove: take the VPN out of the switch too (its hub interface goes on). What was
+            answered is taken back then: no successor will know of it when a station moves.
         """
         self.trunks.close()
+        if remove:
+            self.server.give_up()
         self.server.dismiss()
         self._end()
         if remove:

@@ -191,6 +191,25 @@ def test_vpns_of_a_hub(world: World, pair: tuple[Site, Site]) -> None:
     assert three.vtep in world.switch.members
 
 
+def test_a_vpn_that_is_given_up_takes_its_answers_along(world: World) -> None:
+    """Nobody there will see its stations move, not even if it is served again at once."""
+    one = world.add_site("10.0.0.4", 200, vpn=2)
+    two = world.add_site("10.0.0.5", 201, vpn=2)
+    world.run(1)
+    world.exchange(one, mac(1), two, mac(2))
+    assert world.path(one, mac(2)) == two.vtep
+    hub = world.hub.node
+    assert hub is not None
+    plan = hub.plan
+    apply(world, hub, replace(plan, hubs=(replace(plan.hubs[0], vpns=((1, 1),)),)))
+    apply(world, hub, plan)
+    world.run(0.1)
+    assert world.path(one, mac(2)) != two.vtep
+    world.run(3)
+    world.exchange(one, mac(1), two, mac(2))
+    assert world.path(one, mac(2)) == two.vtep
+
+
 def test_who_was_turned_away_is_called(world: World) -> None:
     """A site whose VPN the hub does not serve asks again after ten minutes, and registers within
     two seconds when it is served; within half a minute, if the call is lost."""
