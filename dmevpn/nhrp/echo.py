@@ -12,8 +12,15 @@ from dmevpn.addresses import Path
 from dmevpn.interfaces import IAuthenticator
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import PacketType
-from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form, header
-from dmevpn.nhrp.header import CHECKSUM, REQUEST_ID
+from dmevpn.nhrp.encapsulation import (
+    CHECKSUM_BEGIN,
+    CHECKSUM_END,
+    REQUEST_ID_BEGIN,
+    REQUEST_ID_END,
+    RFC_LENGTH,
+    Form,
+    header,
+)
 from dmevpn.nhrp.keyed import KeyedAuthentication
 from dmevpn.nhrp.link import VPNLink
 from dmevpn.nhrp.packet import RequestOrReply
@@ -27,12 +34,6 @@ __all__ = ["ECHOES", "AnyEcho", "Echo", "Echoes"]
 ECHOES: Final = 16_384
 #: Octets of a payload that is remembered: twice those of our own clients.
 _LONGEST: Final = 192
-
-# Where checksum and request ID begin and end in a payload in RFC form.
-_CHECKSUM: Final = RFC_LENGTH + CHECKSUM
-_CHECKED: Final = _CHECKSUM + 2
-_ID: Final = RFC_LENGTH + REQUEST_ID
-_IDENTIFIED: Final = _ID + 4
 
 
 class Echo:
@@ -54,7 +55,11 @@ class Echo:
         self._changes = link.changes
         self._counters = link.received[PacketType.PURGE_REQUEST], link.sent[PacketType.PURGE_REPLY]
         self._request = _constant(request)
-        self._reply = reply[:_CHECKSUM], reply[_CHECKED:_ID], reply[_IDENTIFIED:]
+        self._reply = (
+            reply[:CHECKSUM_BEGIN],
+            reply[CHECKSUM_END:REQUEST_ID_BEGIN],
+            reply[REQUEST_ID_END:],
+        )
         self._sums = _sum(request), _sum(reply)
 
     def matches(self, payload: bytes) -> bool:
@@ -67,9 +72,9 @@ class Echo:
         :param path: which does not matter.
         :return: None if its checksum is wrong, or the reply may not be true any more.
         """
-        octets = payload[_ID:_IDENTIFIED]
+        octets = payload[REQUEST_ID_BEGIN:REQUEST_ID_END]
         number = int.from_bytes(octets, "big")
-        given = int.from_bytes(payload[_CHECKSUM:_CHECKED], "big")
+        given = int.from_bytes(payload[CHECKSUM_BEGIN:CHECKSUM_END], "big")
         asked, told = self._sums
         if (given + number - asked) % 0xFFFF or self._link.changes != self._changes:
             return None
@@ -86,14 +91,20 @@ AnyEcho: TypeAlias = Echo | SignedEcho
 
 def _constant(payload: bytes) -> bytes:
     """What is the same in every keepalive of a client."""
-    return payload[:_CHECKSUM] + payload[_CHECKED:_ID] + payload[_IDENTIFIED:]
+    return (
+        payload[:CHECKSUM_BEGIN] + payload[CHECKSUM_END:REQUEST_ID_BEGIN] + payload[REQUEST_ID_END:]
+    )
 
 
 def _sum(payload: bytes) -> int:
     """The checksum with a request ID of zero; another one is taken from it, modulo 65535."""
     return checksum(
         b"%b\0\0%b\0\0\0\0%b"
-        % (payload[RFC_LENGTH:_CHECKSUM], payload[_CHECKED:_ID], payload[_IDENTIFIED:])
+        % (
+            payload[RFC_LENGTH:CHECKSUM_BEGIN],
+            payload[CHECKSUM_END:REQUEST_ID_BEGIN],
+            payload[REQUEST_ID_END:],
+        )
     )
 
 

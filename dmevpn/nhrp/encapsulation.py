@@ -15,8 +15,20 @@ from typing import Final, NamedTuple
 from dmevpn.addresses import VPNID
 from dmevpn.errors import MalformedPacket
 from dmevpn.metrics import Counter
+from dmevpn.nhrp.header import CHECKSUM, REQUEST_ID
 
-__all__ = ["LEGACY_LENGTH", "RFC_LENGTH", "Encapsulation", "Form", "decapsulate", "header"]
+__all__ = [
+    "CHECKSUM_BEGIN",
+    "CHECKSUM_END",
+    "LEGACY_LENGTH",
+    "REQUEST_ID_BEGIN",
+    "REQUEST_ID_END",
+    "RFC_LENGTH",
+    "Encapsulation",
+    "Form",
+    "decapsulate",
+    "header",
+]
 
 #: LLC (SNAP follows), SNAP OUI of IANA.
 _IANA = b"\xaa\xaa\x03\x00\x00\x5e"
@@ -30,6 +42,11 @@ _LEGACY = _VPN + bytes(8)
 _VPN_LENGTH: Final = 16
 #: Octets before ar$afn in the RFC form.
 RFC_LENGTH: Final = _VPN_LENGTH + len(_NHRP)
+# Where checksum and request ID begin and end in a payload in RFC form.
+CHECKSUM_BEGIN: Final = RFC_LENGTH + CHECKSUM
+CHECKSUM_END: Final = CHECKSUM_BEGIN + 2
+REQUEST_ID_BEGIN: Final = RFC_LENGTH + REQUEST_ID
+REQUEST_ID_END: Final = REQUEST_ID_BEGIN + 4
 
 #: Octets before ar$afn in the legacy form. Its lengths, offsets and checksum include them.
 LEGACY_LENGTH: Final = _VPN_LENGTH + len(_LEGACY)

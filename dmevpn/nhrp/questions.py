@@ -12,9 +12,15 @@ from typing import Final
 from dmevpn.addresses import Path
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import PacketType
-from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form, header
+from dmevpn.nhrp.encapsulation import (
+    CHECKSUM_BEGIN,
+    CHECKSUM_END,
+    REQUEST_ID_BEGIN,
+    RFC_LENGTH,
+    Form,
+    header,
+)
 from dmevpn.nhrp.extensions import Authentication
-from dmevpn.nhrp.header import CHECKSUM, REQUEST_ID
 from dmevpn.nhrp.link import Tell, VPNLink
 from dmevpn.nhrp.packet import RequestOrReply
 from dmevpn.nhrp.wire import checksum
@@ -30,10 +36,6 @@ _LONGEST: Final = 256
 _MAC: Final = 6
 _VNI: Final = 4
 
-# Where checksum and request ID begin in a payload in RFC form.
-_CHECKSUM: Final = RFC_LENGTH + CHECKSUM
-_CHECKED: Final = _CHECKSUM + 2
-_ID: Final = RFC_LENGTH + REQUEST_ID
 #: Octets of request ID, VNI, and two MACs; between the former is an NBMA address.
 _ASKED: Final = 4 + _VNI + _MAC + _MAC
 
@@ -82,9 +84,9 @@ class Question:
         self._size = size
         self._fields = _REQUEST[size]
         self._cie = _CIE[size]
-        self._end = end = _ID + _ASKED + size
+        self._end = end = REQUEST_ID_BEGIN + _ASKED + size
         tail = end + self._cie.size
-        self._reply = reply[:_CHECKSUM], reply[_CHECKED:_ID], reply[tail:]
+        self._reply = reply[:CHECKSUM_BEGIN], reply[CHECKSUM_END:REQUEST_ID_BEGIN], reply[tail:]
         self._sums = _sum(request, end), _sum(reply, tail)
 
     def answer(self, payload: bytes, path: Path) -> bytes | None:
@@ -94,8 +96,8 @@ class Question:
         """
         if len(payload) != self._length or self._link.changes != self._changes:
             return None
-        given, _, station, mac = self._fields.unpack_from(payload, _CHECKSUM)
-        asked = payload[_ID : self._end]
+        given, _, station, mac = self._fields.unpack_from(payload, CHECKSUM_BEGIN)
+        asked = payload[REQUEST_ID_BEGIN : self._end]
         number = int.from_bytes(asked, "big")
         expected, told = self._sums
         if (given + number - expected) % 0xFFFF:
@@ -119,8 +121,12 @@ class Question:
 def _sum(payload: bytes, end: int) -> int:
     """The checksum with zeros from the request ID to an offset; what stands there is taken from
     it, modulo 65535."""
-    constant = payload[RFC_LENGTH:_CHECKSUM], payload[_CHECKED:_ID], payload[end:]
-    return checksum(b"%b\0\0%b%b%b" % (*constant[:2], bytes(end - _ID), constant[2]))
+    constant = (
+        payload[RFC_LENGTH:CHECKSUM_BEGIN],
+        payload[CHECKSUM_END:REQUEST_ID_BEGIN],
+        payload[end:],
+    )
+    return checksum(b"%b\0\0%b%b%b" % (*constant[:2], bytes(end - REQUEST_ID_BEGIN), constant[2]))
 
 
 class Questions:
@@ -135,9 +141,12 @@ class Questions:
 
         What it says of us depends on which address of ours was asked.
         """
-        end = _ID + _ASKED + len(path.peer)
+        end = REQUEST_ID_BEGIN + _ASKED + len(path.peer)
         return self._questions.get(
-            payload[:_CHECKSUM] + payload[_CHECKED:_ID] + payload[end:] + path.local
+            payload[:CHECKSUM_BEGIN]
+            + payload[CHECKSUM_END:REQUEST_ID_BEGIN]
+            + payload[end:]
+            + path.local
         )
 
     def remember(
@@ -167,7 +176,10 @@ class Questions:
         if len(self._questions) >= QUESTIONS:
             self._questions.clear()
             self._forgotten.inc()
-        end = _ID + _ASKED + size
+        end = REQUEST_ID_BEGIN + _ASKED + size
         self._questions[
-            payload[:_CHECKSUM] + payload[_CHECKED:_ID] + payload[end:] + path.local
+            payload[:CHECKSUM_BEGIN]
+            + payload[CHECKSUM_END:REQUEST_ID_BEGIN]
+            + payload[end:]
+            + path.local
         ] = Question(payload, reply.encode(Form.RFC, link.vpn_id), size, link, tell)

@@ -12,7 +12,15 @@ from typing import Final
 
 from dmevpn.addresses import Path
 from dmevpn.nhrp.constants import PacketType
-from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form, header
+from dmevpn.nhrp.encapsulation import (
+    CHECKSUM_BEGIN,
+    CHECKSUM_END,
+    REQUEST_ID_BEGIN,
+    REQUEST_ID_END,
+    RFC_LENGTH,
+    Form,
+    header,
+)
 from dmevpn.nhrp.extensions import END
 from dmevpn.nhrp.header import CHECKSUM, EXTENSIONS_OFFSET, REQUEST_ID
 from dmevpn.nhrp.keyed import AUTHENTICATION_LENGTH, Key, KeyedAuthentication
@@ -23,12 +31,7 @@ from dmevpn.nhrp.wire import checksum, checksum_holds
 
 __all__ = ["SignedEcho", "signed_echo"]
 
-# Where checksum and request ID begin and end, in a packet and in a payload in RFC form.
 _BEHIND_CHECKSUM: Final = CHECKSUM + 2
-_CHECKSUM: Final = RFC_LENGTH + CHECKSUM
-_CHECKED: Final = _CHECKSUM + 2
-_ID: Final = RFC_LENGTH + REQUEST_ID
-_IDENTIFIED: Final = _ID + 4
 
 
 class SignedEcho:
@@ -76,7 +79,7 @@ class SignedEcho:
         self._number = self._numbered - digits
         self._header = request[:RFC_LENGTH]
         self._request = self._constant(request)
-        self._front = request[RFC_LENGTH:_CHECKSUM] + b"\0\0"
+        self._front = request[RFC_LENGTH:CHECKSUM_BEGIN] + b"\0\0"
         self._back = key.blank + END
         self._reply_hash = len(reply) - len(END) - signer.size
         number = self._reply_hash - AUTHENTICATION_LENGTH - width - digits
@@ -87,9 +90,9 @@ class SignedEcho:
         """What is the same in every keepalive of the client."""
         return b"".join(
             (
-                payload[:_CHECKSUM],
-                payload[_CHECKED:_ID],
-                payload[_IDENTIFIED : self._number],
+                payload[:CHECKSUM_BEGIN],
+                payload[CHECKSUM_END:REQUEST_ID_BEGIN],
+                payload[REQUEST_ID_END : self._number],
                 payload[self._numbered : self._hash],
                 payload[self._signed :],
             )
@@ -108,7 +111,7 @@ class SignedEcho:
         """
         if self._link.changes != self._changes or not checksum_holds(payload[RFC_LENGTH:]):
             return None
-        covered = b"".join((self._front, payload[_CHECKED : self._hash], self._back))
+        covered = b"".join((self._front, payload[CHECKSUM_END : self._hash], self._back))
         if not hmac.compare_digest(payload[self._hash : self._signed], self._key.hash(covered)):
             return None
         number = b""
@@ -120,7 +123,15 @@ class SignedEcho:
         received.inc()
         sent.inc()
         behind_id, behind_number = self._behind
-        plain = b"".join((self._before, payload[_ID:_IDENTIFIED], behind_id, number, behind_number))
+        plain = b"".join(
+            (
+                self._before,
+                payload[REQUEST_ID_BEGIN:REQUEST_ID_END],
+                behind_id,
+                number,
+                behind_number,
+            )
+        )
         octets = plain[: self._reply_hash] + self._signer.hash(plain) + END
         total = checksum(octets).to_bytes(2, "big")
         return b"".join((self._header, octets[:CHECKSUM], total, octets[_BEHIND_CHECKSUM:]))
