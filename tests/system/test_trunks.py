@@ -11,70 +11,20 @@ import pytest
 from lab.chaos.underlay import Underlay
 from lab.traffic import BROADCAST, Flow, ping
 from lab.wait import eventually
-from tests.system.network import Network, Site, wait_for_shortcut
+from tests.system.network import Site, wait_for_shortcut
+from tests.system.trunked import FIRST, SECOND, Trunked
 
 pytestmark = pytest.mark.system
 
-FIRST, SECOND = ("hub", 1), ("hub2", 9)
 #: The hubs of each site, by its number.
 HUBS = {2: (FIRST,), 3: (SECOND,), 4: (FIRST, SECOND)}
 #: A MAC that no hub has learnt.
 NOBODY = "02:00:00:01:00:99"
 
 
-class Trunked(Network):
-    """A network with two hubs, which have their sites by these lists."""
-
-    def address_of(self, name: str) -> str:
-        """A hub's underlay address."""
-        machine = self.lab.machines[name]
-        return machine.address if self.family == 4 else machine.address6
-
-    def add_hubs(self) -> None:
-        """Start both, each of which names the other."""
-        for name, number in (FIRST, SECOND):
-            self.lab.add_machine(name, number)
-        for (name, number), (other, _) in ((FIRST, SECOND), (SECOND, FIRST)):
-            lines = ["interface nhrp", "keepalive 600", "interface vx0", "controller nhrp"]
-            lines += ["vpn-id 1", "l2learnonly", "provision"]
-            lines += [f"other-hub {self.address_of(other)} vni 7001"]
-            self.add_daemon(name, number, "\n".join(lines) + "\n")
-
-    def add_sites(self) -> None:
-        """Start a site for each list of hubs."""
-        for number, hubs in HUBS.items():
-            self._hubs = [name for name, _ in hubs]
-            self.add_site(number, {1: 98 + number})
-
-    def spoke_config(self, vnis: dict[int, int]) -> str:
-        lines = ["interface nhrp", "keepalive 600"]
-        for vpn, vni in vnis.items():
-            lines += [f"interface vx{vpn}", "controller nhrp", f"vpn-id {vpn}"]
-            lines += [f"default-vni {vni} {self.address_of(each)} register" for each in self._hubs]
-            lines += [f"provision br{vpn}"]
-        return "\n".join(lines) + "\n"
-
-    def await_registrations(self) -> None:
-        """Wait until all sites and both hubs are registered wherever they should be."""
-
-        def states() -> list[str]:
-            rows = [
-                row
-                for daemon in self.daemons.values()
-                for row in daemon.ctl.rows("registration", "show")
-            ]
-            return [row["state"] for row in rows]
-
-        wanted = ["registered"] * (2 + sum(map(len, HUBS.values())))
-        eventually("registrations with all hubs", lambda: states() == wanted)
-
-
 @pytest.fixture(scope="module")
 def network() -> Iterator[Trunked]:
-    with Trunked() as network:
-        network.add_hubs()
-        network.add_sites()
-        network.await_registrations()
+    with Trunked(HUBS) as network:
         yield network
 
 
@@ -120,7 +70,7 @@ def test_all_pairs(network: Trunked) -> None:
         wait_for_shortcut(one, two)
     forwarded = [
         network.metric(network.daemons[name], "dmevpn_packets_forwarded_total")
-        for name, _ in (FIRST, SECOND)
+        for name in (FIRST, SECOND)
     ]
     print(f"requests passed on by the hubs: {forwarded}")
     assert all(forwarded), forwarded
@@ -142,7 +92,7 @@ def test_a_site_that_is_cut_off_from_one_of_its_hubs(network: Trunked) -> None:
 
     assert is_member()
     underlay = Underlay(network.lab)
-    underlay.separate("cut", [both.machine], [network.lab.machines[FIRST[0]]])
+    underlay.separate("cut", [both.machine], [network.lab.machines[FIRST]])
     begun = time.monotonic()
     eventually("the hub has left the site", lambda: not is_member(), timeout=8)
     print(f"left after {time.monotonic() - begun:.1f} s, with the command that tells it")
@@ -159,7 +109,7 @@ def test_a_hub_dies_and_comes_back(network: Trunked) -> None:
     """The site of both goes on with the other, and the hub's return doubles nothing."""
     _, other, both = network.sites
     network.hub.kill()
-    network.lab.machines[FIRST[0]].namespace.ip("link", "delete", "vx0")
+    network.lab.machines[FIRST].namespace.ip("link", "delete", "vx0")
     flow = Flow(
         both.vm.namespace,
         [other.vm.namespace, both.vm.namespace],
