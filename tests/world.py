@@ -378,7 +378,7 @@ class World:
             self.switches[target].receive(site.vtep, frame)
             far = self.cables.get(site.vtep, site)
             if far is not site and frame[0] & 1:
-                self.clock.callLater(0.001, self.switches[target].receive, far.vtep, frame)
+                self.clock.callLater(0.001, self._flood, far, frame)
 
     def exchange(self, one: Site, a: bytes, other: Site, b: bytes) -> None:
         """Two stations speak as hosts do: a question to all, an answer, then more of both."""
@@ -396,18 +396,23 @@ class World:
         return site.hub if row is None or row.vtep is None else row.vtep
 
     def connect(self, one: Site, other: Site) -> None:
-        """Lay a cable between the bridges of two sites, behind the hub's back: what one of them or
-        the hub floods comes to the hub from the other. Once more takes it away."""
+        """Lay a cable between the bridges of two sites, behind the hubs' back: what one of them or
+        a hub floods is flooded by the other. Once more takes it away."""
         for end, far in ((one, other), (other, one)):
             if self.cables.pop(end.vtep, None) is None:
                 self.cables[end.vtep] = far
+
+    def _flood(self, site: Site, frame: bytes) -> None:
+        """A site's bridge floods what came by a cable."""
+        for hub in site.kernel.flood:
+            self.switches[hub].receive(site.vtep, frame)
 
     def _from_hub(self, local: bytes, vtep: VTEP, frame: bytes) -> None:
         is_probe = frame[12:14] == PROBE
         far = self.cables.get(vtep)
         if far is not None and (is_probe or frame[0] & 1):
             self.looped += 1
-            self.clock.callLater(0.001, self.switches[local].receive, far.vtep, frame)
+            self.clock.callLater(0.001, self._flood, far, frame)
         switch = self.switches.get(vtep.nbma)
         if switch is not None:
             if self.network.connected(local, vtep.nbma):

@@ -29,18 +29,20 @@ PIECE: Final = 1024
 _COUNTS: Final = 3
 
 #: How many nanoseconds ahead each budget of a member may be spent (``hub_switch.bpf.c``): of floods
-#: in the name of held MACs, of reports, of alarms. Each with some time for a slow machine.
+#: in the name of held MACs, of reports, of alarms; and for how long it may count as part of a loop.
+#: Each with some time for a slow machine.
 _SECOND: Final = 1_000_000_000
 _SPENT: Final = (
     _SECOND + FRAMES_AT_ONCE * _SECOND // 100 + _SECOND,
     16384 * _SECOND // 2000 + _SECOND,
     _SECOND + _SECOND // 10 + _SECOND,
+    9 * _SECOND // 2 + _SECOND,
 )
 _ALARMS: Final = _SPENT[2]
 _ZERO = NUMBER.pack(0)
 _ARRIVAL = Struct("=Q")
-#: Of ``struct member_state`` the budgets and the number of MACs.
-_JUDGED = Struct("=4Q56xQ")
+#: Of ``struct member_state`` what lies ahead, and the number of MACs.
+_JUDGED = Struct("=5Q56xQ")
 
 
 class CountAudit:
@@ -102,7 +104,7 @@ class CountAudit:
             # Earlier than that, no budget can be spent for too long.
             soon = now + min(_SPENT)
             repaired = 0
-            for (number,), (flood, held, report, alarm, macs) in zip(
+            for (number,), (flood, held, report, alarm, looping, macs) in zip(
                 NUMBER.iter_unpack(keys), _JUDGED.iter_unpack(values), strict=True
             ):
                 member = by_number.get(number)
@@ -114,9 +116,9 @@ class CountAudit:
                     sums[member.vpn] += macs
                     if macs > layout.MAX_MACS:
                         wrong.add(number)
-                if flood > soon or held > soon or report > soon or alarm > soon:
+                if max(flood, held, report, alarm, looping) > soon:
                     spent = (rules.horizon(member.vpn) + _SECOND, *_SPENT)
-                    due = zip((flood, held, report, alarm), spent, strict=True)
+                    due = zip((flood, held, report, alarm, looping), spent, strict=True)
                     if any(each > now + most for each, most in due):
                         repaired += self._free(NUMBER.pack(number))
             yield repaired

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from dmevpn.addresses import VTEP, is_station_mac
 from dmevpn.interfaces import HeldMAC, Registration, Sticky, VPNRules
 
-__all__ = ["HOLD", "MAX_EVENTS", "MemorySwitch"]
+__all__ = ["HELD_RATE", "HOLD", "MAX_EVENTS", "MemorySwitch"]
 
 #: Events that wait for the daemon; the kernel's ring buffer has room for about as many.
 MAX_EVENTS = 16384
@@ -26,8 +26,11 @@ _SETTLED: Final = 1.0
 _SILENT: Final = 2.0
 #: The same where hubs may have changed places.
 _LONG_SILENT: Final = 4.0
-#: Frames a second that a member may have flooded in the name of held MACs; as many at once.
-_HELD_RATE: Final = 100
+#: Frames a second that a member may have flooded in the name of held MACs, or while a loop leads
+#: through its site; as many at once.
+HELD_RATE: Final = 100
+#: Seconds for which a site counts as part of a loop after a probe has come back from it.
+_LOOPING: Final = 4.5
 
 _LINK_LOCAL = b"\x01\x80\xc2\x00\x00"
 #: What a loop probe begins with, behind its addresses.
@@ -56,6 +59,7 @@ class Member:
     limited: int = 0
     flood_due: float = 0.0
     held_due: float = 0.0
+    loop_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -137,6 +141,8 @@ class MemorySwitch:
         """Ours end here; those of others go on a few times, and nothing is learned from them."""
         probe = _Probe.decode(frame)
         if probe.secret == self.secret:
+            if not member.registration.hub:
+                member.loop_until = self.clock.seconds() + _LOOPING
             self._emit(("loop_seen", member.vpn, probe.vtep, sender))
         elif 0 < probe.hops <= _PROBE_HOPS:
             frame = frame[:12] + probe._replace(hops=probe.hops - 1).encode()
@@ -165,12 +171,13 @@ class MemorySwitch:
         member.flooded += 1
         now = self.clock.seconds()
         entry = self.vpns[member.vpn].get(source)
-        if entry is not None and entry.held_for(now):
+        looping = now < member.loop_until
+        if looping or (entry is not None and entry.held_for(now)):
             due = max(member.held_due, now)
             if due - now > 1.0:
-                self._drop(member, "held_flood")
+                self._drop(member, "loop_flood" if looping else "held_flood")
                 return False
-            member.held_due = due + 1 / _HELD_RATE
+            member.held_due = due + 1 / HELD_RATE
         rules = self.rules[member.vpn]
         if rules.flood_rate and not member.registration.hub:
             due = max(member.flood_due, now)

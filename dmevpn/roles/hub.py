@@ -131,6 +131,7 @@ class HubRole:
             clock,
             dataplane,
             metrics,
+            vpns=lambda: tuple(self.vpns),
             members=self._members,
             count=lambda: sum(len(vpn.members) for vpn in self.vpns.values()),
             found=self._troubles.loop_found,
@@ -189,12 +190,13 @@ class HubRole:
         if self.drain.left:
             self.drain.call_back()
 
-    def _members(self) -> Iterator[tuple[int, VTEP]]:
-        """Who is a member of which VPN; both may change while it is read."""
-        for index, vpn in list(self.vpns.items()):
+    def _members(self, index: int) -> Iterator[VTEP]:
+        """The members of a VPN, which may change while it is read."""
+        vpn = self.vpns.get(index)
+        if vpn is not None:
             for vtep in list(vpn.members):
                 if vtep in vpn.members:
-                    yield index, vtep
+                    yield vtep
 
     def stop(self) -> Deferred[None]:
         """Answer no more, detach the switch, take the device down if it is ours."""

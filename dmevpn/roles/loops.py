@@ -3,12 +3,15 @@
 A broadcast that goes from the hub into one site and comes back from another goes round for ever.
 To find out, the hub sends each site a small broadcast of its own every now and then (a probe,
 which the switch knows again), at once where something looks like a loop, and every few seconds
-where there is one, until it is gone.
+where there is one, until it is gone. Other sites of the VPN have their turn earlier then, too: a
+part of the way may lead through another hub, so that what we see of it does not tell which two
+sites it is that are connected. The switch limits what a site floods while probes come back from
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -26,9 +29,12 @@ __all__ = ["Loop", "LoopWatch"]
 MAX_PROBES: Final = 200
 #: Of these, those to sites where something looks like a loop.
 MAX_SUSPECTS: Final = 50
+#: Probes sent in one second, besides, to all sites of VPNs where something looks like a loop.
+MAX_SEARCHED: Final = 100
 #: Loops that are watched at a time; more of them are named when these are gone.
 MAX_LOOPS: Final = 64
-#: Seconds between two probes of the sites of a loop.
+#: Seconds between two probes of the sites of a loop, and of all sites of its VPN at least. The
+#: switch takes a site for part of a loop for one and a half of these.
 RECHECK: Final = 3.0
 #: A loop is over when so many seconds have passed without a probe that came back.
 OVER: Final = 3.5 * RECHECK
@@ -50,8 +56,9 @@ class Loop(NamedTuple):
 class LoopWatch:
     """Probes the sites of one hub interface.
 
-    :param members: the sites of all VPNs, and their VPNs; read over many turns.
-    :param count: how many those are.
+    :param vpns: those that are served.
+    :param members: the members of a VPN; read over many turns.
+    :param count: how many there are in all VPNs.
     :param found: told of each loop once, when it is found.
     :param over: told when it is gone.
     """
@@ -64,7 +71,8 @@ class LoopWatch:
         dataplane: IHubDataplane,
         metrics: Metrics,
         *,
-        members: Callable[[], Iterator[tuple[int, VTEP]]],
+        vpns: Callable[[], Iterable[int]],
+        members: Callable[[int], Iterator[VTEP]],
         count: Callable[[], int],
         found: Callable[[Loop], None],
         over: Callable[[Loop], None],
@@ -72,6 +80,7 @@ class LoopWatch:
         self._clock = clock
         self._dataplane = dataplane
         self._metrics = metrics
+        self._vpns = vpns
         self._members = members
         self._count = count
         self._tell_found = found
@@ -80,6 +89,8 @@ class LoopWatch:
         self._round: Iterator[tuple[int, VTEP]] = iter(())
         self._due = 0.0
         self._suspects = 0
+        #: VPNs all of whose members are probed: since when, and those that still are to be.
+        self._searches: dict[int, tuple[float, Iterator[VTEP]]] = {}
         self._call: Any = None
         #: When a probe of each loop has last come back, and when it was probed.
         self._loops: dict[Loop, tuple[float, float]] = {}
@@ -103,6 +114,7 @@ class LoopWatch:
             self._call.cancel()
             self._call = None
         self._loops.clear()
+        self._searches.clear()
 
     def __len__(self) -> int:
         return len(self._loops)
@@ -112,11 +124,15 @@ class LoopWatch:
         return iter(tuple(self._loops))
 
     def suspect(self, vpn: int, *sites: VTEP | None) -> None:
-        """Something looks like a loop through these sites: probe them at once."""
+        """Something looks like a loop through these sites: probe them at once, and all others of
+        their VPN soon."""
+        if not self._interval:
+            return
         for site in sites:
-            if site is not None and self._interval and self._suspects < MAX_SUSPECTS:
+            if site is not None and self._suspects < MAX_SUSPECTS:
                 self._suspects += 1
                 self._probe(vpn, site)
+        self._search(vpn)
 
     def seen(self, vpn: int, origin: VTEP | None, site: VTEP) -> None:
         """A probe to a site, which may have left since, came back from a site."""
@@ -131,6 +147,10 @@ class LoopWatch:
             self._loops[loop] = now, now
             self._found.inc()
             self._tell_found(loop)
+
+    def _search(self, vpn: int) -> None:
+        if vpn not in self._searches:
+            self._searches[vpn] = self._clock.seconds(), self._members(vpn)
 
     def _probe(self, vpn: int, site: VTEP) -> None:
         self._sent.inc()
@@ -148,6 +168,8 @@ class LoopWatch:
                 self._loops[loop] = seen, now
                 for site in loop.sites:
                     self._probe(loop.vpn, site)
+                self._search(loop.vpn)
+        self._go_on(now)
         if self._interval:
             # What is not a whole probe is due later.
             self._due = min(self._due + self._count() / self._interval, MAX_PROBES)
@@ -156,10 +178,24 @@ class LoopWatch:
             for vpn, site in self._next(whole):
                 self._probe(vpn, site)
 
+    def _go_on(self, now: float) -> None:
+        """Probe the next members of VPNs that are searched, each VPN in its turn."""
+        left, number = MAX_SEARCHED, len(self._searches)
+        for vpn, (begun, members) in list(self._searches.items())[:MAX_SEARCHED]:
+            share = max(1, left // number)
+            some = list(islice(members, share))
+            for site in some:
+                self._probe(vpn, site)
+            left, number = left - len(some), number - 1
+            del self._searches[vpn]
+            # Not again before its time; and behind those that may not have had a turn.
+            if len(some) == share or now - begun < RECHECK:
+                self._searches[vpn] = begun, members
+
     def _next(self, number: int) -> list[tuple[int, VTEP]]:
         """The next sites, the first again after the last."""
         some = list(islice(self._round, number))
         if len(some) < number:
-            self._round = self._members()
+            self._round = ((vpn, site) for vpn in self._vpns() for site in self._members(vpn))
             some += islice(self._round, number - len(some))
         return some

@@ -771,6 +771,29 @@ class HubDataplaneContract:
         assert world.dataplane.counters()["loop_probe"] == 3
         assert world.dataplane.mac_count(1) == 0
 
+    def test_floods_of_a_site_in_a_loop(self, world: SwitchWorld) -> None:
+        """What a site floods is bounded while probes come back from it, even if no MAC flips here:
+        another hub may be part of the way. Nobody else is, and it is over with the probes."""
+        world.join(1, A, B, C)
+        world.join_as(HUB_2, hub=True)
+        probe = world.probe(1, B)
+        assert world.sent(A, probe.frame) == []
+        assert world.sent(HUB_2, probe.frame) == []
+        for _ in range(300):
+            world.send(A, frame(BROADCAST, mac(1)))
+        assert 300 <= len(world.deliveries()) < 600
+        assert 100 < world.dataplane.counters()["loop_flood"] <= 200
+        assert world.sent(A, frame(BROADCAST, mac(9))) == []
+        for sender in (B, HUB_2):
+            for _ in range(300):
+                world.send(sender, frame(BROADCAST, mac(2)))
+                assert A in {each.vtep for each in world.deliveries()}
+        world.learn(C, mac(3))
+        assert world.sent(A, frame(mac(3), mac(1))) == [C]
+        world.pass_time(5)
+        for _ in range(300):
+            assert world.sent(A, frame(BROADCAST, mac(1))) == [B, C, HUB_2]
+
     def test_probes_of_others(self, world: SwitchWorld) -> None:
         """Only our own probes are proof, and what is none is a frame like any other."""
         world.join(1, A, B)

@@ -207,7 +207,8 @@ class KernelWorld(SwitchWorld):
         self.reactor.advance(0)
 
     def rewind(self, seconds: float) -> None:
-        """Make every MAC look as if it had been silent for so much longer."""
+        """Make every MAC look as if it had been silent for so much longer, and what lies ahead of
+        members as if it were nearer."""
         table = self.dataplane._maps["macs"]
         for count, keys, values in table.batches():
             for index in range(count):
@@ -229,6 +230,14 @@ class KernelWorld(SwitchWorld):
             ):
                 shifted = layout.HELD.pack(until - int(seconds * 1e9), *rest)
                 held.update(layout.MAC_KEY.pack(*key_fields), shifted)
+        states = self.dataplane._maps["states"]
+        for _, keys, values in list(states.batches()):
+            for (number,), state in zip(
+                layout.NUMBER.iter_unpack(keys), layout.STATE.iter_unpack(values), strict=True
+            ):
+                ahead, rest = state[: layout.STATE_COUNTERS], state[layout.STATE_COUNTERS :]
+                nearer = (max(due - int(seconds * 1e9), 0) for due in ahead)
+                states.update(layout.NUMBER.pack(number), layout.STATE.pack(*nearer, *rest))
         self.dataplane._macs.changed()
 
     def lose_events(self) -> None:

@@ -175,6 +175,7 @@ EDITS: dict[str, Edit] = {
     ),
     "floods dropped for ever": lambda world, maps: _state(maps, _number(world, A), 0, FOR_EVER),
     "alarms silenced for ever": lambda world, maps: _state(maps, _number(world, A), 3, FOR_EVER),
+    "in a loop for ever": lambda world, maps: _state(maps, _number(world, A), 4, FOR_EVER),
     "MACs of a site below zero": lambda world, maps: _state(
         maps, _number(world, A), layout.STATE_MACS, (1 << 64) - 1
     ),
@@ -204,7 +205,9 @@ def meaning(world: RealWorld) -> dict[str, object]:
     found.update({name: maps[name].lookup(ZERO) for name in ("probing", "keepsakes")})
     states = {key: layout.STATE.unpack(value) for key, value in _content(maps["states"]).items()}
     found["MACs"] = {key: state[layout.STATE_MACS] for key, state in states.items()}
-    found["budgets"] = all(due < now + 60e9 for state in states.values() for due in state[:4])
+    found["budgets"] = all(
+        due < now + 60e9 for state in states.values() for due in state[: layout.STATE_COUNTERS]
+    )
     (strangers,) = layout.HUB.unpack(_lookup(maps, "strangers", ZERO))
     found["strangers"] = strangers < now + 60e9
     return found

@@ -550,3 +550,28 @@ def test_hubs_of_a_site_need_no_trunk() -> None:
     world.add_site("10.0.9.10", 109, hubs=tuple(hubs))
     world.run(5)
     assert [lacking(world, hub) for hub in hubs] == [[], []]
+
+
+def test_a_loop_of_sites_that_flood_by_different_hubs() -> None:
+    """A cable between them: the hub by which the one floods sees its frames come from there alone,
+    as the other hub holds the station that flips. What goes round is bounded all the same."""
+    mesh = Mesh()
+    world, (first, second) = mesh.world, mesh.hubs
+    one = world.add_site("10.0.7.10", 107, hubs=(first, second))
+    two = world.add_site("10.0.8.10", 108, hubs=(second, first))
+    world.run(3)
+    for site, station in ((one, A), (two, B), (mesh.both, C)):
+        world.speak(site, station)
+    world.run(2)
+    world.connect(one, two)
+    rates = []
+    for _ in range(30):
+        before = world.looped
+        for _ in range(10):
+            for site, station in ((one, A), (two, B), (mesh.both, C)):
+                world.speak(site, station)
+            world.run(0.1, step=0.01)
+        rates.append(world.looped - before)
+    # A hundred a second of each of the two, in either direction.
+    assert max(rates[3:]) < 500, rates
+    print("frames that went round in each second:", rates)

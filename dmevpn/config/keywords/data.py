@@ -211,8 +211,8 @@ DATA_KEYWORDS = (
     Keyword(
         name="loop-probe",
         help="Seconds in which every site is sent one small broadcast. If it comes back from"
-        " another site, or the same one, they are connected behind the hub's back, and both are"
-        f" named. `no` sends none. Default: {DEFAULT_LOOP_PROBE}.",
+        " another site, or the same one, they are connected behind the hub's back: both are"
+        f" named, and what they flood is limited. `no` sends none. Default: {DEFAULT_LOOP_PROBE}.",
         contexts=HUB,
         arguments=(Argument(name="SECONDS|no", convert=a.seconds_or_no, example="10"),),
         reload=Reload.AT_ONCE,

@@ -17,7 +17,8 @@
  *
  * A MAC that flips between members (RFC 7432 §15.1) is held where it was settled: frames with it
  * from elsewhere are dropped, what its site floods in its name is limited, and the hold ends by
- * itself. So each broadcast that a loop between two sites brings back ends here.
+ * itself. So each broadcast that a loop between two sites brings back ends here. While probes come
+ * back from a site, all that it floods is limited.
  *
  * The layouts below are mirrored in layout.py; a change of any of them needs a new LAYOUT there.
  * Only stable helpers and structures are used, so that one object serves every kernel from 6.1.
@@ -72,7 +73,8 @@
 /* How long a MAC is held that flips; every further hold takes twice as long, up to 640 s. */
 #define HOLD (10 * SECOND)
 #define MAX_HOLDS 6
-/* Frames that one member may have flooded in the name of MACs that are held. */
+/* Frames that one member may have flooded in the name of MACs that are held, or while a loop leads
+ * through its site. */
 #define HELD_GAP (SECOND / 100)
 #define HELD_BURST SECOND
 /* Held MACs that user space finds in a list; more are held all the same. */
@@ -82,6 +84,12 @@
 /* Local experimental EtherType 2 (IEEE 802), and the first octets behind it: "dmlp". */
 #define PROBE_TYPE 0x88b6
 #define PROBE_MAGIC 0x706c6d64
+/*
+ * How long a site counts as part of a loop after a probe has come back from it: until the next but
+ * one would, which user space sends every three seconds. Not longer, since a hundred floods a
+ * second may be few for a site whose loop is gone.
+ */
+#define LOOPING (4500 * (SECOND / 1000))
 /*
  * Switches that may pass on a probe of somebody else. Without an end the probe of another hub would
  * go round for ever, where it comes back from the same site each time: nothing flips then.
@@ -142,6 +150,7 @@ struct member_state {
 	__u64 held; /* of floods in the name of MACs that are held */
 	__u64 report;
 	__u64 alarm;
+	__u64 looping; /* until then a loop leads through its site */
 
 	__u64 rx_packets;
 	__u64 rx_bytes;
@@ -263,6 +272,7 @@ enum counter {
 	DROP_STICKY,
 	DROP_HELD_FLOOD,
 	DROP_PROBE,
+	DROP_LOOP_FLOOD,
 	COUNTERS,
 };
 
@@ -973,7 +983,8 @@ enum {
  * times, since a loop may lead through several hubs; nothing is learned from them.
  */
 static __always_inline int pass_probe(struct __sk_buff *skb, const struct sender *sender,
-				      __u64 mac, const struct vtep *vtep, __u64 now)
+				      struct member_state *from, __u64 mac,
+				      const struct vtep *vtep, __u64 now)
 {
 	struct probing *ours = element(&probing, 0);
 	struct probe probe; /* the helper fills it, or clears it when it fails */
@@ -982,6 +993,8 @@ static __always_inline int pass_probe(struct __sk_buff *skb, const struct sender
 	    probe.magic != PROBE_MAGIC)
 		return NO_PROBE;
 	if (probe.secret == ours->secret) {
+		if (!sender->hub) /* behind which are many sites, each with a budget there */
+			from->looping = now + LOOPING;
 		alarm(EVENT_LOOP, sender, probe.member, mac, vtep, now);
 		return PROBE_ENDS;
 	}
@@ -1068,6 +1081,7 @@ int hub_switch(struct __sk_buff *skb)
 	__u64 source;
 	__u64 number;
 	long others;
+	__u64 looping;
 	int probe;
 
 	if (read_vtep(skb, &vtep))
@@ -1099,7 +1113,7 @@ int hub_switch(struct __sk_buff *skb)
 		return drop_from(from, DROP_LINK_LOCAL);
 	probe = NO_PROBE;
 	if (is_group(destination) && header->protocol == bpf_htons(PROBE_TYPE))
-		probe = pass_probe(skb, sender, source, &vtep.vtep, now);
+		probe = pass_probe(skb, sender, from, source, &vtep.vtep, now);
 	if (probe == PROBE_ENDS)
 		return drop_from(from, DROP_PROBE);
 	verdict = PASS;
@@ -1133,9 +1147,14 @@ int hub_switch(struct __sk_buff *skb)
 	}
 
 	add(&from->flooded, packets(skb));
-	if (verdict == PASS_HELD &&
+	/*
+	 * What is held goes round no further. But in a loop of which a part leads through another hub,
+	 * that one sees MACs flip, and their frames come to us from one site alone.
+	 */
+	looping = (__s64)(from->looping - now) > 0;
+	if ((looping || verdict == PASS_HELD) &&
 	    !conforms(&from->held, now, HELD_GAP * packets(skb), HELD_BURST))
-		return drop_from(from, DROP_HELD_FLOOD);
+		return drop_from(from, looping ? DROP_LOOP_FLOOD : DROP_HELD_FLOOD);
 	/* What a hub sends is that of many sites, each of which has a budget there. */
 	if (vpn->flood_gap && !sender->hub &&
 	    (!has_copies_left(&vtep.vtep, now, vpn->flood_burst / COPIES_BURST_SHARE) ||

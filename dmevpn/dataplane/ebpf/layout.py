@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 #: Version of everything in this module; part of the path of the pins.
-LAYOUT = 2
+LAYOUT = 3
 
 #: Members of all VPNs of one switch. Memory grows with use: about 400 octets each.
 MAX_MEMBERS = 131072
@@ -100,11 +100,11 @@ SENDER = Struct("=IIQ")
 MEMBER = Struct("=16sI16sIIIQ6sBxQ")
 HUB_KEY = Struct("=16s")
 HUB = Struct("=Q")
-STATE = Struct("=12Q")
+STATE = Struct("=13Q")
 #: Where the counters of a member begin in it.
-STATE_COUNTERS = 4
+STATE_COUNTERS = 5
 #: Where the number of its MACs is.
-STATE_MACS = 11
+STATE_MACS = 12
 VPN = Struct("=IIIIQQQQQ")
 USAGE = Struct("=I")
 MAC_KEY = Struct("=I6s2x")
@@ -162,6 +162,7 @@ COUNTERS = (
     "sticky_mac",
     "held_flood",
     "loop_probe",
+    "loop_flood",
 )
 
 _MAPPED = b"\0" * 10 + b"\xff\xff"
