@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.spread import pb
@@ -22,8 +23,16 @@ class CarefulBroker(pb.Broker):
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the other end."""
+        self.carefully(super().dataReceived, data)
+
+    def carefully(self, take: Callable[[Any], None], received: Any) -> None:
+        """Work on what was received; the connection ends if it makes no sense."""
         try:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            take(received)
         except Exception as error:  # PB raises whatever its parser stumbles over
-            self.log.warn("admin connection closed: not our protocol ({reason})", reason=str(error))
-            self.transport.abortConnection()
+            self.give_up(str(error))
+
+    def give_up(self, reason: str) -> None:
+        """End the connection: what comes makes no sense."""
+        self.log.warn("admin connection closed: not our protocol ({reason})", reason=reason)
+        self.transport.abortConnection()

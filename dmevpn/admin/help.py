@@ -201,7 +201,8 @@ The interface is Twisted's Perspective Broker. The root object has three remote 
   is dropped.
 
 Errors arrive as `dmevpn.admin.pb.WrongUsage` or `dmevpn.admin.pb.CommandRefused`, with a text for
-the operator. At most 32 clients are served at once.
+the operator. At most 32 clients are served at once. A client may send calls ahead of its
+answers: at most 8 are worked on at once, none while it does not read, and the others wait.
 """
 
 

@@ -14,6 +14,8 @@ METRICS = {
     "dmevpn_garbage_found_late_total": "Objects that were garbage after they had been set aside.",
     "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
     "dmevpn_admin_listings_refused_total": "Listings turned away: a client had too many half read.",
+    "dmevpn_admin_calls_delayed_total": "Calls of operators that had to wait: who made them was too"
+    " far ahead of its answers.",
     "dmevpn_admin_watchers_dropped_total": "Watching operators dropped: they read too slowly.",
     "dmevpn_web_connections_refused_total": "Connections closed at once: too many were open.",
     "dmevpn_complaints_full_total": "Lines not logged: too many peers were logged about.",

@@ -11,6 +11,7 @@ import inspect
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -26,6 +27,7 @@ from dmevpn.admin.broker import CarefulBroker
 from dmevpn.admin.command import Context, Match, Row
 from dmevpn.admin.commands import COMMANDS, find_command, selects
 from dmevpn.admin.listening import listen, stop_listening
+from dmevpn.admin.pace import Pace
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
 from dmevpn.admin.parameters import FILE, UsageError
 from dmevpn.errors import CommandError, DmevpnError
@@ -67,12 +69,15 @@ class Remote(pb.Referenceable):
         return broker.serialize(outcome)
 
     async def _call(self, broker: Any, message: str, args: Any, kw: Any) -> Any:
+        broker.pace.begun()
         try:
             result = await self._answer(broker, message, args, kw)
         except pb.Error:
             if broker.disconnected:
                 return None
             raise
+        finally:
+            broker.pace.ended()
         # Nobody is there any more to take a reference, and PB fails when it makes one.
         return None if broker.disconnected else result
 
@@ -215,9 +220,7 @@ class AdminRoot(Remote):
             self._broker.require(Level.FULL)
         if command.changes:
             self.log.info("admin: {command} {arguments}", command=name, arguments=arguments or {})
-        if len(self._listings) >= MAX_LISTINGS:
-            self._service.listings_refused.inc()
-            raise CommandError(f"{MAX_LISTINGS} listings are open already; finish one first")
+        self._require_room()
         answer = command.function(self._service.context, match)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -226,9 +229,15 @@ class AdminRoot(Remote):
         page = await pages.next()
         listing = None
         if page.more:
+            self._require_room()  # others were begun meanwhile
             listing = Listing(pages)
             self._listings.add(listing)
         return {"page": tuple(page), "listing": listing, "refused": answer.refused}
+
+    def _require_room(self) -> None:
+        if len(self._listings) >= MAX_LISTINGS:
+            self._service.listings_refused.inc()
+            raise CommandError(f"{MAX_LISTINGS} listings are open already; finish one first")
 
     async def remote_watch(
         self,
@@ -273,11 +282,13 @@ class AdminBroker(CarefulBroker):
     """A connection that is known to the service and can be closed for good.
 
     :ivar level: what its client may do.
+    :ivar pace: how far it may go ahead of its answers; from when it speaks our protocol.
     """
 
     factory: AdminFactory  # type: ignore[assignment]
     root: AdminRoot
     level = Level.NONE
+    pace: Pace | None = None
     _abort: Any = None
     _handshake: Any = None
 
@@ -306,6 +317,23 @@ class AdminBroker(CarefulBroker):
             self.log.warn("admin client refused: it is not named by admin-allow")
             self.transport.abortConnection()
 
+    def connectionReady(self) -> None:
+        """The client speaks our protocol: it may call."""
+        super().connectionReady()  # type: ignore[no-untyped-call]
+        service = self.factory.service
+        take = partial(self.carefully, super().expressionReceived)
+        self.pace = Pace(service.reactor, self.transport, take, service.calls_delayed)
+
+    def expressionReceived(self, expression: Any) -> None:
+        """The client has sent something; it may have to wait for its turn."""
+        if self.pace is not None:
+            self.pace.received(expression)
+
+    def give_up(self, reason: str) -> None:
+        """End the connection, and look at nothing more of it."""
+        self._end_pace()
+        super().give_up(reason)
+
     def require(self, level: Level) -> None:
         """Refuse what the client may not do.
 
@@ -316,6 +344,7 @@ class AdminBroker(CarefulBroker):
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
         """End what the client had under way."""
+        self._end_pace()
         self.factory.brokers.discard(self)
         if self._abort is not None:
             self._abort.cancel()
@@ -331,7 +360,12 @@ class AdminBroker(CarefulBroker):
         """Flush and close, within CLOSE_TIMEOUT even if the client reads nothing."""
         if self._abort is None and not self.disconnected:
             self._abort = self.factory.service.reactor.callLater(CLOSE_TIMEOUT, self._timed_out)
+            self._end_pace()
             self.transport.loseConnection()
+
+    def _end_pace(self) -> None:
+        if self.pace is not None:
+            self.pace.close()
 
     def _timed_out(self) -> None:
         self._abort = None
@@ -412,6 +446,7 @@ class AdminService(Service):
         self.context = Context(controller, log_levels)
         self.clients_refused = metrics.counter("admin_clients_refused")
         self.listings_refused = metrics.counter("admin_listings_refused")
+        self.calls_delayed = metrics.counter("admin_calls_delayed")
         self.watchers_dropped = metrics.counter("admin_watchers_dropped")
         self._factory = AdminFactory(self)
         self._port: IListeningPort | None = None
