@@ -12,18 +12,35 @@ from dmevpn.log import Logger
 __all__ = ["CarefulBroker"]
 
 
+#: Octets of a message: four of the largest pages. Perspective Broker bounds each of its lists and
+#: strings, but not how many are within each other.
+MESSAGE_OCTETS = 1 << 20
+
+
 class CarefulBroker(pb.Broker):
     """Closes the connection on octets that are no Perspective Broker, instead of a traceback.
+
+    A message without end is none, either.
 
     Errors in remote methods do not come by here: they are answered.
     """
 
     log = Logger()
     transport: Any
+    #: Octets since the last whole message, of the pieces that had not the end of one.
+    _octets = 0
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the other end."""
+        self._octets += len(data)
         self.carefully(super().dataReceived, data)
+        if self._octets > MESSAGE_OCTETS:
+            self.give_up(f"a message of more than {MESSAGE_OCTETS} octets")
+
+    def callExpressionReceived(self, expression: Any) -> None:
+        """A whole message."""
+        self._octets = 0
+        super().callExpressionReceived(expression)  # type: ignore[no-untyped-call]
 
     def carefully(self, take: Callable[[Any], None], received: Any) -> None:
         """Work on what was received; the connection ends if it makes no sense."""

@@ -12,7 +12,8 @@ METRICS = {
     "dmevpn_build_info": "Versions of dmevpn, Python and Twisted as labels; always 1.",
     "dmevpn_garbage_collection_seconds": "Seconds that a full search for garbage kept the daemon.",
     "dmevpn_garbage_found_late_total": "Objects that were garbage after they had been set aside.",
-    "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected.",
+    "dmevpn_admin_clients_refused_total": "Operators turned away: too many were connected, they"
+    " were not allowed, or what they sent made no sense.",
     "dmevpn_admin_listings_refused_total": "Listings turned away: a client had too many half read.",
     "dmevpn_admin_calls_delayed_total": "Calls of operators that had to wait: who made them was too"
     " far ahead of its answers.",

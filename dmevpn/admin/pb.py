@@ -332,6 +332,7 @@ class AdminBroker(CarefulBroker):
     def give_up(self, reason: str) -> None:
         """End the connection, and look at nothing more of it."""
         self._end_pace()
+        self.factory.service.clients_refused.inc()
         super().give_up(reason)
 
     def require(self, level: Level) -> None:

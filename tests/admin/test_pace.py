@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, succee
 from twisted.internet.task import LoopingCall
 
 from dmevpn.admin.access import Grant
+from dmevpn.admin.broker import MESSAGE_OCTETS
 from dmevpn.admin.client import Connection, run
 from dmevpn.admin.pace import CALLS
 from dmevpn.admin.pages import PAGE_ROWS
@@ -113,6 +114,26 @@ async def test_watching_goes_on(served: Served) -> None:
         assert [row["protocol"] for row in recorder.events] == [
             binding(number)["protocol"] for number in range(MANY)
         ]
+
+
+#: Lists within each other, of which none ends.
+ENDLESS = b"\x02\x80" * 10_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_without_end(served: Served) -> None:
+    """It is not read to the end; any number of messages with one is, wherever a read ends."""
+    async with served.connect() as connection:
+        await connection.call(connection.root, "run", "version", {})
+        calls = [connection.root.callRemote("run", "x" * (MESSAGE_OCTETS // 16)) for _ in range(40)]
+        outcomes = await DeferredList(calls, consumeErrors=True)
+        assert {failure.type for _, failure in outcomes} == {b"dmevpn.admin.pb.WrongUsage"}
+        assert served.service._factory.brokers
+        sending = LoopingCall(connection._protocol.transport.write, ENDLESS)
+        sending.start(0)
+        await until(lambda: not served.service._factory.brokers)
+        sending.stop()
+    assert served.metrics.value("admin_clients_refused") == 1
 
 
 @pytest_twisted.ensureDeferred
