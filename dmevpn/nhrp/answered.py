@@ -142,31 +142,18 @@ class Answered:
         station: bytes,
         path: Path,
         until: float,
+        *,
+        counted: bool = True,
     ) -> bool:
         """Remember an answer. If it lacks a VTEP of before, :meth:`take` those answers first.
 
         :param until: when its holding time is over.
-        :return: False if there is no room, which is counted.
+        :param counted: whether it is counted that there is no room; not where it is tried again.
+        :return: False if there is no room.
         """
-        if self.note(key, vteps, station, path, until):
-            return True
-        self._full.inc()
-        if self._room is not None:
-            self._room.has(self._count)
-        return False
-
-    def note(
-        self,
-        key: bytes,
-        vteps: tuple[VTEP, ...],
-        station: bytes,
-        path: Path,
-        until: float,
-    ) -> bool:
-        """The same, without counting that there is no room: who is told so may try :meth:`add`."""
         answers = self._answers.get(key)
         if answers is None:
-            if not self._make_room(0):
+            if not self._make_room(0, counted):
                 return False
             number = Rounds.number(until)
             self._answers[key] = _Answers(vteps, number, station, until, path, None)
@@ -181,7 +168,9 @@ class Answered:
                 answers.path = path
             else:
                 others = answers.others
-                if (others is None or station not in others) and not self._make_room(len(answers)):
+                if (others is None or station not in others) and not (
+                    self._make_room(len(answers), counted)
+                ):
                     return False
                 if others is None:
                     others = answers.others = {}
@@ -219,14 +208,21 @@ class Answered:
         self._at.clear()
         self._less(self._count)
 
-    def _make_room(self, many: int) -> bool:
-        """Take room for one answer more about what there are so many of; False if there is none."""
+    def _make_room(self, many: int, counted: bool) -> bool:
+        """Take room for one answer more about what there are so many of; False if there is none.
+
+        :param counted: as of :meth:`add`.
+        """
         held, room = self._count, self._room
         if (
             many >= ANSWERED_PER_MAC
             or held >= self._limit
             or (room is not None and not room.fits(held))
         ):
+            if counted:
+                self._full.inc()
+                if room is not None:
+                    room.has(held)
             return False
         if room is not None:
             room.added(held)

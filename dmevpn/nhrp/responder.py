@@ -154,7 +154,9 @@ class Responder:
             return None
         vteps = (vtep,)
         told = self._answered.told(mac)
-        if (told and told != vteps) or not self._answered.note(mac, vteps, station, path, until):
+        if (told and told != vteps) or not (
+            self._answered.add(mac, vteps, station, path, until, counted=False)
+        ):
             return None
         self._answers[_SUCCESS].inc()
         return vtep, binding.mtu or mtu, int(until - now), binding.preference
