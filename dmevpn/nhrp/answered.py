@@ -48,7 +48,7 @@ class _Answers:
     path: Path
     """The way to it."""
     others: dict[bytes, tuple[float, Path]] | None
-    """The other requesters, each with the same about it; None: there have never been any."""
+    """The other requesters, each with the same about it; None: there are none."""
 
     def __len__(self) -> int:
         return 1 if self.others is None else 1 + len(self.others)
@@ -101,18 +101,11 @@ class Answered:
         for key, answers in list(self._answers.items()):
             yield key, answers.vteps
 
-    def each(self) -> Iterator[tuple[bytes, bytes, tuple[VTEP, ...], float]]:
-        """Every answer that is still believed: station, key, VTEPs, until when.
+    def records(self) -> Iterator[tuple[bytes, tuple[VTEP, ...], bytes, Path, float]]:
+        """Every answer that is still believed, as :meth:`add` takes it.
 
         For who takes his time: answers may come and go meanwhile.
         """
-        for key, answers in list(self._answers.items()):
-            for station, until, _ in answers.each():
-                if until > self._clock.seconds():
-                    yield station, key, answers.vteps, until
-
-    def records(self) -> Iterator[tuple[bytes, tuple[VTEP, ...], bytes, Path, float]]:
-        """The same, for who is to remember it: key, VTEPs, station, the way to it, until when."""
         for key, answers in list(self._answers.items()):
             for station, until, path in answers.each():
                 if until > self._clock.seconds():

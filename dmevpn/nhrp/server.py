@@ -289,11 +289,6 @@ class NextHopServer:
         sent."""
         self._answered.record = record
 
-    def each_answer(self) -> Iterator[tuple[bytes, bytes, tuple[VTEP, ...], float]]:
-        """Every answer that is still believed: who was told, address or key of a prefix, VTEPs,
-        until when."""
-        return self._answered.each()
-
     def invalidate(self, key: bytes, reason: str, also: Iterable[tuple[bytes, Path]] = ()) -> int:
         """Take back our answers for an address or a prefix.
 

@@ -39,7 +39,7 @@ def _own(node: Node, vpn: int | None, here: VTEP | None, found: Iterable[Binding
 
 
 def _answered(node: Node, vpn: int, hub: HubVPN) -> Iterator[Row]:
-    for station, key, vteps, until in hub.server.each_answer():
+    for key, vteps, station, _, until in hub.server.records():
         asked = hub.cache.lookup(station)
         here = None if asked is None else asked.vtep
         for there in vteps:
