@@ -36,8 +36,9 @@ _LONGEST: Final = 256
 _MAC: Final = 6
 _VNI: Final = 4
 
-#: Octets of request ID, VNI, and two MACs; between the former is an NBMA address.
-_ASKED: Final = 4 + _VNI + _MAC + _MAC
+#: Octets before the CIE of a request, less its NBMA address. What is asked stands at their end:
+#: request ID, NBMA address, VNI, and two MACs.
+_BEFORE_CIE: Final = REQUEST_ID_BEGIN + 4 + _VNI + _MAC + _MAC
 
 #: By the octets of an NBMA address: checksum, and from the request ID on what is asked; the CIE of
 #: an answer.
@@ -84,7 +85,7 @@ class Question:
         self._size = size
         self._fields = _REQUEST[size]
         self._cie = _CIE[size]
-        self._end = end = REQUEST_ID_BEGIN + _ASKED + size
+        self._end = end = _BEFORE_CIE + size
         tail = end + self._cie.size
         self._reply = reply[:CHECKSUM_BEGIN], reply[CHECKSUM_END:REQUEST_ID_BEGIN], reply[tail:]
         self._sums = _sum(request, end), _sum(reply, tail)
@@ -129,6 +130,18 @@ def _sum(payload: bytes, end: int) -> int:
     return checksum(b"%b\0\0%b%b%b" % (*constant[:2], bytes(end - REQUEST_ID_BEGIN), constant[2]))
 
 
+def _kind(payload: bytes, path: Path) -> bytes:
+    """All that requests of a kind have in common: their octets but for checksum and what is asked,
+    and the address of ours that they were sent to, since what replies say of us depends on it."""
+    end = _BEFORE_CIE + len(path.peer)
+    return (
+        payload[:CHECKSUM_BEGIN]
+        + payload[CHECKSUM_END:REQUEST_ID_BEGIN]
+        + payload[end:]
+        + path.local
+    )
+
+
 class Questions:
     """The kinds of requests that were answered."""
 
@@ -137,17 +150,8 @@ class Questions:
         self._forgotten = metrics.counter("questions_forgotten")
 
     def get(self, payload: bytes, path: Path) -> Question | None:
-        """The kind that a payload is of. One look into a table.
-
-        What it says of us depends on which address of ours was asked.
-        """
-        end = REQUEST_ID_BEGIN + _ASKED + len(path.peer)
-        return self._questions.get(
-            payload[:CHECKSUM_BEGIN]
-            + payload[CHECKSUM_END:REQUEST_ID_BEGIN]
-            + payload[end:]
-            + path.local
-        )
+        """The kind that a payload is of. One look into a table."""
+        return self._questions.get(_kind(payload, path))
 
     def remember(
         self, request: RequestOrReply, reply: RequestOrReply, path: Path, link: VPNLink, tell: Tell
@@ -176,10 +180,5 @@ class Questions:
         if len(self._questions) >= QUESTIONS:
             self._questions.clear()
             self._forgotten.inc()
-        end = REQUEST_ID_BEGIN + _ASKED + size
-        self._questions[
-            payload[:CHECKSUM_BEGIN]
-            + payload[CHECKSUM_END:REQUEST_ID_BEGIN]
-            + payload[end:]
-            + path.local
-        ] = Question(payload, reply.encode(Form.RFC, link.vpn_id), size, link, tell)
+        encoded = reply.encode(Form.RFC, link.vpn_id)
+        self._questions[_kind(payload, path)] = Question(payload, encoded, size, link, tell)
