@@ -16,12 +16,13 @@ from dmevpn.addresses import VTEP, Path, format_address
 from dmevpn.interfaces import ILink
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.constants import CIECode, ErrorCode, PurgeFlag
+from dmevpn.nhrp.constants import CIECode, PurgeFlag
 from dmevpn.nhrp.extensions import ResponderAddress
 from dmevpn.nhrp.indication import describe
 from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
 from dmevpn.nhrp.records import refusal
+from dmevpn.nhrp.registration_pauses import AFTER_CONFLICT, NO_ROOM, Pauses
 from dmevpn.nhrp.registration_state import TRANSITIONS, Input, State
 from dmevpn.nhrp.registration_terms import Terms
 from dmevpn.nhrp.requests import Backoff, Outstanding
@@ -34,34 +35,12 @@ _RETRANSMISSION = Backoff(1.0, 64.0)
 _SPREAD: Final = 0.1
 #: Transmissions without a reply after which the server counts as down.
 DOWN_AFTER: Final = 3
-#: Shortest time between a reply and the renewal, and how much of it chance may take away.
-_SHORTEST_RENEWAL: Final = 10.0
-_EARLIER: Final = 0.1
-#: Seconds between purging somebody's old registration of our address and trying again.
-_AFTER_CONFLICT: Final = 2.0
-#: At most so long after the server took our binding back, by chance: all its clients lost theirs
-#: in the same moment.
-_AFTER_REVOCATION: Final = 2.0
 #: Gaps between the transmissions of a purge by which we leave a server that wants to be left.
 _LEAVING: Final = (0.5, 1.0, 2.0)
-#: At most so long after it, by chance, until we ask whether we may come back. Short, since whoever
-#: forged the wish of a server that has other clients keeps us from what these flood until then.
-_AFTER_LEAVING: Final = 0.5
-#: From, and how much more at most, in seconds, until we ask again after a refusal and an Error
-#: Indication.
-_AFTER_REFUSAL: Final = (30.0, 60.0)
-_AFTER_ERROR: Final = (60.0, 120.0)
-#: Seconds until we ask again after one that says that the server does not serve our VPN.
-_AFTER_VPN_UNSUPPORTED: Final = 600.0
-#: The same if it has served it to us before, doubling up to the second: then somebody is at work
-#: on its configuration, and a site that waits is cut off from those that do not.
-_AFTER_VPN_GIVEN_UP: Final = (2.0, 64.0)
 #: Seconds after a reply for which a registration is not doubted.
 _CERTAIN: Final = 60.0
 #: Seconds for which what we said of our other servers before may still be on its way.
 _LATE: Final = 10.0
-#: Seconds until another try when there are too many requests already.
-_NO_ROOM: Final = 10.0
 
 
 class RegistrationClient:
@@ -114,7 +93,7 @@ class RegistrationClient:
         self.server = b""
         self.told: tuple[bytes, ...] = ()
         self._clock = clock
-        self._jitter = jitter
+        self._pauses = Pauses(jitter)
         self._outstanding = outstanding
         self._link = link
         self._terms = Terms(
@@ -142,8 +121,6 @@ class RegistrationClient:
         self._conflict = False
         #: Whether the server has taken our binding back, and we have not asked it again so far.
         self._revoked_since = False
-        #: The next pause if the server does not serve our VPN.
-        self._unserved = _AFTER_VPN_UNSUPPORTED
         self._timer: IDelayedCall | None = None
         self._expiry: IDelayedCall | None = None
         self._downs = metrics.counter("registrations_down")
@@ -240,7 +217,7 @@ class RegistrationClient:
         if left > 0:
             self.expires = until
             self.seen_as = seen_as
-            self._unserved = _AFTER_VPN_GIVEN_UP[0]
+            self._pauses.served()
             self._expiry = self._clock.callLater(left, self._expired)
             if self._terms.keeps_id:
                 self._kept_id = request_id
@@ -358,7 +335,7 @@ class RegistrationClient:
             request_id=self._kept_id,
         )
         if request_id is None:
-            self._wait(_NO_ROOM, Input.RENEW)
+            self._wait(NO_ROOM, Input.RENEW)
             return
         self._request_id = request_id
         if self._terms.keeps_id:
@@ -370,13 +347,12 @@ class RegistrationClient:
         self.expires = now + holding_time
         self.last_error = None
         self._conflict = False
-        self._unserved = _AFTER_VPN_GIVEN_UP[0]
+        self._pauses.served()
         if self._expiry is None:
             self._expiry = self._clock.callLater(holding_time, self._expired)
         else:
             self._expiry.reset(holding_time)
-        pause = max(_SHORTEST_RENEWAL, holding_time / 3)
-        self._wait(pause * (1 - _EARLIER * self._jitter()), Input.RENEW)
+        self._wait(self._pauses.before_renewal(holding_time), Input.RENEW)
         if self._said != self._terms or self._again:
             self._again = False
             self.renew()
@@ -387,14 +363,14 @@ class RegistrationClient:
         self._forget()
         self._say("registered at another VTEP")
         self._purge()
-        self._wait(_AFTER_CONFLICT, Input.RETRY)
+        self._wait(AFTER_CONFLICT, Input.RETRY)
 
     def _revoked(self) -> None:
         self._revoked_since = True
         self._rest()
         self._forget()
         self._say("taken back by the server")
-        self._wait(_AFTER_REVOCATION * self._jitter(), Input.RETRY)
+        self._wait(self._pauses.after_revocation(), Input.RETRY)
 
     def _leave(self) -> None:
         self._rest()
@@ -414,7 +390,7 @@ class RegistrationClient:
 
     def _left(self) -> None:
         self._request_id = None
-        self._wait(_AFTER_LEAVING * self._jitter(), Input.RETRY)
+        self._wait(self._pauses.after_leaving(), Input.RETRY)
 
     def _refused(self, code: int) -> None:
         if code == CIECode.ALREADY_REGISTERED:
@@ -422,19 +398,12 @@ class RegistrationClient:
         self._conflict = False
         self._refusals.inc()
         self._say(refusal(code))
-        self._pause(_AFTER_REFUSAL)
+        self._wait(self._pauses.after_refusal(), Input.RETRY)
 
     def _erred(self, code: int) -> None:
         self._refusals.inc()
         self._say(describe(code))
-        if code != ErrorCode.VPN_UNSUPPORTED:
-            self._pause(_AFTER_ERROR)
-        elif self._unserved == _AFTER_VPN_UNSUPPORTED:
-            self._wait(_AFTER_VPN_UNSUPPORTED, Input.RETRY)
-        else:
-            pause, longer = self._unserved, 2 * self._unserved
-            self._unserved = longer if longer <= _AFTER_VPN_GIVEN_UP[1] else _AFTER_VPN_UNSUPPORTED
-            self._pause((pause * (1 - _SPREAD), pause * _SPREAD))
+        self._wait(self._pauses.after_error(code), Input.RETRY)
 
     def _silent(self) -> None:
         if self.last_error != "no answer":
@@ -483,10 +452,6 @@ class RegistrationClient:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-
-    def _pause(self, times: tuple[float, float]) -> None:
-        shortest, more = times
-        self._wait(shortest + more * self._jitter(), Input.RETRY)
 
     def _wait(self, delay: float, event: Input) -> None:
         self.renew_at = self._clock.seconds() + delay
