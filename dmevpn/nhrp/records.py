@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 from struct import error as StructError
@@ -13,7 +14,7 @@ from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.header import LONGEST_NBMA, TYPE_BITS, address_length
 
-__all__ = ["CIE", "decode_cies", "decode_vni", "encode_vni", "refusal"]
+__all__ = ["CIE", "decode_cies", "decode_vni", "encode_vni", "refusal", "refused_with"]
 
 # A member of an enumeration takes longer to look up than a dictionary.
 _LITTLE: Final = Form.LEGACY_LITTLE
@@ -158,6 +159,11 @@ def decode_vni(subaddress: bytes, form: Form) -> int | None:
     if len(subaddress) != 4 or vni > VNI_MAX:
         raise ValueError(f"{subaddress.hex()} is not a VNI")
     return vni or None
+
+
+def refused_with(cies: Iterable[CIE]) -> int:
+    """The first CIE code of a reply that refuses; 0: none does."""
+    return next((cie.code for cie in cies if cie.code), CIECode.SUCCESS)
 
 
 def refusal(code: int) -> str:

@@ -21,13 +21,13 @@ from dmevpn.nhrp.extensions import ResponderAddress
 from dmevpn.nhrp.indication import describe
 from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import PurgeRequest, RegistrationRequest, RequestOrReply
-from dmevpn.nhrp.records import refusal
+from dmevpn.nhrp.records import refusal, refused_with
 from dmevpn.nhrp.registration_pauses import AFTER_CONFLICT, NO_ROOM, Pauses
 from dmevpn.nhrp.registration_state import TRANSITIONS, Input, State
 from dmevpn.nhrp.registration_terms import Terms
 from dmevpn.nhrp.requests import Backoff, Outstanding
 
-__all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State", "refusal"]
+__all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State"]
 
 #: Gaps between transmissions, in seconds: doubling up to the longest, without end.
 _RETRANSMISSION = Backoff(1.0, 64.0)
@@ -273,17 +273,17 @@ class RegistrationClient:
     def _replied(self, packet: RequestOrReply, path: Path) -> None:
         self._request_id = None
         self._note_translation(outer_address(packet, self._terms.station))
-        refusal = next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
-        if refusal == CIECode.SUCCESS:
+        code = refused_with(packet.cies)
+        if code == CIECode.SUCCESS:
             responder = packet.extension(ResponderAddress)
             if responder is not None and responder.cies:
                 self.server = responder.cies[0].protocol
             granted = min([cie.holding_time for cie in packet.cies if cie.holding_time] or [0])
             self._move(Input.ACK, lambda: self._accepted(granted or self._terms.holding_time))
-        elif refusal == CIECode.ALREADY_REGISTERED and not self._conflict:
+        elif code == CIECode.ALREADY_REGISTERED and not self._conflict:
             self._move(Input.CONFLICT, self._purge_and_retry)
         else:
-            self._move(Input.NAK, lambda: self._refused(refusal))
+            self._move(Input.NAK, lambda: self._refused(code))
 
     def _note_translation(self, seen_as: bytes) -> None:
         if seen_as == self._terms.vtep.nbma:

@@ -38,9 +38,9 @@ from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import PurgeRequest, RequestOrReply, ResolutionRequest
 from dmevpn.nhrp.prefixes import significant
 from dmevpn.nhrp.purge import check_extensions, names
-from dmevpn.nhrp.records import CIE, encode_vni
+from dmevpn.nhrp.records import CIE, encode_vni, refused_with
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
-from dmevpn.nhrp.resolution_reply import UNKNOWN, AnswerReader, Said, is_unknown, refused_with, said
+from dmevpn.nhrp.resolution_reply import UNKNOWN, AnswerReader, Said, is_unknown, said
 
 __all__ = ["LIMIT", "UNKNOWN", "ResolutionClient", "Said"]
 
@@ -332,7 +332,7 @@ class ResolutionClient:
             self._settle(protocol, best)
             return
         self._answers["negative"].inc()
-        if code := refused_with(packet):
+        if code := refused_with(packet.cies):
             pause = self._pause(protocol, is_unknown(code))
         else:
             # Nothing that we could use; when that changes, the server will purge its answer.

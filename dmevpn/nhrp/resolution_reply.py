@@ -15,9 +15,9 @@ from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import RequestOrReply
 from dmevpn.nhrp.prefixes import key_of, significant
-from dmevpn.nhrp.records import CIE, decode_vni, encode_vni, refusal
+from dmevpn.nhrp.records import CIE, decode_vni, encode_vni, refusal, refused_with
 
-__all__ = ["UNKNOWN", "AnswerReader", "Said", "is_unknown", "refused_with", "said"]
+__all__ = ["UNKNOWN", "AnswerReader", "Said", "is_unknown", "said"]
 
 #: What a server says of an address that it does not know.
 UNKNOWN: Final = "does not know it"
@@ -47,13 +47,8 @@ def said(packet: RequestOrReply, server: bytes) -> Said:
         if not cie.code and cie.nbma:
             with suppress(ValueError):
                 return Said(server, VTEP(cie.nbma, decode_vni(cie.subaddress, Form.RFC)))
-    code = refused_with(packet) or CIECode.NO_BINDING
+    code = refused_with(packet.cies) or CIECode.NO_BINDING
     return Said(server, None, UNKNOWN if is_unknown(code) else refusal(code))
-
-
-def refused_with(packet: RequestOrReply) -> int:
-    """The first CIE code that refuses; 0: none does."""
-    return next((cie.code for cie in packet.cies if cie.code), CIECode.SUCCESS)
 
 
 def is_unknown(code: int) -> bool:

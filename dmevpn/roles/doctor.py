@@ -16,7 +16,8 @@ from dmevpn.interfaces import Finding
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.indication import describe
-from dmevpn.nhrp.registration import RegistrationClient, State, refusal
+from dmevpn.nhrp.records import refusal
+from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.resolution import UNKNOWN, Said
 from dmevpn.roles.histories import History
 from dmevpn.roles.hub import HubRole
