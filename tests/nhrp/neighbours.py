@@ -43,6 +43,7 @@ TO_HUB = Path(HUB, SITE_A)
 TO_A = Path(SITE_A, HUB)
 TO_B = Path(SITE_B, HUB)
 VPN7 = VPNID(b"\x02\x00\x00", 7)
+VPN8 = VPNID(b"\x02\x00\x00", 8)
 
 
 def no_jitter() -> float:

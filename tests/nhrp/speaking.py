@@ -122,6 +122,10 @@ class World:
         assert self.transport.sent[0][1] == path
         return decode_payload(data)[1]
 
+    def state(self) -> list[object]:
+        """All that may differ by how a packet was answered: what was sent, and what is counted."""
+        return [self.transport.sent, list(self.metrics.snapshot())]
+
     def dropped(self) -> dict[str, int]:
         """What was discarded, by reason."""
         return drops(self.metrics)

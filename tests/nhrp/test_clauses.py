@@ -37,6 +37,7 @@ from tests.nhrp.neighbours import (
     STATION_B,
     TO_A,
     VPN7,
+    VPN8,
     VTEP_A,
     VTEP_B,
     binding,
@@ -46,7 +47,6 @@ from tests.vectors import NHRP, Vector
 from tests.world import World as Network
 from tests.world import mac
 
-VPN8 = VPNID(DEFAULT_OUI, 8)
 AWARE = (ResponderAddress(), DeviceCapabilities(1, 0))
 
 

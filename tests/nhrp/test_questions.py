@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmevpn.addresses import DEFAULT_OUI, VPNID, VTEP, Path
+from dmevpn.addresses import VPNID, VTEP, Path
 from dmevpn.nhrp import answered, questions
-from dmevpn.nhrp.authentication import CiscoAuthentication
 from dmevpn.nhrp.cache import Kind
 from dmevpn.nhrp.constants import EXACT_PREFIX, ResolutionFlag
-from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form
+from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.extensions import (
     Authentication,
     DeviceCapabilities,
@@ -24,11 +23,12 @@ from dmevpn.nhrp.extensions import (
     ReverseTransitRecord,
     Unknown,
 )
-from dmevpn.nhrp.packet import ResolutionReply, ResolutionRequest, decode_payload, seal
+from dmevpn.nhrp.packet import ResolutionReply, ResolutionRequest, decode_payload
 from dmevpn.nhrp.peers import peer_of
 from dmevpn.nhrp.questions import Question
 from dmevpn.nhrp.records import CIE
 from dmevpn.nhrp.server import NextHopServer
+from tests.nhrp import twins
 from tests.nhrp.neighbours import (
     HOST,
     HUB,
@@ -41,13 +41,14 @@ from tests.nhrp.neighbours import (
     TO_A,
     TO_B,
     VPN7,
+    VPN8,
     VTEP_A,
     VTEP_B,
     binding,
 )
-from tests.nhrp.speaking import SECRET, World
+from tests.nhrp.speaking import World
+from tests.nhrp.twins import Reading, Twins, flipped, lives, noises, resealed
 
-VPN8 = VPNID(DEFAULT_OUI, 8)
 SITE_6 = b"\x20\x01" + bytes(13) + b"\x06"
 TO_6 = Path(SITE_6, b"\x20\x01" + bytes(13) + b"\x01")
 STATION_6 = b"\x02\0\0\0\0\x06"
@@ -108,35 +109,45 @@ class Hub(World):
         self.speaker.known.claim("registered", list(SITES))
 
     def state(self) -> list[object]:
-        """All that may differ by how a packet was answered."""
+        """The same with whom it has told what, as it is known and written down."""
         return [
-            self.transport.sent,
+            *super().state(),
             self.recorded,
             [list(self.server(vpn_id).records()) for vpn_id in (VPN7, VPN8)],
-            list(self.metrics.snapshot()),
         ]
 
 
-class Reading:
-    """Counts the packets that are read.
+def crowd(hub: Hub) -> None:
+    """Register a second VTEP for an address."""
+    site = binding(STATION_B, VTEP_A, Kind.DYNAMIC, 540.5, preference=7)
+    hub.caches[VPN7, HUB_MAC].put(site, beside=True)
 
-    :ivar packets: how many.
-    """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
-        self.packets = 0
-        read = world.speaker._read
-
-        def counted(*arguments: Any) -> Any:
-            self.packets += 1
-            return read(*arguments)
-
-        monkeypatch.setattr(world.speaker, "_read", counted)
-
-    def taken(self) -> bool:
-        """Whether any was read since the last time."""
-        packets, self.packets = self.packets, 0
-        return packets > 0
+#: What happens between packets.
+EVENTS: dict[str, Callable[[Hub], object]] = {
+    **twins.EVENTS,
+    **twins.SECRETS,
+    "a target's dialect": lambda hub: hub.speaker.peers.claim(
+        "file", {SITE_B: peer_of("frr", VPN7)}
+    ),
+    "servers only": lambda hub: setattr(hub.server(), "servers", frozenset({SITE_B})),
+    "everybody": lambda hub: setattr(hub.server(), "servers", None),
+    "moved": lambda hub: hub.macs.update({HOST: VTEP_A}),
+    "moved to IPv6": lambda hub: hub.macs.update({HOST: VTEP(SITE_6, 6)}),
+    "nowhere": lambda hub: hub.macs.clear(),
+    "at no site": lambda hub: hub.macs.update({HOST: VTEP(SITE_A, 101)}),
+    "moved back": lambda hub: hub.macs.update({HOST: VTEP_B}),
+    "taken back": lambda hub: hub.server().invalidate(HOST, "moved"),
+    "time": lambda hub: hub.clock.advance(100),
+    "MTU": lambda hub: setattr(hub.server()._identity, "mtu", 1400),
+    "no room": lambda hub: setattr(hub.server()._answered, "_limit", 2),
+    "room": lambda hub: setattr(hub.server()._answered, "_limit", answered.ANSWERED_LIMIT),
+    "several bindings": crowd,
+    "another MTU": lambda hub: hub.caches[VPN7, HUB_MAC].put(
+        binding(STATION_B, VTEP_B, Kind.DYNAMIC, 5000.0, mtu=1280, preference=3)
+    ),
+    "gone": lambda hub: hub.caches[VPN7, HUB_MAC].remove(STATION_B, "purged"),
+}
 
 
 @pytest.fixture
@@ -181,39 +192,30 @@ def test_both_families(world: Hub, reading: Reading) -> None:
         assert decode_payload(answer)[1].cies[0].nbma == SITE_6  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda world: world.serve(VPN7, b"\x0a\0\0\1"),
-        lambda world: setattr(world.speaker, "authenticator", CiscoAuthentication(SECRET)),
-        lambda world: world.speaker.peers.claim("file", {SITE_A: peer_of("legacy")}),
-        lambda world: world.speaker.naming.by_key.update({3: VPN8}),
-        lambda world: setattr(world.server(), "servers", frozenset()),
-        lambda world: world.macs.clear(),
-        lambda world: world.macs.update({HOST: VTEP(SITE_A, 101)}),
-        lambda world: world.macs.update({HOST: VTEP_A}),
-        lambda world: world.speaker.peers.claim("file", {SITE_B: peer_of("frr", VPN7)}),
-        lambda world: world.clock.advance(540),
-        lambda world: (
-            setattr(world.server()._answered, "_limit", 0) or world.server()._answered.take(HOST)
-        ),
-        lambda world: setattr(world.server()._identity, "mtu", 1400),
-    ],
-    ids=[
-        "stations",
-        "authentication",
-        "dialect",
-        "keys",
-        "servers",
-        "not found",
+#: What makes the answer another one, or lets a packet be understood in another way.
+CHANGES: dict[str, Callable[[Hub], object]] = {
+    name: EVENTS[name]
+    for name in (
+        "another station",
+        "a secret",
+        "another dialect",
+        "a target's dialect",
+        "a key",
+        "nowhere",
         "at no site",
         "moved",
-        "target's dialect",
-        "expired",
-        "no room",
-        "our MTU",
-    ],
-)
+        "MTU",
+    )
+} | {
+    "strangers": lambda hub: setattr(hub.server(), "servers", frozenset()),
+    "expired": lambda hub: hub.clock.advance(540),
+    "no room": lambda hub: (
+        setattr(hub.server()._answered, "_limit", 0) or hub.server()._answered.take(HOST)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_changes_the_answer_is_heeded(
     world: Hub, reading: Reading, change: Callable[[Hub], object]
 ) -> None:
@@ -284,33 +286,13 @@ def test_a_fault_is_met(
 # --- against a hub that remembers nothing -------------------------------------------------------
 
 
-def two_hubs() -> tuple[Hub, Hub]:
-    """The one remembers questions, the other reads all packets."""
-    hubs = Hub(), Hub()
-    hubs[0].know()
-    for hub in hubs:
-        for path, mac in ((TO_A, HOST), (TO_6, HOST_6)):
-            for vpn_id in (VPN7, VPN8):
-                payload = question(1, path, vpn_id, destination_protocol=mac)
-                hub.speaker.datagrams_received([(payload, path)])
+def two_hubs() -> Twins[Hub]:
+    """Hubs that have answered a site of either family in both VPNs."""
+    hubs = Twins(Hub, SITES)
+    for path, mac in ((TO_A, HOST), (TO_6, HOST_6)):
+        for vpn_id in (VPN7, VPN8):
+            hubs.receive((question(1, path, vpn_id, destination_protocol=mac), path))
     return hubs
-
-
-def assert_alike(hubs: tuple[Hub, Hub]) -> None:
-    """What was sent, what is remembered and written down, and what was counted is the same."""
-    assert hubs[0].state() == hubs[1].state()
-
-
-def flipped(payload: bytes, at: int, bit: int) -> bytes:
-    """A payload with one bit changed."""
-    at = min(at, len(payload) - 1)
-    return payload[:at] + bytes([payload[at] ^ 1 << bit]) + payload[at + 1 :]
-
-
-def resealed(payload: bytes) -> bytes:
-    """A payload with its checksum right."""
-    fixed = payload[RFC_LENGTH:36] + b"\0\0" + payload[38:48]
-    return seal(payload[:RFC_LENGTH], fixed, payload[48:])
 
 
 @pytest.mark.parametrize("repair", [bytes, resealed])
@@ -320,25 +302,9 @@ def test_every_octet_counts(repair: Callable[[bytes], bytes]) -> None:
     payload = question(2)
     for at in range(len(payload)):
         for bit in (0, at % 8):
-            for hub in hubs:
-                hub.speaker.datagrams_received([(repair(flipped(payload, at, bit)), TO_A)])
-    assert_alike(hubs)
+            hubs.receive((repair(flipped(payload, at, bit)), TO_A))
 
 
-noises = st.one_of(
-    st.just(lambda payload: payload),
-    st.just(lambda payload: payload),
-    st.just(lambda payload: payload),
-    st.builds(
-        lambda at, bit, repair: lambda payload: repair(flipped(payload, at, bit)),
-        st.integers(0, 160),
-        st.integers(0, 7),
-        st.sampled_from([bytes, resealed]),
-    ),
-    st.sampled_from([lambda payload: payload + HUB, lambda payload: payload[:-1]]),
-    st.just(lambda payload: payload[RFC_LENGTH:]),
-    st.builds(lambda length: lambda payload: payload[:length], st.integers(0, 160)),
-)
 arrivals = st.builds(
     lambda number, path, key, vpn_id, target, fields, noise: (
         noise(question(number, path, vpn_id, **{"destination_protocol": target} | fields)),
@@ -374,54 +340,7 @@ arrivals = st.builds(
 )
 
 
-def crowd(hub: Hub) -> None:
-    """Register a second VTEP for an address."""
-    site = binding(STATION_B, VTEP_A, Kind.DYNAMIC, 540.5, preference=7)
-    hub.caches[VPN7, HUB_MAC].put(site, beside=True)
-
-
-#: What happens between packets; each is done at both hubs.
-EVENTS: dict[str, Callable[[Hub], object]] = {
-    "a secret": lambda hub: setattr(hub.speaker, "authenticator", CiscoAuthentication(SECRET)),
-    "no secret": lambda hub: setattr(hub.speaker, "authenticator", None),
-    "another dialect": lambda hub: hub.speaker.peers.claim("file", {SITE_A: peer_of("legacy")}),
-    "a target's dialect": lambda hub: hub.speaker.peers.claim(
-        "file", {SITE_B: peer_of("frr", VPN7)}
-    ),
-    "our dialect": lambda hub: hub.speaker.peers.claim("file", {}),
-    "a key": lambda hub: hub.speaker.naming.by_key.update({3: VPN8}),
-    "no key": lambda hub: hub.speaker.naming.by_key.clear(),
-    "servers only": lambda hub: setattr(hub.server(), "servers", frozenset({SITE_B})),
-    "everybody": lambda hub: setattr(hub.server(), "servers", None),
-    "moved": lambda hub: hub.macs.update({HOST: VTEP_A}),
-    "moved to IPv6": lambda hub: hub.macs.update({HOST: VTEP(SITE_6, 6)}),
-    "moved back": lambda hub: hub.macs.update({HOST: VTEP_B}),
-    "taken back": lambda hub: hub.server().invalidate(HOST, "moved"),
-    "time": lambda hub: hub.clock.advance(100),
-    "MTU": lambda hub: setattr(hub.server()._identity, "mtu", 1400),
-    "no room": lambda hub: setattr(hub.server()._answered, "_limit", 2),
-    "room": lambda hub: setattr(hub.server()._answered, "_limit", answered.ANSWERED_LIMIT),
-    "several bindings": crowd,
-    "another MTU": lambda hub: hub.caches[VPN7, HUB_MAC].put(
-        binding(STATION_B, VTEP_B, Kind.DYNAMIC, 5000.0, mtu=1280, preference=3)
-    ),
-    "gone": lambda hub: hub.caches[VPN7, HUB_MAC].remove(STATION_B, "purged"),
-}
-
-
-@given(
-    st.lists(
-        st.one_of(st.lists(arrivals, min_size=1, max_size=5), st.sampled_from(sorted(EVENTS))),
-        max_size=20,
-    )
-)
+@given(lives(arrivals, EVENTS))
 def test_nobody_can_tell(steps: list[str | list[tuple[bytes, Path]]]) -> None:
     """Whatever arrives and happens: nobody can tell which packets were read."""
-    hubs = two_hubs()
-    for step in steps:
-        for hub in hubs:
-            if isinstance(step, str):
-                EVENTS[step](hub)
-            else:
-                hub.speaker.datagrams_received(step)
-        assert_alike(hubs)
+    two_hubs().live(steps, EVENTS)
