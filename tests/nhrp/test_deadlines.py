@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from twisted.internet.task import Clock
 
-from dmevpn.nhrp.deadlines import BATCH, Deadlines
+from dmevpn.nhrp.deadlines import Deadlines
+from tests.nhrp.timekeeping import TimekeeperContract
 
 
-def test_each_key_once_at_its_time() -> None:
-    """Keys come up in the order of their deadlines, whatever the order they were set in."""
-    clock = Clock()
-    due: list[tuple[float, bytes]] = []
-    deadlines = Deadlines(clock, lambda key: due.append((clock.seconds(), key)))
-    for when in (3, 1, 2):
-        deadlines.set(b"%d" % when, when)
-    assert len(clock.getDelayedCalls()) == 1
-    for _ in range(5):
-        clock.advance(1)
-    assert due == [(1, b"1"), (2, b"2"), (3, b"3")]
-    assert not clock.getDelayedCalls()
-    assert not len(deadlines)
+class TestDeadlines(TimekeeperContract):
+    """At its time."""
+
+    def make(self, clock: Clock, on_due: Callable[[bytes], None]) -> None:
+        self.deadlines = Deadlines(clock, on_due)
+
+    def put(self, key: bytes, when: float) -> float:
+        self.deadlines.set(key, when)
+        return when
+
+    def take(self, key: bytes, when: float) -> None:
+        self.deadlines.discard(key)
+
+    def close(self) -> None:
+        self.deadlines.close()
 
 
 def test_a_later_deadline_is_found_when_the_first_comes() -> None:
@@ -53,18 +58,14 @@ def test_an_earlier_deadline_counts() -> None:
     assert due == [5]
 
 
-def test_a_discarded_key_is_silent() -> None:
-    """What was removed does not expire."""
-    clock = Clock()
-    deadlines = Deadlines(clock, lambda key: pytest.fail(repr(key)))
+def test_what_is_not_there_can_be_discarded() -> None:
+    """Whoever forgets a binding need not know whether it had a deadline."""
+    deadlines = Deadlines(Clock(), lambda key: pytest.fail(repr(key)))
     deadlines.set(b"k", 1)
-    deadlines.discard(b"k")
-    deadlines.discard(b"k")
-    clock.advance(2)
-    deadlines.set(b"k", 5)
+    for _ in range(2):
+        deadlines.discard(b"k")
+    assert not len(deadlines)
     deadlines.close()
-    clock.advance(9)
-    assert not clock.getDelayedCalls()
 
 
 def test_refreshing_and_removing_for_ever_takes_no_memory() -> None:
@@ -77,35 +78,3 @@ def test_refreshing_and_removing_for_ever_takes_no_memory() -> None:
         deadlines.set(key, 1_000_000 + turn)
     assert len(deadlines) == 10
     assert len(deadlines._heap) <= 2 * 10 + 65
-
-
-def test_many_at_once_are_spread_over_turns() -> None:
-    """When thousands of bindings expire together, other work gets its turn in between."""
-    clock = Clock()
-    order: list[str] = []
-    deadlines = Deadlines(clock, lambda key: order.append("due"))
-    for number in range(BATCH + 10):
-        deadlines.set(b"%d" % number, 1)
-    clock.callLater(1, order.append, "other")
-    clock.advance(1)
-    assert order.index("other") == BATCH
-    assert len(order) == BATCH + 11
-
-
-def test_a_failing_owner_costs_only_its_own_key() -> None:
-    """A fault with one binding does not keep the others from expiring."""
-    clock = Clock()
-    due: list[bytes] = []
-
-    def on_due(key: bytes) -> None:
-        if key == b"bad":
-            raise RuntimeError
-        due.append(key)
-
-    deadlines = Deadlines(clock, on_due)
-    deadlines.set(b"bad", 1)
-    deadlines.set(b"good", 1)
-    with pytest.raises(RuntimeError):
-        clock.advance(1)
-    clock.advance(0)
-    assert due == [b"good"]
