@@ -18,6 +18,7 @@ from dmevpn.log import Logger
 from dmevpn.roles.configfile import ConfigFile
 from dmevpn.roles.controller import Controller
 from dmevpn.roles.node import STOP_LIMIT, Node
+from dmevpn.statelock import StateLock
 from dmevpn.systemd import Watchdog, notify_systemd, reloading
 
 __all__ = ["Daemon"]
@@ -35,6 +36,7 @@ class Daemon(Service):
     :param observer: where the log goes; None leaves that to twistd.
     :param garbage: how Python looks for garbage while we run; None leaves that to Python.
     :param check: called before anything is touched; raises StartError if it would be in vain.
+    :param lock: held while anything of ours may be there; None keeps nobody out.
     """
 
     log = Logger()
@@ -49,9 +51,11 @@ class Daemon(Service):
         observer: ILogObserver | None = None,
         garbage: GarbageCollection | None = None,
         check: Callable[[], None] = lambda: None,
+        lock: StateLock | None = None,
     ) -> None:
         self.node = node
         self._check = check
+        self._lock = StateLock(None) if lock is None else lock
         self._config = config
         self._refused = node.metrics.counter("reloads_refused")
         self._reactor = reactor
@@ -73,6 +77,7 @@ class Daemon(Service):
         """
         try:
             self._check()
+            self._lock.take()
             self.node.privilegedStartService()
             for service in self._operators:
                 service.privilegedStartService()  # type: ignore[no-untyped-call]
@@ -116,6 +121,7 @@ class Daemon(Service):
             except Exception:
                 self.log.failure("an operators' service did not close")
         yield self.node.stopService()
+        self._lock.free()
 
     def give_way(self) -> None:
         """End the process, and leave what forwards to a successor: for an upgrade."""

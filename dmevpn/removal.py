@@ -25,6 +25,7 @@ from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import DmevpnError, StartError
 from dmevpn.interfaces import Layer3Listener, SpokeListener
 from dmevpn.metrics import Metrics
+from dmevpn.statelock import StateLock
 
 __all__ = ["remove"]
 
@@ -37,7 +38,14 @@ def remove(reactor: Any, plan: Plan) -> list[str]:
     running = next(filter(_answers, plan.admin), None)
     if running is not None:
         return [f"a daemon is running ({running}): dmevpnctl shutdown"]
-    return [reason for step in _steps(reactor, plan) if (reason := _tried(step))]
+    lock = StateLock(plan.state_dir)
+    # Whose admin endpoint is no UNIX socket, or is not in this file any more, holds this.
+    if refusal := _tried(lock.take):
+        return [refusal]
+    try:
+        return [reason for step in _steps(reactor, plan) if (reason := _tried(step))]
+    finally:
+        lock.free()
 
 
 def _answers(endpoint: str) -> bool:

@@ -46,6 +46,7 @@ from dmevpn.roles.node import Drivers, Node
 from dmevpn.roles.peer_table import PeerTable
 from dmevpn.scripts import ScriptRunner
 from dmevpn.statefile import open_state
+from dmevpn.statelock import StateLock
 from dmevpn.transport.hostname import resolve_host
 from dmevpn.transport.limits import PeerLimits
 from dmevpn.transport.packet import PacketPort
@@ -264,4 +265,5 @@ def makeService(options: Options) -> IService:
         observer=observer,
         garbage=GarbageCollection(reactor, metrics),
         check=partial(check_privileges, plan),
+        lock=StateLock(plan.state_dir),
     )

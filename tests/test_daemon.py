@@ -16,6 +16,7 @@ from dmevpn.daemon import Daemon
 from dmevpn.errors import StartError
 from dmevpn.roles import configfile
 from dmevpn.roles.configfile import ConfigFile
+from dmevpn.statelock import StateLock
 from tests.test_systemd import Manager
 from tests.world import World
 
@@ -60,7 +61,14 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def make(file: Path, calls: list[str], *, endpoints: int = 1, refuses: bool = False) -> Daemon:
+def make(
+    file: Path,
+    calls: list[str],
+    *,
+    endpoints: int = 1,
+    refuses: bool = False,
+    lock: StateLock | None = None,
+) -> Daemon:
     """A daemon on a node in memory."""
     world = World()
     config = ConfigFile(str(file), state_dir="/nowhere")
@@ -73,6 +81,7 @@ def make(file: Path, calls: list[str], *, endpoints: int = 1, refuses: bool = Fa
         node=node,
         operators=lambda controller: admins,
         reactor=Reactor(),
+        lock=lock,
     )
 
 

@@ -88,6 +88,7 @@ LAYERS = (
             "removal",
             "scripts",
             "statefile",
+            "statelock",
             "systemd",
         ),
         own=("",),

@@ -99,6 +99,10 @@ def test_everything_taken_down(network: Network) -> None:
     one, two = network.sites
     for daemon in (one.daemon, network.hub):
         assert "a daemon is running" in remove(daemon).stderr
+        # Nor if its admin socket does not show it.
+        config = daemon.config_path.read_text()
+        daemon.config_path.write_text(config.replace(".sock:mode", ".other:mode"))
+        assert "a daemon is running" in remove(daemon).stderr
         daemon.stop()
         assert left(daemon) != set()
         done = remove(daemon)
