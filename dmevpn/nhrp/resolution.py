@@ -40,9 +40,9 @@ from dmevpn.nhrp.prefixes import significant
 from dmevpn.nhrp.purge import check_extensions, names
 from dmevpn.nhrp.records import CIE, encode_vni, refused_with
 from dmevpn.nhrp.requests import Outstanding, protocol_type_of
-from dmevpn.nhrp.resolution_reply import UNKNOWN, AnswerReader, Said, is_unknown, said
+from dmevpn.nhrp.resolution_reply import UNKNOWN, AnswerReader, Outcome, Said, is_unknown, said
 
-__all__ = ["LIMIT", "UNKNOWN", "ResolutionClient", "Said"]
+__all__ = ["LIMIT", "UNKNOWN", "Judge", "Outcome", "ResolutionClient", "Said"]
 
 #: Addresses of one VPN that are being asked for at any time; beyond it frames just go by the hub.
 LIMIT: Final = 1000
@@ -75,6 +75,10 @@ _EXTENSIONS: Final = (ResponderAddress(), ForwardTransitRecord(), ReverseTransit
 _VPN_EXTENSIONS: Final = (*_EXTENSIONS, DeviceCapabilities(VPN_AWARE, 0))
 
 
+#: Whether an answer takes the place of the binding that it was to renew.
+Judge = Callable[[Binding, Outcome], bool]
+
+
 @dataclass(slots=True)
 class _Question:
     """An address that is being asked for."""
@@ -86,6 +90,10 @@ class _Question:
     """Whoever waits for the outcome."""
     asked: float
     """When, by the clock."""
+    server: bytes
+    """NBMA address of who is asked."""
+    judge: Judge | None
+    """Who decides about the answer; None: it is believed."""
 
 
 @implementer(ICacheListener)
@@ -208,19 +216,30 @@ class ResolutionClient:
                     return around
         return binding
 
-    def renew(self, key: bytes) -> None:
-        """Ask again for an address or prefix while its shortcut stays."""
+    @property
+    def asking(self) -> int:
+        """How many addresses are being asked for."""
+        return len(self._questions)
+
+    def renew(self, key: bytes, judge: Judge | None = None) -> None:
+        """Ask again for an address or prefix while its shortcut stays, unless that is under way at
+        the same server.
+
+        :param judge: decides about the answer: what it does not believe changes nothing. Without
+            an answer it is not asked. None: any answer is believed.
+        """
         binding = self._cache.lookup(key)
         protocol = self._asked_for.get(key, key)
-        if binding is None or binding.kind is not Kind.CACHED or protocol in self._questions:
+        if binding is None or binding.kind is not Kind.CACHED:
             return
         path = self._servers(protocol)
-        if path is None:
+        question = self._questions.get(protocol)
+        if path is None or (question is not None and question.server == path.peer):
             return
         if len(self._questions) >= self._limit or self._outstanding.full:
             self._full.inc()
             return
-        self._ask(protocol, [], path, renewed=key)
+        self._ask(protocol, [], path, key, judge)
 
     def adopt(self, protocol: bytes, vtep: VTEP) -> None:
         """Take up a shortcut of an earlier run: as if cached, and soon due for renewal."""
@@ -258,9 +277,11 @@ class ResolutionClient:
         done: list[Callable[[Binding], None]],
         path: Path,
         renewed: bytes | None = None,
+        judge: Judge | None = None,
     ) -> None:
-        """Send a request. If one is under way, for a renewal of what has run out by now or for an
-        answer that may be the one that was taken back, this one replaces it."""
+        """Send a request. If one is under way, for a renewal of what has run out by now, for an
+        answer that may be the one that was taken back, or to another server, this one replaces
+        it."""
         earlier = self._questions.get(protocol)
         if earlier is not None:
             self._outstanding.cancel(earlier.request_id)
@@ -276,7 +297,9 @@ class ResolutionClient:
             on_timeout=lambda: self._timed_out(protocol),
         )
         assert request_id is not None, "the caller has looked for room"
-        self._questions[protocol] = _Question(request_id, renewed, done, self._clock.seconds())
+        now = self._clock.seconds()
+        question = _Question(request_id, renewed, done, now, path.peer, judge)
+        self._questions[protocol] = question
 
     def _make_request(self, protocol: bytes, request_id: int, path: Path) -> ResolutionRequest:
         """Authoritative answers only, so that no server that knows nothing of VPNs answers from
@@ -329,21 +352,25 @@ class ResolutionClient:
         best = self._reader.best(protocol, packet, server)
         if best is not None:
             self._answers["cached"].inc()
-            self._settle(protocol, best)
+            self._settle(protocol, best, Outcome.CACHED)
             return
         self._answers["negative"].inc()
         if code := refused_with(packet.cies):
-            pause = self._pause(protocol, is_unknown(code))
+            self._refuse(protocol, is_unknown(code))
         else:
             # Nothing that we could use; when that changes, the server will purge its answer.
             stated = max([cie.holding_time for cie in packet.cies], default=0)
             pause = min(_NEGATIVE, max(_PAUSE, stated))
-        self._settle(protocol, self._negative(protocol, pause))
+            self._settle(protocol, self._negative(protocol, pause), Outcome.UNUSABLE)
 
     def _failed(self, protocol: bytes, code: int) -> None:
         self._answers["error"].inc()
-        pause = self._pause(protocol, code == ErrorCode.UNREACHABLE)
-        self._settle(protocol, self._negative(protocol, pause))
+        self._refuse(protocol, code == ErrorCode.UNREACHABLE)
+
+    def _refuse(self, protocol: bytes, unknown: bool) -> None:
+        pause = _UNKNOWN_MAC if unknown and len(protocol) == 6 else _NEGATIVE
+        outcome = Outcome.UNKNOWN if unknown else Outcome.REFUSED
+        self._settle(protocol, self._negative(protocol, pause), outcome)
 
     def _timed_out(self, protocol: bytes) -> None:
         self._answers["timeout"].inc()
@@ -352,20 +379,22 @@ class ResolutionClient:
             # A renewal: what we have is true until it expires.
             del self._questions[protocol]
             return
-        self._settle(protocol, self._negative(protocol, _PAUSE))
+        self._settle(protocol, self._negative(protocol, _PAUSE), Outcome.UNKNOWN)
 
-    def _settle(self, protocol: bytes, outcome: Binding) -> None:
+    def _settle(self, protocol: bytes, answer: Binding, outcome: Outcome) -> None:
         """The question has an answer, which may be about more than the address."""
         question = self._questions.pop(protocol)
-        key = outcome.key
+        if question.judge is not None and not question.judge(answer, outcome):
+            return
+        key = answer.key
         for replaced in (protocol, question.renewed or key):
             if replaced != key and self._is_ours(replaced):
                 self._cache.remove(replaced, "replaced")
         if key != protocol:
             self._asked_for[key] = protocol
-        self._cache.put(outcome, overrule=self._is_ours(key))
+        self._cache.put(answer, overrule=self._is_ours(key))
         for on_done in question.done:
-            on_done(outcome)
+            on_done(answer)
 
     def _is_ours(self, key: bytes) -> bool:
         """Whether what is cached came from a server, so that its newer word replaces it."""
@@ -374,10 +403,6 @@ class ResolutionClient:
 
     def _negative(self, protocol: bytes, pause: int) -> Binding:
         return Binding(protocol, None, Kind.NEGATIVE, pause, self._clock.seconds() + pause)
-
-    @staticmethod
-    def _pause(protocol: bytes, unknown: bool) -> int:
-        return _UNKNOWN_MAC if unknown and len(protocol) == 6 else _NEGATIVE
 
     # --- purges -----------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from enum import Enum
 from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
@@ -17,7 +18,7 @@ from dmevpn.nhrp.packet import RequestOrReply
 from dmevpn.nhrp.prefixes import key_of, significant
 from dmevpn.nhrp.records import CIE, decode_vni, encode_vni, refusal, refused_with
 
-__all__ = ["UNKNOWN", "AnswerReader", "Said", "is_unknown", "said"]
+__all__ = ["UNKNOWN", "AnswerReader", "Outcome", "Said", "is_unknown", "said"]
 
 #: What a server says of an address that it does not know.
 UNKNOWN: Final = "does not know it"
@@ -25,6 +26,19 @@ UNKNOWN: Final = "does not know it"
 #: Bits that the prefix of an answer has at least, by the octets of an address; an answer about
 #: more of the world than that is taken to be about the address alone.
 _SHORTEST_PREFIX: Final = {4: 8, 16: 16}
+
+
+class Outcome(Enum):
+    """What has come of a question."""
+
+    CACHED = "cached"
+    """The server says where the address is."""
+    UNKNOWN = "unknown"
+    """It does not know, or says nothing at all."""
+    REFUSED = "refused"
+    """It gives another reason, or an error."""
+    UNUSABLE = "unusable"
+    """It names no VTEP that we could send to: our own, maybe."""
 
 
 class Said(NamedTuple):

@@ -12,7 +12,7 @@ from dmevpn.addresses import VTEP, Path, parse_ip, parse_mac
 from dmevpn.errors import NHRPError
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
-from dmevpn.nhrp.constants import CIECode
+from dmevpn.nhrp.constants import CIECode, ErrorCode
 from dmevpn.nhrp.extensions import Unknown
 from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import (
@@ -22,7 +22,7 @@ from dmevpn.nhrp.packet import (
     decode_payload,
 )
 from dmevpn.nhrp.records import CIE, encode_vni
-from dmevpn.nhrp.resolution import ResolutionClient
+from dmevpn.nhrp.resolution import Outcome, ResolutionClient
 from tests.nhrp.neighbours import (
     HOST,
     HUB,
@@ -473,6 +473,68 @@ def test_a_renewal_without_an_answer(cached: World) -> None:
     cached.link.take()
     cached.client.renew(HOST)
     assert len(cached.link.sent) == 1
+    cached.close()
+
+
+def test_a_renewal_that_another_server_is_asked_for(cached: World) -> None:
+    """It takes the place of the one under way; what the first server says comes too late."""
+    cached.client.renew(HOST)
+    before = cached.request()
+    cached.server = Path(SITE_B, SITE_A)
+    cached.client.renew(HOST)
+    cached.client.renew(HOST)
+    assert [path.peer for _, path in cached.link.sent] == [HUB, SITE_B]
+    assert cached.client.asking == 1
+    assert not cached.answer(CIE(code=12), request=before)
+    cached.answer_with()
+    assert cached.kind() is Kind.CACHED
+    cached.close()
+
+
+@pytest.mark.parametrize("believed", [False, True])
+@pytest.mark.parametrize(
+    ("cies", "outcome", "kind"),
+    [
+        ((CIE(code=12),), Outcome.UNKNOWN, Kind.NEGATIVE),
+        ((CIE(code=11),), Outcome.UNKNOWN, Kind.NEGATIVE),
+        ((CIE(code=4),), Outcome.REFUSED, Kind.NEGATIVE),
+        ((), Outcome.UNUSABLE, Kind.NEGATIVE),
+        ((answer(vtep=VTEP_A),), Outcome.UNUSABLE, Kind.NEGATIVE),
+        ((answer(holding_time=77),), Outcome.CACHED, Kind.CACHED),
+    ],
+)
+def test_a_renewal_with_a_judge(
+    cached: World, cies: tuple[CIE, ...], outcome: Outcome, kind: Kind, believed: bool
+) -> None:
+    """It is told what was said, and what it does not believe changes nothing."""
+    before = cached.cache.lookup(HOST)
+    asked: list[tuple[Kind, Outcome]] = []
+
+    def judge(answer: Binding, outcome: Outcome) -> bool:
+        asked.append((answer.kind, outcome))
+        return believed
+
+    cached.client.renew(HOST, judge)
+    assert cached.answer(*cies)
+    assert asked == [(kind, outcome)]
+    after = cached.cache.lookup(HOST)
+    assert after is not None
+    assert (after.kind is kind and after is not before) if believed else after is before
+    assert cached.client.asking == 0
+    cached.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [(ErrorCode.UNREACHABLE, Outcome.UNKNOWN), (ErrorCode.VPN_UNSUPPORTED, Outcome.REFUSED)],
+)
+def test_a_judge_of_errors(cached: World, code: ErrorCode, outcome: Outcome) -> None:
+    """A server that knows no way does not know the address."""
+    asked: list[Outcome] = []
+    cached.client.renew(HOST, lambda answer, outcome: bool(asked.append(outcome)))
+    cached.error(code)
+    assert asked == [outcome]
+    assert cached.kind() is Kind.CACHED
     cached.close()
 
 
