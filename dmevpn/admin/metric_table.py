@@ -133,6 +133,8 @@ METRICS = {
     "dmevpn_registrations_refused_total": "Registrations of ours that a hub refused.",
     "dmevpn_resolutions_asked_total": "Resolution Requests asked.",
     "dmevpn_resolutions_answered_total": "Outcomes of our Resolution Requests.",
+    "dmevpn_answers_confirmed_total": "Answers of a hub that is asked no more, by what the"
+    " hub that is asked now says about them.",
     "dmevpn_resolutions_not_asked_total": "Misses for which nothing was asked, by reason.",
     "dmevpn_resolution_seconds": "Seconds from a Resolution Request to its reply.",
     "dmevpn_forwarding_failures_total": "Neighbours and routes that the kernel refused.",

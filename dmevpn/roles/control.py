@@ -20,6 +20,7 @@ from dmevpn.nhrp.replay import ReplayGuard
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.roles.authentication import make_authenticator
 from dmevpn.roles.drivers import Drivers
+from dmevpn.roles.pace import Pace
 from dmevpn.roles.readdressing import Readdressing
 from dmevpn.roles.script_events import InterfaceEvents
 
@@ -54,6 +55,7 @@ class ControlInterface:
         self.plan = plan
         self.device = drivers.control_device(plan)
         self.keepalives = Keepalives(clock, drivers.jitter, metrics, *_keepalive(plan))
+        self.pace = Pace(clock)
         self.peers = Peers(clock, metrics)
         self.peers.claim(self, _peers(plan))
         self.events: InterfaceEvents | None = None

@@ -342,6 +342,7 @@ class Node(Service):
             speaker_plan=speaker_plan,
             speaker=control.speaker,
             keepalives=control.keepalives,
+            pace=control.pace,
             dataplane=self._drivers.spoke_dataplane(plan, speaker_plan),
             clock=self.clock,
             jitter=self._drivers.jitter,

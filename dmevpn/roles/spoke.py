@@ -40,7 +40,9 @@ from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
 from dmevpn.nhrp.speaker import Speaker
 from dmevpn.nhrp.traffic import target
+from dmevpn.roles.confirmation import Confirmation
 from dmevpn.roles.mtu import MTUComparison
+from dmevpn.roles.pace import Pace
 from dmevpn.roles.recollection import Registered
 from dmevpn.roles.rows import CacheWatcher, Watchers
 from dmevpn.roles.spoke_hubs import SpokeHubs
@@ -69,6 +71,7 @@ class SpokeRole:
 
     :param plan: what the file says; every server in it has an address.
     :param keepalives: of the control interface: they tell when a hub falls silent.
+    :param pace: of the control interface: of what we ask for without need.
     :param ids: the daemon's request identifiers.
     :param machine_id: what tells this machine from others, for the derived station MAC.
     :param recalled: how an earlier run stood with its hubs.
@@ -96,6 +99,7 @@ class SpokeRole:
         speaker_plan: SpeakerPlan,
         speaker: Speaker,
         keepalives: Keepalives,
+        pace: Pace,
         dataplane: ISpokeDataplane,
         clock: IReactorTime,
         jitter: Callable[[], float],
@@ -113,6 +117,7 @@ class SpokeRole:
         self._speaker_plan = speaker_plan
         self._speaker = speaker
         self._keepalives = keepalives
+        self._pace = pace
         self._clock = clock
         self._jitter = jitter
         self._metrics = metrics
@@ -120,7 +125,7 @@ class SpokeRole:
         self._outstanding = Outstanding(clock, jitter, ids, metrics)
         self._journal = watchers.journal
         self._on_readdressed = on_readdressed
-        self._recalled = recalled
+        self._recalled = tuple(recalled)
         self._due: set[bytes] = set()
         self._due_call: Any = None
         self._mtus = MTUComparison(
@@ -155,6 +160,7 @@ class SpokeRole:
             journal=self._journal,
             recalled=self._recalled,
             on_registered=self._registered,
+            on_asked=lambda hub: self.confirmation.ask_at(hub),
         )
         self.resolution = ResolutionClient(
             clock=self._clock,
@@ -169,6 +175,17 @@ class SpokeRole:
             servers=self.hubs.way_to_server,
             on_renewal_due=self._renewal_due,
             seen_as=self.hubs.seen_as,
+        )
+        self.confirmation = Confirmation(
+            vpn=plan.vpn.index,
+            clock=self._clock,
+            jitter=self._jitter,
+            cache=self.cache,
+            resolution=self.resolution,
+            dataplane=self.dataplane,
+            pace=self._pace,
+            metrics=self._metrics,
+            succeeds=bool(self._recalled),
         )
         self.cache.subscribe(self)
         for mac, shortcut in self.dataplane.adopted():
@@ -209,6 +226,7 @@ class SpokeRole:
         if self._due_call is not None:
             self._due_call.cancel()
             self._due_call = None
+        self.confirmation.close()
         self.resolution.close()
         self._outstanding.close()
         self.cache.unsubscribe(self)

@@ -39,6 +39,8 @@ class SpokeHubs:
     :param keepalives: of the control interface: they tell when a hub falls silent.
     :param recalled: how an earlier run stood with its hubs.
     :param on_registered: called when a hub has us that had us not, or seemed to be down.
+    :param on_asked: called with the underlay address of the hub that is asked for stations, maybe
+        the same as before; None: there is none that has us and answers.
     """
 
     log = Logger()
@@ -60,6 +62,7 @@ class SpokeHubs:
         journal: Journal,
         recalled: Iterable[Registered],
         on_registered: Callable[[], None],
+        on_asked: Callable[[bytes | None], None],
     ) -> None:
         self.registrations: list[RegistrationClient] = []
         self._plan = plan
@@ -76,6 +79,7 @@ class SpokeHubs:
         self._journal = journal
         self._recalled = {each.nhs: each for each in recalled}
         self._on_registered = on_registered
+        self._on_asked = on_asked
         #: Those that are being asked for the first time.
         self._starting: set[RegistrationClient] = set()
         self._carrier = Carrier(clock, self._carrier_changed, self._answers)
@@ -278,6 +282,10 @@ class SpokeHubs:
         serving = self._serving()
         return serving[0].path if serving else None
 
+    def _say_who_is_asked(self) -> None:
+        good = [each for each in self._serving()[:1] if self._standing(each) is Standing.GOOD]
+        self._on_asked(good[0].nhs if good else None)
+
     def verify(self) -> None:
         """Make sure of the registration with the hub that serves us."""
         for client in self._serving()[:1]:
@@ -297,6 +305,7 @@ class SpokeHubs:
             if client.nhs in standings:
                 standings[client.nhs] = self._standing(client)
         self._carrier.choose(tuple(standings.items()))
+        self._say_who_is_asked()
 
     def _flood(self) -> None:
         carrier = self._carrier.current
@@ -305,6 +314,7 @@ class SpokeHubs:
     def _carrier_changed(self, old: bytes | None, new: bytes | None) -> None:
         """Another hub carries our flooding. This is the one place that says so."""
         self._flood()
+        self._say_who_is_asked()
         if old is None or new is None:
             return
         before = next((each for each in self.registrations if each.nhs == old), None)
