@@ -16,6 +16,9 @@ from tests.world import Machine
 #: silent for long is asked once in 64 s and a little more, and what is learnt then wants seconds.
 CONVERGENCE = 80
 
+#: Seconds after a hub is left within which the other one has answered for what it had told.
+SETTLED = 4
+
 _NUMBERS = st.integers(0, 59)
 
 
@@ -219,6 +222,30 @@ class Torture(RuleBasedStateMachine):
         for number, station in enumerate(world.homes):
             if world.is_settled(station):
                 self.move(number, world.chance.randrange(3))
+                world.run(0.4)
+                assert world.wrong() == []
+
+    @rule()
+    def lose_for_good(self) -> None:
+        """After all is well, the hub that carries loses its power, and nobody replaces it: once its
+        sites have noticed, whoever moves is followed at once, by shortcuts that the hub had told,
+        too."""
+        self.recover()
+        world = self.world
+        if not world.all_know_both:
+            return
+        (carrier,) = world.places[0].kernel.flood
+        world.lose_power(world.machines[carrier])
+        for _ in range(world.noticed_after() + SETTLED):
+            for station in world.homes:
+                world.say(station)
+            world.run(1, step=0.25)
+            world.check()
+        assert world.wrong() == []
+        for number, station in enumerate(world.homes):
+            if world.is_settled(station):
+                sites = world.sites_of(station[0])
+                self.move(number, sites.index(world.homes[station]) + 1)
                 world.run(0.4)
                 assert world.wrong() == []
 

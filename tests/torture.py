@@ -371,6 +371,23 @@ class TorturedWorld(World):
                 return False
         return True
 
+    @property
+    def all_know_both(self) -> bool:
+        """Whether every site has another hub if one is lost."""
+        return all(len(self._known[site.vtep.nbma]) == len(_HUBS) for site in self.places)
+
+    def noticed_after(self) -> int:
+        """Seconds within which all sites leave a hub that is silent: three keepalives, or three
+        requests after a third of the holding time."""
+        nodes = [site.machine.node for site in self.places]
+        kept = all(
+            speaker.keepalive
+            for node in nodes
+            if node is not None
+            for speaker in node.plan.speakers
+        )
+        return 3 * KEEPALIVE.interval // 1000 + 1 if kept else HOLDING_TIME // 3 + 8
+
     # --- what must hold -----------------------------------------------------------------------
 
     def roles(self) -> Iterator[tuple[Site, SpokeRole]]:
