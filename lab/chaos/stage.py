@@ -175,7 +175,9 @@ class Stage:
         for hub in self.hubs:
             hub.hubs = tuple(each for each in addresses if each != hub.address)
         for number, (name, vnis) in enumerate(VNIS.items(), start=3):
-            site = Site(name, *self._machine(name, number), hubs=addresses, vnis=vnis)
+            # Every other one prefers the second hub, so that both carry floods at any time.
+            order = addresses if number % 2 else addresses[::-1]
+            site = Site(name, *self._machine(name, number), hubs=order, vnis=vnis)
             self.sites.append(site)
             for vpn in vnis:
                 site.machine.add_bridge(f"br{vpn}")
