@@ -12,7 +12,7 @@ from dmevpn.roles.carrier import PROBATION
 from lab.daemons import Starved
 from lab.traffic import Flow, FlowReport
 from lab.wait import eventually
-from tests.system.network import Network, Site
+from tests.system.network import Network, Site, arrive, flush, reaches, wait_for_shortcut
 
 pytestmark = pytest.mark.system
 
@@ -205,3 +205,53 @@ def test_a_hub_is_drained_and_taken_away(network: TwoHubs) -> None:
         (report,) = flow.finish()
         assert not report.lost, report
         assert report.duplicated <= 1, report
+
+
+def test_shortcuts_of_a_hub_that_is_gone(network: TwoHubs) -> None:
+    """Killed with its device gone, the hub costs no frame by the shortcuts that it had told; the
+    other one, which has not heard the stations at first, answers for them soon after it has."""
+    network.await_registrations()
+    network.await_carrier(FIRST)
+    network.await_trust()
+    one, two = network.sites
+    pairs = ((one, two), (two, one))
+    for site, _ in pairs:
+        flush(site)
+    assert reaches(one.vm, two.vm)
+    for site, other in pairs:
+        wait_for_shortcut(site, other)
+    flows = [
+        Flow(
+            site.vm.namespace,
+            [other.vm.namespace],
+            source=site.vm.mac,
+            destination=other.vm.mac,
+            rate=500,
+            count=60_000,
+        ).start()
+        for site, other in pairs
+    ]
+    eventually("the first frames", lambda: all(flow.sent >= 200 for flow in flows))
+    network.hub.kill()
+    network.lab.machines[FIRST].namespace.ip("link", "delete", "vx0")
+    network.await_carrier(SECOND)
+
+    def confirmed(**labels: str) -> list[float]:
+        name = "dmevpn_answers_confirmed_total"
+        return [network.metric(site.daemon, name, **labels) for site in network.sites]
+
+    eventually("questions at the other hub", lambda: all(confirmed()))
+    for site in network.sites:
+        arrive(site.vm)
+    eventually("its answers", lambda: all(confirmed(outcome="same")), timeout=15)
+    told = [flow.sent for flow in flows]
+    eventually(
+        "frames after that",
+        lambda: all(flow.sent > before + 500 for flow, before in zip(flows, told, strict=True)),
+    )
+    for flow in flows:
+        flow.stop()
+        (report,) = flow.finish()
+        print(f"the shortcuts of a hub that is gone: {report}")
+        assert not report.lost, report
+        assert report.untouched, report
