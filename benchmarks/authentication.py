@@ -136,6 +136,7 @@ class _Hub:
                 control_device=lambda speaker: None,
                 transport=lambda *_: self.wire,
                 spoke_dataplane=unused,
+                take_down=unused,
                 hub_dataplane=lambda *_: MemoryHubDataplane(clock, switch),
                 layer3_dataplane=unused,
                 resolve_host=unused,

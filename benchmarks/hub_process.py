@@ -214,6 +214,7 @@ def main() -> None:
                 reactor, metrics, speaker.nbma_address, speaker.gre_key
             ),
             spoke_dataplane=no_spokes,
+            take_down=no_spokes,
             hub_dataplane=lambda *_: dataplane,
             layer3_dataplane=no_spokes,
             resolve_host=no_spokes,

@@ -13,17 +13,16 @@ from functools import partial
 from typing import Any
 
 from dmevpn.admin.listening import unix_path
-from dmevpn.config.model import HubPlan, Layer3Plan, Plan, SpokePlan
-from dmevpn.dataplane.adoption import is_ours
+from dmevpn.config.model import HubPlan, Layer3Plan, Plan
 from dmevpn.dataplane.gre_device import control_device
 from dmevpn.dataplane.hub_removal import take_off
 from dmevpn.dataplane.links import LinkTable
 from dmevpn.dataplane.netlink import NetlinkRequests
-from dmevpn.dataplane.provision import Provisioner, shortcut_plane
-from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.provision import Provisioner
+from dmevpn.dataplane.spoke_removal import take_down
 from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import DmevpnError, StartError
-from dmevpn.interfaces import Layer3Listener, SpokeListener
+from dmevpn.interfaces import Layer3Listener
 from dmevpn.metrics import Metrics
 from dmevpn.statelock import StateLock
 
@@ -63,7 +62,7 @@ def _answers(endpoint: str) -> bool:
 
 def _steps(reactor: Any, plan: Plan) -> Iterator[Callable[[], None]]:
     for spoke in plan.spokes:
-        yield partial(_remove_spoke, reactor, spoke)
+        yield partial(take_down, reactor, spoke)
     for layer3 in plan.layer3:
         yield partial(_remove_layer3, reactor, plan, layer3)
     for hub in plan.hubs:
@@ -77,26 +76,6 @@ def _tried(step: Callable[[], None]) -> str:
     except (DmevpnError, OSError) as error:
         return str(error)
     return ""
-
-
-def _remove_spoke(reactor: Any, plan: SpokePlan) -> None:
-    requests = NetlinkRequests()
-    with contextlib.closing(requests):
-        links = LinkTable(requests)
-        names = [plan.interface]
-        if plan.bridge is not None:
-            names.append(shortcut_plane(plan.interface))
-        stay = [link for name in names if (link := links.named(name)) and not is_ours(link)]
-        if plan.bridge is not None and not stay:
-            with contextlib.closing(Provisioner(requests, plan.interface)) as provisioner:
-                provisioner.require_net_admin()
-                provisioner.remove_spoke(plan)
-        if not stay:
-            return
-    # Devices made by others: what their successor would adopt is what is ours.
-    dataplane = VXLANFDB(reactor, Metrics(), plan)
-    dataplane.start(SpokeListener())
-    dataplane.stop()
 
 
 def _remove_hub(plan: HubPlan) -> None:

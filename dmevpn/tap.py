@@ -27,6 +27,7 @@ from dmevpn.dataplane.hub_ebpf import EBPFSwitch
 from dmevpn.dataplane.hub_provision import provision_hub
 from dmevpn.dataplane.no_device import NoDevice
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.spoke_removal import take_down
 from dmevpn.dataplane.tunnel import KernelTunnel
 from dmevpn.errors import StartError
 from dmevpn.garbage import GarbageCollection
@@ -159,6 +160,7 @@ def _drivers(reactor: Any, metrics: Metrics, plan: Plan) -> Drivers:
         control_device=device,
         transport=transport,
         spoke_dataplane=spoke_dataplane,
+        take_down=partial(take_down, reactor),
         hub_dataplane=hub_dataplane,
         layer3_dataplane=layer3_dataplane,
         resolve_host=partial(

@@ -259,6 +259,9 @@ class World:
             machine.dataplanes.append(dataplane)
             return dataplane
 
+        def take_down(spoke: SpokePlan) -> None:
+            self.sites[VTEP(machine.address, spoke.vni)].kernel.take_down()
+
         def hub_dataplane(hub: HubPlan, speaker: SpeakerPlan) -> MemoryHubDataplane:
             dataplane = MemoryHubDataplane(
                 machine.clock,
@@ -284,6 +287,7 @@ class World:
                     speaker.request_rate,
                 ),
                 spoke_dataplane=spoke_dataplane,
+                take_down=take_down,
                 hub_dataplane=hub_dataplane,
                 layer3_dataplane=partial(self.make_layer3, machine),
                 resolve_host=self._resolve,

@@ -96,6 +96,12 @@ class MemorySite:
         if self.driver is not None:
             self.driver.row_edited(mac)
 
+    def take_down(self) -> None:
+        """Remove what is ours, as :func:`~dmevpn.dataplane.spoke_removal.take_down` does."""
+        for mac in [mac for mac, row in self.rows.items() if row.ours]:
+            del self.rows[mac]
+        self.flood = ()
+
     def set_up(self, up: bool) -> None:
         """The devices go down or come up."""
         if up != self.up:
@@ -150,9 +156,7 @@ class MemorySpokeDataplane:
     def stop(self) -> Deferred[None]:
         """Withdraw every entry of ours; again is harmless."""
         if self._listener is not None:
-            for mac in [mac for mac, row in self.site.rows.items() if row.ours]:
-                del self.site.rows[mac]
-            self.site.flood = ()
+            self.site.take_down()
             self.kill()
         return succeed(None)
 

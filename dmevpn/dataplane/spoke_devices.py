@@ -102,18 +102,34 @@ class SpokeDevices:
         :raises OSError: if there is no socket to be had.
         """
         plan = self._plan
-        self._provisioner = Provisioner(self._requests, plan.interface)
-        self._provisioner.require_net_admin()
-        if not self.provisioned:
-            self._close()
+        provisioner = self._require_net_admin()
+        if provisioner is None:
             self._check(self._links.named(plan.interface))
         else:
             self._underlay = find_underlay(
                 self._links, plan.interface, self._hub, self._nbma_address
             )
             self.local = self._underlay.local
-            self._provisioner.make_spoke(plan, self._hub, self._underlay)
+            provisioner.make_spoke(plan, self._hub, self._underlay)
         return self.look()
+
+    def find(self) -> DeviceState:
+        """Look for what was left for us, to remove it; nothing is made.
+
+        :raises StartError: if we may not.
+        :raises DataplaneError: if the kernel does not say.
+        :raises OSError: if there is no socket to be had.
+        """
+        self._require_net_admin()
+        return self.look()
+
+    def _require_net_admin(self) -> Provisioner | None:
+        """Make sure that we may change devices; who makes ours, None if there are none."""
+        self._provisioner = Provisioner(self._requests, self._plan.interface)
+        self._provisioner.require_net_admin()
+        if not self.provisioned:
+            self._close()
+        return self._provisioner
 
     def restore(self) -> None:
         """Make our devices what they should be, and again what vanished of them.

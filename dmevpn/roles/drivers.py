@@ -33,6 +33,10 @@ class Drivers:
     """The kernel GRE device of a control interface; None: its transport has none."""
     transport: Callable[[SpeakerPlan, IControlDevice | None], IDatagramTransport]
     spoke_dataplane: Callable[[SpokePlan, SpeakerPlan], ISpokeDataplane]
+    take_down: Callable[[SpokePlan], None]
+    """Removes what was left for a spoke that does not run.
+
+    Raises :class:`~dmevpn.errors.DmevpnError` if that cannot be."""
     hub_dataplane: Callable[[HubPlan, SpeakerPlan], IHubDataplane]
     layer3_dataplane: Callable[[Layer3Plan, SpeakerPlan, IControlDevice | None], ILayer3Dataplane]
     resolve_host: Callable[[str, int | None], Deferred[tuple[bytes, ...]]]

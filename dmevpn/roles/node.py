@@ -151,6 +151,7 @@ class Node(Service):
         for watch in self._names.values():
             watch.stop()
         self._names.clear()
+        self._put_off.clear()
         for roles in (self.spokes, self.layer3, self.hubs):
             for role in roles.values():
                 role.hand_over()
@@ -446,20 +447,19 @@ class Node(Service):
             if names is not None:
                 names.stop()
             spoke = self.spokes.pop(spoke_plan.interface, None)
-            self._put_off.pop(spoke_plan.interface, None)
+            put_off = self._put_off.pop(spoke_plan.interface, None)
             self._know(spoke_plan, running=False)
             if spoke is not None:
                 roles.append(self._ended(spoke.stop))
-        for layer3_plan in changes.layer3.to_stop:
-            layer3 = self.layer3.pop((layer3_plan.interface, layer3_plan.vpn), None)
-            if layer3 is not None:
-                roles.append(self._ended(layer3.stop))
-        for _, hub_plan in changes.hubs.changed:
-            self._ended(partial(self.hubs[hub_plan.interface].leave, hub_plan))
-        for hub_plan in changes.hubs.to_stop:
-            hub = self.hubs.pop(hub_plan.interface, None)
-            if hub is not None:
-                roles.append(self._ended(hub.stop))
+            elif names is not None or put_off is not None:
+                # It waits for its start, while its devices forward as they were left.
+                roles.append(self._ended(partial(self._drivers.take_down, spoke_plan)))
+        for _, hub in changes.hubs.changed:
+            self._ended(partial(self.hubs[hub.interface].leave, hub))
+        gone: list[Layer3Role | HubRole | None] = []
+        gone += [self.layer3.pop((e.interface, e.vpn), None) for e in changes.layer3.to_stop]
+        gone += [self.hubs.pop(e.interface, None) for e in changes.hubs.to_stop]
+        roles += [self._ended(role.stop) for role in gone if role is not None]
 
         def stop_speakers(_: object) -> Deferred[Any]:
             names = [plan.interface for plan in changes.speakers.to_stop]
@@ -474,6 +474,8 @@ class Node(Service):
         def failed(failure: Failure) -> None:
             if isinstance(failure.value, CancelledError):
                 self.log.warn("a part takes too long to stop: going on without it")
+            elif isinstance(failure.value, DmevpnError):
+                self.log.error("{reason}", reason=str(failure.value))
             else:
                 self.log.failure("a part did not stop", failure)
 
