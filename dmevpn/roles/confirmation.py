@@ -185,11 +185,9 @@ class Confirmation:
             return
         self._reading = None
         self._idle = idle
-        self._queue = sorted(self._doubted, key=self._unused_for, reverse=True)
+        never = float("inf")
+        self._queue = sorted(self._doubted, key=lambda mac: idle.get(mac, never), reverse=True)
         self._pace.add(self._step)
-
-    def _unused_for(self, mac: bytes) -> float:
-        return self._idle.get(mac, float("inf"))
 
     def _step(self) -> bool:
         """Ask for one; whether there are more."""
@@ -209,7 +207,8 @@ class Confirmation:
         if binding is None:
             return True
         if outcome is Outcome.UNKNOWN:
-            unused = self._unused_for(mac) >= UNUSED
+            # What the kernel did not tell, as when it could not be read, may be in use.
+            unused = self._idle.get(mac, 0.0) >= UNUSED
             self._outcomes["unused" if unused else "unknown"].inc()
             if unused:
                 self._cache.remove(mac, "unused")

@@ -322,6 +322,18 @@ def test_a_renewal_was_under_way() -> None:
     world.close()
 
 
+def test_the_kernel_does_not_tell_what_is_used() -> None:
+    """Then nothing goes that the hub only does not know."""
+    world = Asking()
+    world.wait(UNUSED)
+    world.kernel.used.clear()
+    world.leave()
+    assert world.answer(CIE(CIECode.NO_BINDING))
+    assert world.kind() is Kind.CACHED
+    assert world.metrics.value("answers_confirmed", outcome="unknown") == 1
+    world.close()
+
+
 def test_a_purge_meanwhile() -> None:
     """What is taken back while it is asked for is asked for no more."""
     world = Asking()
