@@ -17,7 +17,9 @@ __all__ = [
     "CHECKSUM",
     "EXTENSIONS_OFFSET",
     "FIXED",
+    "HOP_COUNT",
     "LONGEST_NBMA",
+    "PACKET_SIZE",
     "PACKET_TYPE",
     "PROTOCOL_TYPE",
     "REQUEST_ID",
@@ -35,6 +37,10 @@ FIXED = Struct("!HH5sBHHHBBBBBBHL")
 
 #: Offset of ar$pro.type.
 PROTOCOL_TYPE: Final = 2
+#: Offset of ar$hopcnt.
+HOP_COUNT: Final = 9
+#: Offset of ar$pktsz.
+PACKET_SIZE: Final = 10
 #: Offset of ar$chksum.
 CHECKSUM: Final = 12
 #: Offset of ar$extoff.

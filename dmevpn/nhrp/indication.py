@@ -11,6 +11,7 @@ from dmevpn.errors import MalformedPacket, NHRPError
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import decapsulate
+from dmevpn.nhrp.header import REQUEST_ID
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode_embedded
 
 __all__ = [
@@ -39,9 +40,6 @@ SOURCES: Final = 2048
 TELLING: Final = frozenset(
     {ErrorCode.UNREACHABLE, ErrorCode.VPN_MISMATCH, ErrorCode.VPN_UNSUPPORTED}
 )
-
-#: Where an Error Indication about an unexpected Resolution Reply points: its request ID.
-_REQUEST_ID_OFFSET: Final = 24
 
 #: Largest GRE payload of an Error Indication: an IPv4 datagram of 576 octets, which everybody
 #: takes (RFC 1122 §3.3.2), less IPv4 and GRE headers.
@@ -166,9 +164,7 @@ def nobody_wants(packet: Packet) -> None:
     """
     packet_type = packet.packet_type
     if packet_type is PacketType.RESOLUTION_REPLY:
-        raise NHRPError(
-            "unsolicited_reply", code=ErrorCode.INVALID_REPLY, offset=_REQUEST_ID_OFFSET
-        )
+        raise NHRPError("unsolicited_reply", code=ErrorCode.INVALID_REPLY, offset=REQUEST_ID)
     if packet_type in (PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY):
         raise NHRPError("unsolicited_reply")
     if isinstance(packet, ErrorIndication):

@@ -28,14 +28,11 @@ from dmevpn.nhrp.extensions import (
     ReverseTransitRecord,
     Unknown,
 )
+from dmevpn.nhrp.header import HOP_COUNT, PACKET_SIZE
 from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import ErrorIndication, Packet, Request
 
 __all__ = ["Transit"]
-
-#: Where Error Indications point: ar$hopcnt, ar$pktsz.
-_HOP_COUNT: Final = 9
-_PACKET_SIZE: Final = 10
 
 _REPLIES = frozenset(
     {PacketType.RESOLUTION_REPLY, PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY}
@@ -167,7 +164,7 @@ class Transit:
             self._check_size(packet, way)
         if not packet.hop_count:
             raise NHRPError(
-                "hop_count_exceeded", code=ErrorCode.HOP_COUNT_EXCEEDED, offset=_HOP_COUNT
+                "hop_count_exceeded", code=ErrorCode.HOP_COUNT_EXCEEDED, offset=HOP_COUNT
             )
         self._forwarded.inc()
         self._link.send(
@@ -199,7 +196,7 @@ class Transit:
 
     def _check_size(self, packet: Packet, way: Path, more: int = 0) -> None:
         if len(packet.raw) + more > self._link.largest(way):
-            raise NHRPError("too_large", code=ErrorCode.SIZE_EXCEEDED, offset=_PACKET_SIZE)
+            raise NHRPError("too_large", code=ErrorCode.SIZE_EXCEEDED, offset=PACKET_SIZE)
 
     def _check_loop(self, packet: Packet, extension: CIEExtension, path: Path) -> None:
         for cie in extension.cies:

@@ -16,6 +16,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import PacketType, PurgeFlag
 from dmevpn.nhrp.encapsulation import RFC_LENGTH, Form
 from dmevpn.nhrp.extensions import ResponderAddress
+from dmevpn.nhrp.header import PACKET_TYPE
 from dmevpn.nhrp.keyed import Key, KeyedAuthentication
 from dmevpn.nhrp.packet import Packet, PurgeReply, decode_payload
 from dmevpn.nhrp.records import CIE
@@ -164,7 +165,7 @@ def test_every_bit_counts(client: Client, mend: Callable[[bytes], bytes]) -> Non
         changed = mend(flipped(payload, at, at % 8))
         if changed != payload:
             for answer in hubs.receive((changed, client.path)):
-                assert answer[RFC_LENGTH + 17] == PacketType.ERROR_INDICATION
+                assert answer[RFC_LENGTH + PACKET_TYPE] == PacketType.ERROR_INDICATION
     (answer,) = hubs.receive((payload, client.path))
     assert isinstance(client.hear(answer), PurgeReply)
     # In the header before it, a bit has no meaning.
@@ -293,5 +294,5 @@ def arrive(
     """Let both hubs have a payload of a client, and the client have what comes back."""
     seen.append((payload, client.path))
     for answer in hubs.receive((payload, client.path)):
-        if answer[RFC_LENGTH + 17] == PacketType.PURGE_REPLY:
+        if answer[RFC_LENGTH + PACKET_TYPE] == PacketType.PURGE_REPLY:
             client.hear(answer)
