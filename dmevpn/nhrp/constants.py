@@ -13,6 +13,7 @@ __all__ = [
     "EXACT_PREFIX",
     "NBMA_LENGTHS",
     "PROTOCOL_LENGTHS",
+    "REPLIES",
     "VERSION",
     "VPN_AWARE",
     "AddressFamily",
@@ -51,6 +52,12 @@ class PacketType(IntEnum):
     ERROR_INDICATION = 7
     TRAFFIC_INDICATION = 8
     """Not in RFC 2332; Cisco, OpenNHRP and FRR tell a client by it that a shortcut would help."""
+
+
+#: Types that answer a request.
+REPLIES = frozenset(
+    {PacketType.RESOLUTION_REPLY, PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY}
+)
 
 
 class AddressFamily(IntEnum):

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from dmevpn.addresses import DEFAULT_OUI, VPNID
 from dmevpn.errors import MalformedPacket, NHRPError
 from dmevpn.metrics import Metrics
-from dmevpn.nhrp.constants import ErrorCode, PacketType
+from dmevpn.nhrp.constants import REPLIES, ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import decapsulate
 from dmevpn.nhrp.header import REQUEST_ID
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode_embedded
@@ -45,9 +45,6 @@ TELLING: Final = frozenset(
 #: takes (RFC 1122 §3.3.2), less IPv4 and GRE headers.
 _LARGEST: Final = 548
 
-_REPLIES = frozenset(
-    {PacketType.RESOLUTION_REPLY, PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY}
-)
 _INDICATIONS = frozenset({PacketType.ERROR_INDICATION, PacketType.TRAFFIC_INDICATION})
 
 
@@ -96,7 +93,7 @@ class ErrorReporter:
             source_protocol=source_protocol,
             destination_protocol=(
                 offending.destination_protocol
-                if offending.packet_type in _REPLIES
+                if offending.packet_type in REPLIES
                 else offending.source_protocol
             ),
             code=code,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from zope.interface import implementer
 
@@ -19,7 +18,7 @@ from dmevpn.errors import NHRPError
 from dmevpn.interfaces import ILink, IStation
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.cache import Cache
-from dmevpn.nhrp.constants import ErrorCode, PacketType
+from dmevpn.nhrp.constants import REPLIES, ErrorCode, PacketType
 from dmevpn.nhrp.extensions import (
     CIEExtension,
     Extension,
@@ -33,10 +32,6 @@ from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.packet import ErrorIndication, Packet, Request
 
 __all__ = ["Transit"]
-
-_REPLIES = frozenset(
-    {PacketType.RESOLUTION_REPLY, PacketType.REGISTRATION_REPLY, PacketType.PURGE_REPLY}
-)
 
 
 @implementer(IStation)
@@ -78,7 +73,7 @@ class Transit:
 
         :raises NHRPError: if it cannot go on, and its sender should know.
         """
-        is_reply = packet.packet_type in _REPLIES
+        is_reply = packet.packet_type in REPLIES
         towards = packet.source_protocol if is_reply else packet.destination_protocol
         if len(towards) != self._identity.octets or towards in self._identity.addresses:
             return False
@@ -131,7 +126,7 @@ class Transit:
         straight to its sender, as it is by whoever answers it: those servers know the way to its
         destination, but need not know one back.
         """
-        if packet.packet_type in _REPLIES:
+        if packet.packet_type in REPLIES:
             return self._way(packet.destination_protocol, path)
         binding = self._cache.find(packet.source_protocol)
         if binding is not None and binding.path is not None:
@@ -180,7 +175,7 @@ class Transit:
             responder = packet.extension(ResponderAddress)
             if responder is not None:
                 self._check_loop(packet, responder, path)
-        if packet.packet_type in _REPLIES:
+        if packet.packet_type in REPLIES:
             record: CIEExtension | None = packet.extension(ReverseTransitRecord)
         else:
             record = packet.extension(ForwardTransitRecord)
