@@ -15,9 +15,21 @@ from sortedcontainers import SortedList
 
 from dmevpn.addresses import format_address
 
-__all__ = ["PrefixIndex", "PrefixTable", "format_key", "key_of", "prefix_of", "significant"]
+__all__ = [
+    "SHORTEST_PREFIX",
+    "PrefixIndex",
+    "PrefixTable",
+    "format_key",
+    "key_of",
+    "prefix_of",
+    "significant",
+]
 
 _T = TypeVar("_T")
+
+#: Bits of the prefix of an answer at least, by the octets of an address: clients take nobody's
+#: word for more of the world than that, and MACs have no prefixes.
+SHORTEST_PREFIX: Final = {4: 8, 6: 48, 16: 16}
 
 #: Octets of an address by the length of a key.
 _OCTETS: Final = {4: 4, 5: 4, 6: 6, 7: 6, 16: 16, 17: 16}

@@ -15,17 +15,13 @@ from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.encapsulation import Form
 from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import RequestOrReply
-from dmevpn.nhrp.prefixes import key_of, significant
+from dmevpn.nhrp.prefixes import SHORTEST_PREFIX, key_of, significant
 from dmevpn.nhrp.records import CIE, decode_vni, encode_vni, refusal, refused_with
 
 __all__ = ["UNKNOWN", "AnswerReader", "Outcome", "Said", "is_unknown", "said"]
 
 #: What a server says of an address that it does not know.
 UNKNOWN: Final = "does not know it"
-
-#: Bits that the prefix of an answer has at least, by the octets of an address; an answer about
-#: more of the world than that is taken to be about the address alone.
-_SHORTEST_PREFIX: Final = {4: 8, 16: 16}
 
 
 class Outcome(Enum):
@@ -148,7 +144,7 @@ def _prefix(protocol: bytes, cie: CIE) -> tuple[bytes, int | None]:
     octets = len(protocol)
     bits = significant(cie.prefix_length, octets)
     key = key_of(protocol, bits)
-    if not _SHORTEST_PREFIX.get(octets, 8 * octets) <= bits < 8 * octets or (
+    if not SHORTEST_PREFIX[octets] <= bits < 8 * octets or (
         len(cie.nbma) == octets and key_of(cie.nbma, bits) == key
     ):
         return protocol, None

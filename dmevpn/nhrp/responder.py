@@ -19,7 +19,7 @@ from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.link import Place
 from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import ResolutionRequest
-from dmevpn.nhrp.prefixes import key_of, significant
+from dmevpn.nhrp.prefixes import SHORTEST_PREFIX, key_of, significant
 from dmevpn.nhrp.records import CIE, encode_vni
 from dmevpn.nhrp.replies import Codes, Replies
 
@@ -37,10 +37,6 @@ _NAT: Final = ResolutionFlag.NAT
 #: Of these, the reply to a simple request has the first alone.
 _SIMPLE: Final = ResolutionFlag.D | ResolutionFlag.U | ResolutionFlag.NAT
 _FLAGS: Final = ResolutionFlag.Q | ResolutionFlag.U | ResolutionFlag.S | ResolutionFlag.NAT
-
-#: Bits of the prefix of an answer at least, by the octets of an address: clients take nobody's
-#: word for more of the world than that.
-_SHORTEST_PREFIX: Final = {4: 8, 6: 48, 16: 16}
 
 
 class Responder:
@@ -321,7 +317,7 @@ class Responder:
         if binding.prefix_length is None:
             return width
         asked = significant(packet.cies[0].prefix_length, len(protocol)) if packet.cies else width
-        least = max(binding.bits, _SHORTEST_PREFIX[len(protocol)], asked if asked < width else 0)
+        least = max(binding.bits, SHORTEST_PREFIX[len(protocol)], asked if asked < width else 0)
         return self._cache.index.widest(protocol, least)
 
     def _with_translated(
