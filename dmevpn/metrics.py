@@ -7,15 +7,17 @@ addition. Nothing here does I/O: readers take a :meth:`Metrics.snapshot`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-__all__ = ["Counter", "Histogram", "Metrics", "Sample"]
+__all__ = ["Counter", "Counters", "Histogram", "Metrics", "Sample"]
 
 #: Label sets kept per metric. Peers cannot make metrics grow beyond it: what comes later is
 #: counted together under the label value "other".
 MAX_SERIES = 1024
+
+_K = TypeVar("_K", bound=Hashable)
 
 
 class Counter:
@@ -29,6 +31,23 @@ class Counter:
     def inc(self, amount: int = 1) -> None:
         """Add to the number."""
         self.value += amount
+
+
+class Counters(dict[_K, Counter]):
+    """The counters of one name by what their labels tell, each made when first needed.
+
+    To find one that is there takes one look into a table.
+
+    :param make: makes the counter of a key.
+    """
+
+    def __init__(self, make: Callable[[_K], Counter]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: _K) -> Counter:
+        counter = self[key] = self._make(key)
+        return counter
 
 
 class Histogram:

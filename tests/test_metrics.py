@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmevpn.metrics import MAX_SERIES, Metrics
+from dmevpn.metrics import MAX_SERIES, Counters, Metrics
 
 
 def values(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -34,6 +34,19 @@ def test_series_are_bounded() -> None:
         metrics.counter("x", peer=str(number)).inc()
     assert len(values(metrics)) == MAX_SERIES + 1
     assert metrics.value("x", peer="other") == 5
+
+
+def test_counters_are_made_when_first_needed() -> None:
+    """What never happens has no row, and what happens again is counted with the first time."""
+    metrics = Metrics()
+    counters = Counters[int](lambda code: metrics.counter("x", code=str(code)))
+    assert not values(metrics)
+    for code in (4, 12, 4):
+        counters[code].inc()
+    assert values(metrics) == {
+        ("dmevpn_x_total", (("code", "4"),)): 2,
+        ("dmevpn_x_total", (("code", "12"),)): 1,
+    }
 
 
 def test_a_gauge_that_goes_while_it_is_read() -> None:

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from dmevpn.addresses import VPNID, VTEP, Path
 from dmevpn.interfaces import ILink, IStation
-from dmevpn.metrics import Counter, Metrics
+from dmevpn.metrics import Counters, Metrics
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import Form, header
 from dmevpn.nhrp.naming import Naming
@@ -57,8 +57,8 @@ class VPNLink:
         self.stations: tuple[IStation, ...] = ()
         self.by_type: dict[PacketType, tuple[IStation, ...]] = {}
         self.changes = 0
-        self.received = _TypeCounters(metrics, vpn_id, "received")
-        self.sent = _TypeCounters(metrics, vpn_id, "sent")
+        self.received = _by_type(metrics, vpn_id, "received")
+        self.sent = _by_type(metrics, vpn_id, "sent")
         self._naming = naming
         self._send = send
         self._remember = remember
@@ -111,20 +111,13 @@ class VPNLink:
         return MAX_PACKET - len(header(self.form(path) or Form.PLAIN, self.vpn_id))
 
 
-class _TypeCounters(dict[PacketType, Counter]):
-    """Counters of a VPN's packets by type, each made when first needed."""
-
-    def __init__(self, metrics: Metrics, vpn_id: VPNID | None, direction: str) -> None:
-        super().__init__()
-        self._metrics = metrics
-        self._vpn = "-" if vpn_id is None else str(vpn_id.index)
-        self._direction = direction
-
-    def __missing__(self, packet_type: PacketType) -> Counter:
-        counter = self[packet_type] = self._metrics.counter(
-            "packets", direction=self._direction, type=packet_type.name.lower(), vpn=self._vpn
+def _by_type(metrics: Metrics, vpn_id: VPNID | None, direction: str) -> Counters[PacketType]:
+    vpn = "-" if vpn_id is None else str(vpn_id.index)
+    return Counters(
+        lambda packet_type: metrics.counter(
+            "packets", direction=direction, type=packet_type.name.lower(), vpn=vpn
         )
-        return counter
+    )
 
 
 def _turn(station: IStation) -> int:

@@ -10,7 +10,7 @@ from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
 from dmevpn.errors import NHRPError
 from dmevpn.interfaces import Claim, ILink, IRegistrationPolicy
 from dmevpn.log import Logger
-from dmevpn.metrics import Metrics
+from dmevpn.metrics import Counters, Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import CIECode, ErrorCode, RegistrationFlag
@@ -22,7 +22,7 @@ from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import RegistrationRequest
 from dmevpn.nhrp.prefixes import key_of, prefix_of
 from dmevpn.nhrp.records import CIE, decode_vni
-from dmevpn.nhrp.replies import Codes, Replies
+from dmevpn.nhrp.replies import Replies
 
 __all__ = ["MAX_CIES", "Registrar"]
 
@@ -81,7 +81,10 @@ class Registrar:
         self._vpn = vpn
         self._nat_detection = nat_detection
         self._multi_binding = multi_binding
-        self._answers = Codes(metrics, "registration_answers", "-" if vpn is None else str(vpn))
+        label = "-" if vpn is None else str(vpn)
+        self._answers = Counters[int](
+            lambda code: metrics.counter("registration_answers", code=str(code), vpn=label)
+        )
         # Nobody needs the MAC of a switch, and older daemons expect their own in the answer.
         self._introduces = 8 * identity.octets != _MAC_BITS
         self._complaints = complaints or Complaints(cache.clock, metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from dmevpn.addresses import Path
-from dmevpn.metrics import Counter, Metrics
+from dmevpn.metrics import Counter
 from dmevpn.nhrp.cache import Cache
 from dmevpn.nhrp.extensions import (
     DeviceCapabilities,
@@ -18,7 +18,7 @@ from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import Packet
 
-__all__ = ["Codes", "Replies"]
+__all__ = ["Replies"]
 
 #: Extensions of a request, our address that was asked, capabilities of the station asked for, and
 #: what may change of what we say about ourselves: MTU and holding time.
@@ -28,20 +28,6 @@ _Filling = tuple[tuple[Extension, ...], bytes, int, int, int]
 _FILLED: Final = 256
 #: Times that all were forgotten, since they were too many.
 forgotten: Final = Counter()
-
-
-class Codes(dict[int, Counter]):
-    """Counters of answers by CIE code, each made when first needed."""
-
-    def __init__(self, metrics: Metrics, name: str, vpn: str) -> None:
-        super().__init__()
-        self._metrics = metrics
-        self._name = name
-        self._vpn = vpn
-
-    def __missing__(self, code: int) -> Counter:
-        counter = self[code] = self._metrics.counter(self._name, code=str(code), vpn=self._vpn)
-        return counter
 
 
 class Replies:

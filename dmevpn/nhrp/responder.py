@@ -9,7 +9,7 @@ from typing import Final
 from dmevpn.addresses import VTEP, Path, is_station_mac
 from dmevpn.errors import NHRPError
 from dmevpn.interfaces import ILink
-from dmevpn.metrics import Metrics
+from dmevpn.metrics import Counters, Metrics
 from dmevpn.nhrp.answered import LEARNED_HOLDING_TIME, Answered
 from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.constants import VPN_AWARE, CIECode, ErrorCode, ResolutionFlag
@@ -21,7 +21,7 @@ from dmevpn.nhrp.nat import nat_address
 from dmevpn.nhrp.packet import ResolutionRequest
 from dmevpn.nhrp.prefixes import SHORTEST_PREFIX, key_of, significant
 from dmevpn.nhrp.records import CIE, encode_vni
-from dmevpn.nhrp.replies import Codes, Replies
+from dmevpn.nhrp.replies import Replies
 
 __all__ = ["Responder"]
 
@@ -73,7 +73,10 @@ class Responder:
         self._vpn = vpn
         self._take_back = take_back
         self._is_open = is_open
-        self._answers = Codes(metrics, "resolution_answers", "-" if vpn is None else str(vpn))
+        label = "-" if vpn is None else str(vpn)
+        self._answers = Counters[int](
+            lambda code: metrics.counter("resolution_answers", code=str(code), vpn=label)
+        )
 
     def resolve(self, packet: ResolutionRequest, path: Path) -> None:
         """Answer a request with what we know, or with the reason why there is no answer.
