@@ -66,11 +66,6 @@ class Extension(bytes):
         return bytes.__new__(cls, _HEADER.pack(kind, len(value)) + value)
 
     @property
-    def octets(self) -> bytes:
-        """Header and value as they stand in the packet."""
-        return self
-
-    @property
     def type(self) -> int:
         """Its number, usually an :class:`~dmevpn.nhrp.constants.ExtensionType`."""
         return int.from_bytes(self[:2], "big") & _TYPE
@@ -120,7 +115,7 @@ class CIEExtension(Extension):
     def followed_by(self: _C, cie: CIE) -> _C:
         """The extension with one more CIE; all other octets stay."""
         value = self.value + cie.encode()
-        octets = b"%b%b%b" % (self.octets[:2], len(value).to_bytes(2, "big"), value)
+        octets = b"%b%b%b" % (self[:2], len(value).to_bytes(2, "big"), value)
         return self.of_cies(octets, (*self.cies, cie))
 
 

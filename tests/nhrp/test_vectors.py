@@ -131,7 +131,7 @@ def test_read(vector: Vector) -> None:
         assert same(field.octets, value), name
 
     types = [field.octets for field in vector.fields if field.name == "extension type"]
-    headers = [extension.octets[:2] for extension in packet.extensions]
+    headers = [extension[:2] for extension in packet.extensions]
     assert headers == types[:-1]
 
 
