@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 __all__ = [
     "DEFAULT_OUI",
+    "MAC_LENGTH",
     "VNI_MAX",
     "VPNID",
     "VTEP",
@@ -26,6 +27,9 @@ __all__ = [
     "parse_protocol_address",
     "parse_vni",
 ]
+
+#: Octets of a MAC; no other protocol address has as many.
+MAC_LENGTH = 6
 
 #: Largest VXLAN network identifier: 24 bits (RFC 7348 §5). Zero is never used.
 VNI_MAX = 0xFFFFFF

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final, cast
+from typing import cast
 
+from dmevpn.addresses import MAC_LENGTH
 from dmevpn.config.arguments import Host
 from dmevpn.config.model import HubPlan, InterfaceConfig, RoutePlan, Statement
 from dmevpn.config.statements import Findings
 
 __all__ = ["upstream"]
-
-#: Octets of a MAC.
-_MAC: Final = 6
 
 
 def upstream(
@@ -40,7 +38,7 @@ def upstream(
         if statement.keyword != "map":
             continue
         (protocol, bits), host = cast("tuple[tuple[bytes, int], Host]", statement.arguments)
-        if len(protocol) != _MAC:
+        if len(protocol) != MAC_LENGTH:
             continue
         used.add(statement)
         for option in statement.options:

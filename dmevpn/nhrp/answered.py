@@ -8,7 +8,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import VTEP, Path
+from dmevpn.addresses import MAC_LENGTH, VTEP, Path
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.keysets import KeySets
 from dmevpn.nhrp.prefixes import PrefixIndex, prefix_of
@@ -23,9 +23,6 @@ LEARNED_HOLDING_TIME: Final = 300
 #: Stations that know the place of one address: as many as a hub has members in one VPN. All of
 #: them may talk to the same gateway; a purge costs a packet to each.
 ANSWERED_PER_MAC: Final = 4096
-
-#: Octets of a MAC.
-_MAC: Final = 6
 
 #: Answers of one VPN in use at any time. An answer takes about 400 octets of memory.
 ANSWERED_LIMIT: Final = 262_144
@@ -151,7 +148,7 @@ class Answered:
             number = Rounds.number(until)
             self._answers[key] = _Answers(vteps, number, station, until, path, None)
             self._rounds.put(key, number)
-            if len(key) != _MAC:
+            if len(key) != MAC_LENGTH:
                 self._index.add(key)
             for vtep in vteps:
                 self._at.add(vtep, key)
@@ -229,7 +226,7 @@ class Answered:
 
     def _forget(self, key: bytes, answers: _Answers) -> None:
         del self._answers[key]
-        if len(key) != _MAC:
+        if len(key) != MAC_LENGTH:
             self._index.remove(key)
         self._less(len(answers))
         for vtep in answers.vteps:

@@ -15,7 +15,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import VTEP, Path
+from dmevpn.addresses import MAC_LENGTH, VTEP, Path
 from dmevpn.interfaces import ICacheListener
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.deadlines import Deadlines
@@ -24,9 +24,6 @@ from dmevpn.nhrp.prefixes import PrefixIndex, key_of
 from dmevpn.nhrp.room import SharedRoom
 
 __all__ = ["LIMIT", "MOST_BESIDE", "SHORTEST_LIFE", "Binding", "Cache", "Kind"]
-
-#: Octets of a MAC.
-_MAC: Final = 6
 
 #: Bindings of one VPN, unless its owner says otherwise: twice the 100,000 that a hub is built
 #: for. A peer that registers or makes us resolve ever new addresses ends here.
@@ -196,14 +193,15 @@ class Cache:
     def inside(self, protocol: bytes, prefix_length: int) -> list[Binding]:
         """The first bindings of all addresses and prefixes in a set. Of a set of MACs, which
         nobody has a use for, every binding is looked at."""
-        if len(protocol) != _MAC:
+        if len(protocol) != MAC_LENGTH:
             keys = self.index.inside(protocol, prefix_length)
             return [self._bindings[key] for key in keys]
         network = key_of(protocol, prefix_length)
         return [
             binding
             for binding in self._bindings.values()
-            if len(binding.protocol) == _MAC and key_of(binding.protocol, prefix_length) == network
+            if len(binding.protocol) == MAC_LENGTH
+            and key_of(binding.protocol, prefix_length) == network
         ]
 
     def alternatives(self, binding: Binding) -> list[Binding]:
@@ -288,7 +286,7 @@ class Cache:
         self._bindings[place] = binding
         if old is None:
             if place is key:
-                if len(key) != _MAC:
+                if len(key) != MAC_LENGTH:
                     self.index.add(key)
             else:
                 self._beside.setdefault(key, {})[place] = None
@@ -329,7 +327,7 @@ class Cache:
             self._forget_beside(key, place)
         elif key in self._beside:
             self._promote(key)
-        elif len(key) != _MAC:
+        elif len(key) != MAC_LENGTH:
             self.index.remove(key)
         for listener in self._listeners:
             listener.binding_removed(binding, reason)

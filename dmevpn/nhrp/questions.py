@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from dmevpn.addresses import Path
+from dmevpn.addresses import MAC_LENGTH, Path
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.encapsulation import (
@@ -33,7 +33,7 @@ QUESTIONS: Final = 4096
 #: Octets of a payload that is remembered: twice those of our own clients.
 _LONGEST: Final = 256
 
-_MAC: Final = 6
+_MAC: Final = MAC_LENGTH
 _VNI: Final = 4
 
 #: Octets before the CIE of a request, less its NBMA address. What is asked stands at their end:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from dmevpn.addresses import VTEP, Path, format_address, is_station_mac
+from dmevpn.addresses import MAC_LENGTH, VTEP, Path, format_address, is_station_mac
 from dmevpn.errors import NHRPError
 from dmevpn.interfaces import Claim, ILink, IRegistrationPolicy
 from dmevpn.log import Logger
@@ -40,7 +40,7 @@ MAX_CIES: Final = 64
 _FLAGS: Final = RegistrationFlag.U | RegistrationFlag.NAT
 
 #: Bits of a MAC.
-_MAC_BITS: Final = 48
+_MAC_BITS: Final = 8 * MAC_LENGTH
 
 
 class Registrar:

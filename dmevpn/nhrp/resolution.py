@@ -14,7 +14,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from dmevpn.addresses import VTEP, Path, is_station_mac
+from dmevpn.addresses import MAC_LENGTH, VTEP, Path, is_station_mac
 from dmevpn.interfaces import ICacheListener, ILink
 from dmevpn.metrics import Counter, Metrics
 from dmevpn.nhrp.cache import Binding, Cache, Kind
@@ -189,7 +189,7 @@ class ResolutionClient:
             else:
                 on_done(binding)
             return False
-        if len(protocol) == 6 and not is_station_mac(protocol):
+        if len(protocol) == MAC_LENGTH and not is_station_mac(protocol):
             self._group.inc()
             return self._unasked(protocol, on_done)
         if len(self._questions) >= self._limit or self._outstanding.full:
@@ -368,7 +368,7 @@ class ResolutionClient:
         self._refuse(protocol, code == ErrorCode.UNREACHABLE)
 
     def _refuse(self, protocol: bytes, unknown: bool) -> None:
-        pause = _UNKNOWN_MAC if unknown and len(protocol) == 6 else _NEGATIVE
+        pause = _UNKNOWN_MAC if unknown and len(protocol) == MAC_LENGTH else _NEGATIVE
         outcome = Outcome.UNKNOWN if unknown else Outcome.REFUSED
         self._settle(protocol, self._negative(protocol, pause), outcome)
 

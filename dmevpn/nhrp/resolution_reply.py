@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import VTEP
+from dmevpn.addresses import MAC_LENGTH, VTEP
 from dmevpn.nhrp.cache import Binding, Kind
 from dmevpn.nhrp.constants import CIECode
 from dmevpn.nhrp.encapsulation import Form
@@ -103,7 +103,7 @@ class AnswerReader:
         if cie.code or not cie.holding_time or len(cie.nbma) != len(local):
             return None
         next_hop = cie.protocol if cie.protocol != protocol else b""
-        if next_hop and len(protocol) == 6:
+        if next_hop and len(protocol) == MAC_LENGTH:
             return None
         try:
             vni = decode_vni(cie.subaddress, Form.RFC)
