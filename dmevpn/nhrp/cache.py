@@ -64,9 +64,11 @@ class Binding:
     """A protocol address with its VTEP. Not to be changed: put a new one instead."""
 
     protocol: bytes
+    """A MAC, IPv4 or IPv6 address; of a prefix, the first one in it."""
     vtep: VTEP | None
     """None while incomplete or negative."""
     kind: Kind
+    """Where we have it from."""
     holding_time: int
     """Seconds, as granted; see ``expires`` for what is left."""
     expires: float | None
@@ -74,6 +76,7 @@ class Binding:
     mtu: int = 0
     """Octets that the VTEP takes; 0: not stated."""
     preference: int = 0
+    """0 to 255: of several, the highest is to be used (RFC 2332 §5.2.0.1)."""
     unique: bool = False
     """Registered as unique: nobody else may register the address (RFC 2332 §5.2.3)."""
     nat: bool = False

@@ -76,6 +76,7 @@ class Encapsulation(NamedTuple):
     """What was found before ar$afn."""
 
     form: Form
+    """How the packet names its VPN."""
     vpn_id: VPNID | None
     """None if the packet names no VPN."""
     offset: int

@@ -73,6 +73,8 @@ class ErrorReporter:
         """The Error Indication about a packet.
 
         :param offending: as received; its addresses and ``raw`` are enough.
+        :param code: an :class:`~dmevpn.nhrp.constants.ErrorCode`.
+        :param offset: of the octet that is at fault, from ar$afn on.
         :param source_nbma: our address.
         :param source_protocol: our protocol address, or empty if we have none of that type.
         :param peer: NBMA address that it will go to, whose rate is limited.

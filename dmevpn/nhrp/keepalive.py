@@ -69,6 +69,7 @@ class ServerWatch:
     :param multiplier: sixths of the interval without an answer to any keepalive after which the
         server is silent. One that is lost, or a daemon that was kept from its work, says nothing:
         2 at least, for three keepalives.
+    :param jitter: uniform in [0, 1).
     """
 
     log = Logger()
@@ -269,6 +270,7 @@ class Keepalives:
     """The servers of one control interface, each asked whether it is there.
 
     :ivar interval: seconds between keepalives; 0: there are none.
+    :param multiplier: as of :class:`ServerWatch`.
     :param jitter: uniform in [0, 1).
     """
 

@@ -211,7 +211,13 @@ class Packet:
         raise NotImplementedError
 
     def decode_rest(self, flags: int, number: int, start: int, end: int) -> None:
-        """Take the words, and from ``raw`` the mandatory part behind the addresses."""
+        """Take the words, and from ``raw`` the mandatory part behind the addresses.
+
+        :param flags: sixteen bits.
+        :param number: thirty-two bits: the request ID, or code and offset of an indication.
+        :param start: where that part begins in ``raw``; ``end``: behind it.
+        :raises MalformedPacket: ``bad_cie``.
+        """
         raise NotImplementedError
 
 
@@ -229,6 +235,7 @@ class RequestOrReply(Packet):
     request_id: int = 0
     """32 bits; with the source protocol address it identifies the request."""
     cies: tuple[CIE, ...] = ()
+    """In the order of the packet."""
 
     def cie_offset(self, index: int) -> int:
         """Offset of a CIE; one more than the last: where the next would be."""

@@ -45,6 +45,7 @@ class Dialect:
     """What a kind of daemon understands."""
 
     name: str
+    """The word of the configuration."""
     form: Form
     """How it names a VPN; plain: not at all, it is not VPN-aware (RFC 2735 §2)."""
     vnis: bool

@@ -54,6 +54,7 @@ class Question:
     :param request: the payload of one that was answered, in RFC form.
     :param reply: the payload of the answer, which names one VTEP with a VNI.
     :param size: octets of an NBMA address.
+    :param tell: says where a MAC is.
     """
 
     __slots__ = (

@@ -52,6 +52,8 @@ class Registrar:
     :param multi_binding: whether registrations of one address at several VTEPs stand beside each
         other, unless one is unique; else the latest holds.
     :param complaints: which peers lines were logged about; None: nobody else logs any.
+    :param on_refused: called with the protocol address, the underlay address and the CIE code of a
+        registration that was refused, at most once a minute for each peer.
     """
 
     log = Logger()

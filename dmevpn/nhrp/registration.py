@@ -46,7 +46,8 @@ _LATE: Final = 10.0
 class RegistrationClient:
     """Keeps one station registered with one server.
 
-    :ivar path: to the server. :ivar nhs: its NBMA address.
+    :ivar path: to the server.
+    :ivar nhs: its NBMA address.
     :ivar state: see :class:`State`.
     :ivar expires: when the binding at the server runs out, on the clock; None without one.
     :ivar renew_at: when it will next be renewed or asked for again; None while being asked for.

@@ -31,6 +31,7 @@ class Input(Enum):
     """What moves the state."""
 
     START = "start"
+    """The owner wants us registered."""
     ACK = "ack"
     """A Registration Reply that accepts."""
     CONFLICT = "conflict"
@@ -51,6 +52,7 @@ class Input(Enum):
     """The server has taken our binding back, since it is about to stop or wants to be left; or it
     has refused us or was away, and would have us now."""
     STOP = "stop"
+    """The owner wants that no more."""
 
 
 _ALL_BUT_IDLE = (State.REGISTERING, State.REGISTERED, State.REFUSED, State.DOWN)

@@ -156,6 +156,9 @@ class Retraction:
         """Take nothing back from a client, to see whether it replies.
 
         :param station: its protocol address.
+        :param delays: gaps between transmissions in seconds, the last one before giving up.
+        :param on_answer: called when it does, or reports an error.
+        :param on_silence: called when it has not.
         :return: the request ID; None if there was no room for it: then nothing is called.
         """
         return self._outstanding.send(

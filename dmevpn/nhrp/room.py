@@ -27,6 +27,8 @@ class SharedRoom:
     A table asks before each entry it adds, and says so when it has added or removed some.
 
     :param what: what they hold, for the metric.
+    :param own: entries of each table that are its own.
+    :param shared: entries beyond those, of all tables together.
     """
 
     __slots__ = ("_free", "_full", "_own")
