@@ -31,7 +31,7 @@ LIMIT: Final = 200_000
 
 #: Registrations of one VTEP that are looked at when one of them is wanted. A site has one or two;
 #: a peer that registers all addresses it can think of at one VTEP makes no question dearer.
-MOST_REGISTRATIONS: Final = 16
+_MOST_REGISTRATIONS: Final = 16
 
 #: Bindings that stand beside the first one of an address: an answer has to name them all.
 MOST_BESIDE: Final = 15
@@ -221,9 +221,8 @@ class Cache:
         return vtep in self._registered
 
     def registrations_of(self, vtep: VTEP) -> list[Binding]:
-        """Dynamic bindings of a VTEP that have at least a second to live; MOST_REGISTRATIONS of
-        them are looked at."""
-        some = islice(self._registered.of(vtep), MOST_REGISTRATIONS)
+        """Dynamic bindings of a VTEP that have at least a second to live: of very many, some."""
+        some = islice(self._registered.of(vtep), _MOST_REGISTRATIONS)
         return [binding for binding in map(self.lookup, some) if binding is not None]
 
     def registration_of(self, vtep: VTEP) -> Binding | None:
@@ -233,7 +232,7 @@ class Cache:
             for place in places:
                 return self.lookup(place)
         best, longest = None, self.clock.seconds() + SHORTEST_LIFE
-        for place in islice(places, MOST_REGISTRATIONS):
+        for place in islice(places, _MOST_REGISTRATIONS):
             binding = self._bindings[place]
             if binding.expires is None or binding.expires >= longest:
                 best, longest = binding, binding.expires or float("inf")

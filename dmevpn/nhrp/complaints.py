@@ -11,7 +11,7 @@ from dmevpn.metrics import Metrics
 __all__ = ["PEERS", "Complaints"]
 
 #: Seconds between two log lines about the same peer; what happens meanwhile is only counted.
-INTERVAL: Final = 60.0
+_INTERVAL: Final = 60.0
 
 #: Peers remembered for that. Beyond it nothing is logged about further ones until the oldest
 #: entry's time is over, so that forged addresses cannot fill the log.
@@ -32,12 +32,12 @@ class Complaints:
         now = self._clock.seconds()
         logged = self._logged.get(peer)
         if logged is not None:
-            if now - logged < INTERVAL:
+            if now - logged < _INTERVAL:
                 return False
             del self._logged[peer]
         elif len(self._logged) >= PEERS:
             oldest = next(iter(self._logged))
-            if now - self._logged[oldest] < INTERVAL:
+            if now - self._logged[oldest] < _INTERVAL:
                 self._full.inc()
                 return False
             del self._logged[oldest]

@@ -27,6 +27,7 @@ __all__ = [
     "Encapsulation",
     "Form",
     "decapsulate",
+    "forgotten",
     "header",
 ]
 

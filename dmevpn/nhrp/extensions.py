@@ -30,6 +30,7 @@ __all__ = [
     "Unknown",
     "VendorPrivate",
     "decode_extensions",
+    "forgotten",
 ]
 
 _COMPULSORY = 0x8000

@@ -16,7 +16,10 @@ from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply, decode_e
 
 __all__ = [
     "SOURCES",
+    "SOURCE_BURST",
+    "SOURCE_RATE",
     "TELLING",
+    "TOTAL_RATE",
     "ErrorReporter",
     "describe",
     "embedded",

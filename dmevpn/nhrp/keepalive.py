@@ -23,7 +23,7 @@ from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 from dmevpn.nhrp.registration import RegistrationClient, State
 
-__all__ = ["REPEATED_AFTER", "Keepalives", "ServerWatch", "Status"]
+__all__ = ["REPEATED_AFTER", "UNSUPPORTED_AFTER", "Keepalives", "ServerWatch", "Status"]
 
 #: What is unanswered is repeated after this part of the interval: while all is well few packets are
 #: sent, and a server that falls silent is known soon all the same.

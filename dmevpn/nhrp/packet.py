@@ -51,6 +51,7 @@ __all__ = [
     "decode",
     "decode_embedded",
     "decode_payload",
+    "forgotten",
     "seal",
 ]
 

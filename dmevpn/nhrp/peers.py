@@ -67,13 +67,13 @@ class Dialect:
         return self.old and self.vnis
 
 
-RFC: Final = Dialect("rfc", Form.RFC, vnis=True, capabilities=True, old=False)
+_RFC: Final = Dialect("rfc", Form.RFC, vnis=True, capabilities=True, old=False)
 
 #: By the word of the configuration.
 DIALECTS: Final = {
     dialect.name: dialect
     for dialect in (
-        RFC,
+        _RFC,
         Dialect("legacy", Form.LEGACY_LITTLE, vnis=True, capabilities=False, old=True),
         Dialect("legacy-big-endian", Form.LEGACY_BIG, vnis=True, capabilities=False, old=True),
         Dialect("opennhrp", Form.PLAIN, vnis=False, capabilities=False, old=True),
@@ -122,7 +122,7 @@ class Peer:
     def write(self, packet: Packet) -> Packet | None:
         """A packet to this peer, as it understands it; None if it must not have it."""
         dialect = self.dialect
-        if dialect is RFC:
+        if dialect is _RFC:
             return packet
         unwanted = [each for each in packet.extensions if self._unwanted(each)]
         if unwanted:
@@ -161,7 +161,7 @@ def peer_of(daemon: str, vpn_id: VPNID | None = None) -> Peer:
 
 
 #: A peer like us.
-_OURS: Final = Peer(RFC, Form.RFC)
+_OURS: Final = Peer(_RFC, Form.RFC)
 
 
 class Peers:
@@ -290,7 +290,7 @@ def recognise(packet: Packet, peer: Peer | None) -> Peer | None:
 
     :param peer: what is known so far; it stays if the packet tells nothing.
     """
-    if not isinstance(packet, RegistrationRequest) or (peer and peer.dialect is not RFC):
+    if not isinstance(packet, RegistrationRequest) or (peer and peer.dialect is not _RFC):
         return peer
     subaddresses = [packet.source_subaddress, *[cie.subaddress for cie in packet.cies]]
     stated = [each for each in subaddresses if each]

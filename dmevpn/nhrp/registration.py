@@ -27,7 +27,7 @@ from dmevpn.nhrp.registration_state import TRANSITIONS, Input, State
 from dmevpn.nhrp.registration_terms import Terms
 from dmevpn.nhrp.requests import Backoff, Outstanding
 
-__all__ = ["TRANSITIONS", "Input", "RegistrationClient", "State"]
+__all__ = ["DOWN_AFTER", "TRANSITIONS", "Input", "RegistrationClient", "State"]
 
 #: Gaps between transmissions, in seconds: doubling up to the longest, without end.
 _RETRANSMISSION = Backoff(1.0, 64.0)

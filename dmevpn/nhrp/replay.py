@@ -41,6 +41,7 @@ __all__ = [
     "PROOF_LENGTH",
     "RECENT",
     "RUNS",
+    "STATIONS",
     "WINDOW",
     "ReplayGuard",
     "Standing",

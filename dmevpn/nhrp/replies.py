@@ -18,7 +18,7 @@ from dmevpn.nhrp.identity import Identity
 from dmevpn.nhrp.nat import outer_address
 from dmevpn.nhrp.packet import Packet
 
-__all__ = ["Replies"]
+__all__ = ["Replies", "forgotten"]
 
 #: Extensions of a request, our address that was asked, capabilities of the station asked for, and
 #: what may change of what we say about ourselves: MTU and holding time.

@@ -22,7 +22,7 @@ from dmevpn.interfaces import IRequestIDStore
 from dmevpn.log import Logger
 from dmevpn.metrics import Metrics
 
-__all__ = ["BLOCK", "FileRequestIDStore", "RequestIDs", "TimeRequestIDStore", "open_store"]
+__all__ = ["BLOCK", "Aside", "FileRequestIDStore", "RequestIDs", "TimeRequestIDStore", "open_store"]
 
 #: Identifiers are 32 bits (RFC 2332 §5.2.0.1).
 _MODULUS: Final = 1 << 32
@@ -33,7 +33,7 @@ BLOCK: Final = 8192
 
 #: Requests a second, on average over the daemon's life, for which clock time alone makes
 #: identifiers rise over a restart.
-IDS_PER_SECOND: Final = 64
+_IDS_PER_SECOND: Final = 64
 
 #: Ten digits, and the CRC-32 of them that shows a record cut short or not ours.
 _RECORD_SIZE: Final = 20
@@ -90,7 +90,7 @@ class TimeRequestIDStore:
     def reserve(self, count: int) -> int:
         """The first of ``count`` identifiers."""
         if self._next is None:
-            self._next = int(self._wall_clock() * IDS_PER_SECOND) % _MODULUS
+            self._next = int(self._wall_clock() * _IDS_PER_SECOND) % _MODULUS
         first = self._next
         self._next = (first + count) % _MODULUS
         return first

@@ -17,7 +17,7 @@ from dmevpn.nhrp.indication import embedded
 from dmevpn.nhrp.packet import ErrorIndication, Packet, RequestOrReply
 from dmevpn.nhrp.request_ids import RequestIDs
 
-__all__ = ["Backoff", "Outstanding", "protocol_type_of"]
+__all__ = ["LIMIT", "Backoff", "Outstanding", "protocol_type_of"]
 
 #: Requests without a reply at any time, unless the owner says otherwise. Each has a timer and
 #: transmissions. Resolutions have a lower limit of their own, so registrations always find room.
