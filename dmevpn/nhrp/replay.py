@@ -183,7 +183,7 @@ class ReplayGuard:
         else:
             run = neighbour.run
             neighbour.sent += 1
-            number = neighbour.sent.to_bytes(8, "big")
+            number = neighbour.sent.to_bytes(NUMBER_LENGTH, "big")
         return b"".join((_PROOF, _vpn(form, vpn_id), self._run, run, number))
 
     # --- in -----------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class ReplayGuard:
         self._paths[peer] = neighbour
 
     def _challenge(
-        self, packet: Packet, encapsulation: Encapsulation, path: Path, octets: bytes
+        self, packet: Packet, encapsulation: Encapsulation, path: Path, proof: bytes
     ) -> Handshake:
         """Tell a neighbour our run, since it named another."""
         if not self._allow():
@@ -265,7 +265,7 @@ class ReplayGuard:
             return Handshake(())
         self._challenges.inc()
         form, vpn_id, _ = encapsulation
-        told = (_CHALLENGE, octets[_VPN], self._run, octets[_FROM], octets[_TO])
+        told = (_CHALLENGE, proof[_VPN], self._run, proof[_FROM], proof[_TO])
         challenge = PurgeReply(
             source_nbma=packet.source_nbma,
             source_protocol=packet.source_protocol,
@@ -277,18 +277,18 @@ class ReplayGuard:
         )
         return Handshake(((challenge, form, vpn_id, path),))
 
-    def _challenged(self, octets: bytes, path: Path) -> Exception:
+    def _challenged(self, challenge: bytes, path: Path) -> Exception:
         """A neighbour tells us its run: what we sent it in vain goes out again."""
         known = self._paths.get(path.peer)
         recent = [each for each in self._recent if each[1][3].peer == path.peer]
         if known is None:
-            expected = octets[_NUMBER] == _UNKNOWN and bool(recent)
+            expected = challenge[_NUMBER] == _UNKNOWN and bool(recent)
         else:
-            expected = octets[_NUMBER] == known.run
-        if octets[_TO] != self._run or not expected:
+            expected = challenge[_NUMBER] == known.run
+        if challenge[_TO] != self._run or not expected:
             return AuthenticationFailure("replayed")
         self._heeded.inc()
-        run = octets[_FROM]
+        run = challenge[_FROM]
         self._set_path(path.peer, self._neighbours.get(run) or self._add(run))
         since = self._clock.seconds() - _PATIENCE
         for each in recent:
