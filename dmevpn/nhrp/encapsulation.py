@@ -20,6 +20,7 @@ from dmevpn.nhrp.header import CHECKSUM, REQUEST_ID
 __all__ = [
     "CHECKSUM_BEGIN",
     "CHECKSUM_END",
+    "LEGACY_FORMS",
     "LEGACY_LENGTH",
     "REQUEST_ID_BEGIN",
     "REQUEST_ID_END",
@@ -68,6 +69,9 @@ class Form(Enum):
     LEGACY_BIG = "legacy, big-endian"
     """As the original daemon does on a big-endian host."""
 
+
+#: Those of the original daemon.
+LEGACY_FORMS: Final = (Form.LEGACY_LITTLE, Form.LEGACY_BIG)
 
 _MARKS = {Form.LEGACY_LITTLE: b"\x00\x01\x00", Form.LEGACY_BIG: b"\x00\x00\x01"}
 _FORM_OF_MARK = {mark: form for form, mark in _MARKS.items()}

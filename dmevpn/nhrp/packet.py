@@ -9,7 +9,7 @@ from dmevpn.addresses import DEFAULT_OUI
 from dmevpn.errors import MalformedPacket
 from dmevpn.metrics import Counter
 from dmevpn.nhrp.constants import PROTOCOL_LENGTHS, VERSION, ErrorCode
-from dmevpn.nhrp.encapsulation import Encapsulation, Form, decapsulate
+from dmevpn.nhrp.encapsulation import LEGACY_FORMS, Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Extension, decode_extensions
 from dmevpn.nhrp.header import (
     ADDRESSES,
@@ -55,7 +55,6 @@ __all__ = [
     "seal",
 ]
 
-_LEGACY = (Form.LEGACY_LITTLE, Form.LEGACY_BIG)
 _NO_ENCAPSULATION = Encapsulation(Form.PLAIN, None, 0)
 
 _CLASSES: dict[int, type[Packet]] = {
@@ -97,7 +96,7 @@ def decode(
     :raises MalformedPacket: and nothing else, whatever the octets.
     """
     form, _, start = encapsulation
-    counted = start if form in _LEGACY else 0
+    counted = start if form in LEGACY_FORMS else 0
     try:
         fields = FIXED.unpack_from(payload, start)
     except StructError:

@@ -27,7 +27,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.echo import AnyEcho, Echoes
-from dmevpn.nhrp.encapsulation import RFC_LENGTH, Encapsulation, Form, decapsulate
+from dmevpn.nhrp.encapsulation import LEGACY_FORMS, RFC_LENGTH, Encapsulation, Form, decapsulate
 from dmevpn.nhrp.extensions import Authentication
 from dmevpn.nhrp.header import PACKET_TYPE
 from dmevpn.nhrp.indication import TELLING, ErrorReporter, describe, nobody_wants
@@ -475,7 +475,7 @@ class Speaker:
             vpn_id = self.naming.vpn_id(offending, encapsulation, peer, path)
             self.send(indication, vpn_id, way)
             return
-        if encapsulation.form in (Form.LEGACY_LITTLE, Form.LEGACY_BIG):
+        if encapsulation.form in LEGACY_FORMS:
             peer = ours(encapsulation.form)
         if peer is not None and peer.dialect.old:
             # OpenNHRP and the original daemon believe no Error Indication without the secret.
@@ -495,6 +495,5 @@ class Speaker:
         for vpn in (self._vpns.get(vpn_id), next(iter(self._vpns.values()), None)):
             for station in () if vpn is None else vpn.stations:
                 if len(station.station) == length:
-                    address: bytes = station.station
-                    return address
+                    return bytes(station.station)
         return b""
