@@ -133,16 +133,21 @@ class Speaker:
         self.peers.close()
         return self._transport.stop()
 
-    def link(self, vpn_id: VPNID | None) -> ILink:
+    def link(self, vpn_id: VPNID | None) -> VPNLink:
         """The way out for stations of a VPN; the same before and after they are attached."""
-        return self._vpn(vpn_id)
+        vpn = self._vpns.get(vpn_id)
+        if vpn is None:
+            vpn = self._vpns[vpn_id] = VPNLink(
+                vpn_id, self.naming, self.send, self._remember, self._metrics
+            )
+        return vpn
 
     def attach(self, vpn_id: VPNID | None, station: IStation) -> ILink:
         """Give a station the packets of a VPN that it lists; its way out.
 
         :param vpn_id: None is the default routing instance: packets that name no VPN.
         """
-        vpn = self._vpn(vpn_id)
+        vpn = self.link(vpn_id)
         vpn.attach(station)
         return vpn
 
@@ -154,14 +159,6 @@ class Speaker:
         vpn.detach(station)
         if not vpn.stations:
             del self._vpns[vpn_id]
-
-    def _vpn(self, vpn_id: VPNID | None) -> VPNLink:
-        vpn = self._vpns.get(vpn_id)
-        if vpn is None:
-            vpn = self._vpns[vpn_id] = VPNLink(
-                vpn_id, self.naming, self.send, self._remember, self._metrics
-            )
-        return vpn
 
     # --- out ----------------------------------------------------------------------------------
 

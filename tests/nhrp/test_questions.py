@@ -100,7 +100,7 @@ class Hub(World):
 
     def server(self, vpn_id: VPNID = VPN7) -> NextHopServer:
         """The server of a VPN."""
-        server = self.speaker.link(vpn_id).stations[0]  # type: ignore[attr-defined]
+        server = self.speaker.link(vpn_id).stations[0]
         assert isinstance(server, NextHopServer)
         return server
 
