@@ -15,22 +15,21 @@ from itertools import islice, takewhile
 
 from twisted.internet.interfaces import IReactorTime
 
-from dmevpn.addresses import VTEP, format_address
+from dmevpn.addresses import VTEP
 from dmevpn.dataplane.neighbours import (
     Entry,
     bridge_delete,
     bridge_get,
-    flood_append,
     parse_entries,
     self_delete,
     self_get,
 )
 from dmevpn.dataplane.netlink import NetlinkRequests
+from dmevpn.dataplane.spoke_flood import FloodEntry
 from dmevpn.dataplane.spoke_layout import NOTHING, Action, Layout, State, Step
 from dmevpn.dataplane.spoke_reading import Reading
 from dmevpn.errors import DataplaneError
 from dmevpn.interfaces import FDBEntry, ISpokeListener
-from dmevpn.log import Logger
 from dmevpn.metrics import Counter
 
 __all__ = ["MAX_HOLDS", "EntryTable"]
@@ -54,8 +53,6 @@ class EntryTable:
     :param counter: finds a counter by its name.
     :param schedule: called when there is something to flush.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -83,9 +80,7 @@ class EntryTable:
         # MACs that go by the hub again while frames by their shortcut may be on their way: when
         # that is over, first the first.
         self._draining: dict[bytes, float] = {}
-        # Where frames without an entry go; None: nobody has said, leave it as it is.
-        self._flood: tuple[bytes, ...] | None = None
-        self._flood_believed: dict[bytes, bool] = {}
+        self._flood = FloodEntry(requests, self._refused_counter)
         # What changed since a reading began, so that the reading says nothing about it.
         self._outdated: set[bytes] = set()
         # What listeners are told when the batch is through.
@@ -121,9 +116,8 @@ class EntryTable:
 
     def set_flood(self, flood: tuple[bytes, ...]) -> None:
         """Have frames without an entry go to these addresses."""
-        if flood == self._flood:
+        if not self._flood.want(flood):
             return
-        self._flood = flood
         if not self.layout.bridge and flood and flood[0] != self.layout.hold:
             # Without a hub plane, holds lead to the hub themselves.
             self.layout = replace(self.layout, hold=flood[0])
@@ -132,7 +126,7 @@ class EntryTable:
 
     def entries(self) -> Iterator[FDBEntry]:
         """The flood entry's destinations, then holds and shortcuts."""
-        for nbma in self._flood_believed:
+        for nbma in self._flood.believed:
             yield FDBEntry(self.layout.flood_mac, VTEP(nbma, self.layout.vni), "flood", None)
         for mac, vtep in list(self.wanted.items()):
             yield FDBEntry(mac, vtep, "hold" if vtep is None else "shortcut", self.ages.get(mac))
@@ -190,9 +184,9 @@ class EntryTable:
 
     def apply(self, reading: Reading) -> int:
         """Correct the belief and have the differences repaired; how many there were."""
-        was_right = not self._flood_differs()
+        was_right = not self._flood.differs()
         repairs = self._believe_reading(reading)
-        if was_right and self._flood_differs():
+        if was_right and self._flood.differs():
             repairs += 1
         self._repaired_counter.inc(repairs)
         return repairs
@@ -220,7 +214,7 @@ class EntryTable:
 
     def floods_to(self, nbma: bytes) -> bool:
         """Whether frames without an entry should go to an address, if we have been told where."""
-        return self._flood is None or nbma in self._flood
+        return self._flood.leads_to(nbma)
 
     def attach(self, layout: Layout) -> None:
         """The devices are others than before: everything is to be found out anew."""
@@ -229,7 +223,7 @@ class EntryTable:
         kept = [mac for mac, state in self._believed.items() if state.port == layout.flood_device]
         self._believed = dict.fromkeys(kept, State(b"", None, layout.flood_device))
         self._draining.clear()
-        self._flood_believed.clear()
+        self._flood.believed.clear()
         self._dirty.update(dict.fromkeys(self.wanted))
 
     def _believe_reading(self, reading: Reading) -> int:
@@ -247,8 +241,8 @@ class EntryTable:
                 self._dirty[mac] = None
         for mac in [mac for mac in self.ages if mac not in self.wanted]:
             del self.ages[mac]
-        self._flood_believed = reading.flood
-        if repairs or self._flood_differs():
+        self._flood.believed = reading.flood
+        if repairs or self._flood.differs():
             self._schedule()
         return repairs
 
@@ -296,13 +290,16 @@ class EntryTable:
             del self._dirty[mac]
         while macs:
             macs = self._write(macs)
-        self._write_flood()
+        waits = [end - now for end in islice(self._draining.values(), 1)]
+        retry = self._flood.write(self.layout, now)
+        if retry is not None:
+            waits.append(retry)
         reports, self._reports = self._reports, []
         for report in reports:
             report()
         if self._dirty:
             return 0.0
-        return next((end - now for end in self._draining.values()), None)
+        return min(waits, default=None)
 
     def _write(self, macs: list[bytes]) -> list[bytes]:
         """Take each MAC a step towards what should be; those that have more to go at once."""
@@ -426,37 +423,10 @@ class EntryTable:
         error = DataplaneError(code, f"shortcut to {vtep}")
         self._reports.append(lambda: self._listener.install_failed(mac, error))
 
-    # --- flood entry -------------------------------------------------------------------------
-
-    def _flood_differs(self) -> bool:
-        if self._flood is None or not all(self._flood_believed.values()):
-            return False  # Nobody has said, or the operator has.
-        return set(self._flood) != set(self._flood_believed)
-
-    def _write_flood(self) -> None:
-        if self._flood is None or not self._flood_differs():
-            return
-        device, mac = self.layout.flood_device, self.layout.flood_mac
-        # The kernel replaces no entry that may have several destinations: add first, then remove.
-        added = [nbma for nbma in self._flood if nbma not in self._flood_believed]
-        surplus = [nbma for nbma in self._flood_believed if nbma not in self._flood]
-        messages = [flood_append(device, mac, nbma) for nbma in added]
-        messages += [self_delete(device, mac, nbma) for nbma in surplus]
-        failed = self._requests.batch(messages)
-        for _, code in failed:
-            self.log.error(
-                "cannot flood to {nbma}: {reason}",
-                nbma=", ".join(map(format_address, self._flood)) or "nobody",
-                reason=str(DataplaneError(code, "flood entry")),
-            )
-        self._flood_believed = dict.fromkeys(self._flood, True)
-
     # --- end ---------------------------------------------------------------------------------
 
     def remove_all(self) -> None:
         """Remove every entry of ours from devices that stay, at once.
-
-        A plane that others have made keeps its way to the hub.
 
         What is gone already is as it should be.
 
@@ -469,9 +439,4 @@ class EntryTable:
                 step = layout.step(mac, state, NOTHING)
                 messages.append(step.message)
                 state = step.new
-        messages += [
-            self_delete(layout.flood_device, layout.flood_mac, nbma)
-            for nbma, ours in self._flood_believed.items()
-            if ours and not layout.bridge
-        ]
-        self._requests.batch(messages)
+        self._requests.batch([*messages, *self._flood.removal(layout)])

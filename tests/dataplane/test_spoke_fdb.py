@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.logger import LogLevel
 
 from dmevpn.addresses import VTEP, format_address, parse_ip
 from dmevpn.dataplane import spoke_drift, spoke_reading
-from dmevpn.dataplane.neighbours import parse_entries
+from dmevpn.dataplane.neighbours import flood_append, parse_entries
+from dmevpn.dataplane.netlink import Message
 from dmevpn.dataplane.spoke_fdb import VXLANFDB
+from dmevpn.dataplane.spoke_flood import FLOOD_RETRY
 from dmevpn.errors import DataplaneError, StartError
 from dmevpn.interfaces import Finding
 from dmevpn.metrics import Metrics
@@ -26,6 +29,7 @@ from tests.contracts.spoke_dataplane import (
 )
 from tests.dataplane.site import HUB4, HUB6, Site, spoke_plan
 from tests.dataplane.test_netlink import message
+from tests.dataplane.test_provision import texts_of
 from tests.dataplane.turns import Turns
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
@@ -243,6 +247,39 @@ class TwoPlanes(KernelContract, HomecomingContract):
         dst = format_address(self.hub)
         self.site.namespace.bridge("fdb", "del", "00:00:00:00:00:00", "dev", "vx1", "dst", dst)
         self.until("repair", lambda: self.shown_flood() == {self.hub})
+        dataplane.stop()
+
+    def test_flood_entry_refused(self, metrics: Metrics) -> None:
+        """The way there is stays as long as the kernel refuses another, which it is asked for
+        again; that is said once, and what is shown is what there is."""
+        dataplane, _ = self.run(metrics)
+        run = dataplane._active
+        layout, send = run.table.layout, run.requests.batch
+        append, bad = (
+            flood_append(layout.flood_device, layout.flood_mac, nbma)
+            for nbma in (self.other_hub, b"bad")
+        )
+        sent: list[list[Message]] = []
+
+        def batch(messages: list[Message]) -> Any:
+            if append in messages:
+                sent.append(messages)
+            return send([bad if each == append else each for each in messages])
+
+        run.requests.batch = batch
+        with texts_of(LogLevel.error) as said:
+            dataplane.set_flood([self.other_hub])
+            for count in (1, 2, 3):
+                self.until("refusal", lambda n=count: self.total(metrics, "fdb_refused") == n)
+                assert self.shown_flood() == {self.hub}
+                assert [entry.vtep.nbma for entry in dataplane.entries()] == [self.hub]
+                self.reactor.advance(FLOOD_RETRY)
+            assert sent[1:] == [[append]] * (len(sent) - 1), "the way of before was touched"
+            run.requests.batch = send
+            self.reactor.advance(FLOOD_RETRY)
+            self.until("other hub", lambda: self.shown_flood() == {self.other_hub})
+        (line,) = said
+        assert line.startswith(f"cannot flood to {format_address(self.other_hub)}: flood entry: ")
         dataplane.stop()
 
     def bridge_fdb(self, verb: str, mac: bytes, device: str, *options: str) -> None:
@@ -669,6 +706,19 @@ class TestSingleDevice(KernelContract):
         dataplane.set_flood([self.other_hub])
         other = VTEP(self.other_hub, 100)
         self.until("other hub", lambda: self.site.entry("vx1", station(1)) == other)
+        dataplane.stop()
+
+    def test_no_room_for_the_flood_entry(self, metrics: Metrics) -> None:
+        """A device that is full of others' entries gets it as soon as it has room."""
+        self.site.namespace.ip("link", "del", "vx1")
+        self.site.add_single("l2miss", "nolearning", "maxaddress", "1")
+        self.operator_adds(station(9), self.near_family[0])
+        dataplane, _ = self.run(metrics)
+        self.until("refusal", lambda: self.total(metrics, "fdb_refused") > 0)
+        assert list(dataplane.entries()) == []
+        self.remove_entry(station(9))
+        self.until("flood entry", lambda: self.shown_flood() == {self.hub})
+        assert [entry.vtep.nbma for entry in dataplane.entries()] == [self.hub]
         dataplane.stop()
 
     def test_device_made_anew(self, metrics: Metrics) -> None:
