@@ -22,11 +22,13 @@ from dmevpn.nhrp.cache import Binding, Cache, Kind
 from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import PacketType, PurgeFlag
 from dmevpn.nhrp.identity import Identity
+from dmevpn.nhrp.order import Order
 from dmevpn.nhrp.packet import (
     Packet,
     PurgeRequest,
     RegistrationRequest,
     Request,
+    RequestOrReply,
     ResolutionRequest,
 )
 from dmevpn.nhrp.purge import check_extensions, registrations
@@ -115,6 +117,8 @@ class NextHopServer:
         self._outstanding = outstanding
         self._link = link
         self._strangers = metrics.dropped("not_registered")
+        self._order = Order(clock)
+        self._overtaken = metrics.dropped("overtaken")
         self._answered = Answered(clock, metrics, answered_limit, answered_room)
         self._replies = Replies(identity, cache)
         self._registrar = Registrar(
@@ -195,12 +199,22 @@ class NextHopServer:
         if protocol != packet.source_protocol and not self._identity.is_asked(protocol):
             return False
         check_extensions(packet)
-        if isinstance(packet, RegistrationRequest):
+        if self._is_overtaken(packet, path):
+            self._overtaken.inc()
+        elif isinstance(packet, RegistrationRequest):
             self._registrar.register(packet, path)
         else:
             assert isinstance(packet, PurgeRequest)
             self._purge(packet, path)
         return True
+
+    def _is_overtaken(self, packet: RequestOrReply, path: Path) -> bool:
+        """Whether what a client says of its own registration is out of date. It has said something
+        else since then, and does not wait for an answer to this."""
+        client = packet.source_protocol
+        if isinstance(packet, PurgeRequest) and all(cie.protocol != client for cie in packet.cies):
+            return False
+        return self._order.is_late(path.peer + client, packet.request_id)
 
     def _may_ask(self, packet: ResolutionRequest, path: Path, servers: frozenset[bytes]) -> bool:
         """Whether a request is of a station that is registered where it comes from, or passed on

@@ -13,6 +13,7 @@ from dmevpn.metrics import Metrics
 from dmevpn.nhrp.constants import CIECode, ErrorCode, PacketType
 from dmevpn.nhrp.encapsulation import Encapsulation, Form
 from dmevpn.nhrp.extensions import Authentication, DeviceCapabilities, Unknown
+from dmevpn.nhrp.order import LATE
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     Packet,
@@ -147,6 +148,8 @@ def test_a_station_that_becomes_one_of_ours(hub: World) -> None:
     """The form last registered with is the form that counts."""
     hub.receive(octets("L01"))
     assert len(hub.speaker.peers) == 1
+    # The numbers of the other daemon begin anew.
+    hub.clock.advance(LATE)
     encapsulation, _ = answer(hub, octets("P01"))
     assert encapsulation.form is Form.RFC
     assert len(hub.speaker.peers) == 0
@@ -200,6 +203,7 @@ def test_a_vni_that_tells_its_order(hub: World) -> None:
     assert registered(hub, None) == VTEP(SITE_A, 100)
     # 256 could be 65536; who has registered is known by now.
     hub.caches[None, HUB_MAC].remove(STATION_A, "purged")
+    hub.clock.advance(LATE)
     answer(hub, register(256).encode())
     assert registered(hub, None) == VTEP(SITE_A, 256)
 

@@ -17,6 +17,7 @@ from dmevpn.nhrp.constants import ErrorCode, PacketType
 from dmevpn.nhrp.extensions import (
     Unknown,
 )
+from dmevpn.nhrp.order import LATE
 from dmevpn.nhrp.packet import (
     ErrorIndication,
     PurgeReply,
@@ -97,6 +98,7 @@ def test_unknown_compulsory_extensions(world: World, make: Any) -> None:
 def test_who_may_purge_a_registration(world: World, request_: PurgeRequest, gone: bool) -> None:
     """Whoever registered it, by either address; a reply goes out whatever was removed."""
     world.register()
+    world.clock.advance(LATE)
     assert world.server.packet_received(request_, Path(request_.source_nbma, HUB))
     assert (world.cache.lookup(STATION_A) is None) is gone
     replies = world.link.take()
