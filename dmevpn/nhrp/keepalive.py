@@ -43,6 +43,8 @@ _RETURN: Final = 1.0
 _STALLED: Final = 1.0
 #: States of registrations that a server does not have, but may want when it is back.
 _UNSERVED: Final = (State.DOWN, State.REFUSED)
+#: The same of a server that has said nothing so far.
+_UNHEARD: Final = (State.DOWN,)
 #: Seconds at least between two doubts about registrations because of errors in place of answers.
 _DOUBT: Final = 10.0
 
@@ -143,15 +145,16 @@ class ServerWatch:
     def _asker(self) -> RegistrationClient | None:
         """The registration in whose VPN the server is asked: one that it has, or had before it
         fell silent or would have it no more (it may be drained: once it has been away, it serves).
-        None: there is none, or it does not answer keepalives."""
+        None: there is none, or it does not answer keepalives. One that has never answered is asked
+        in the VPN of a registration that it has not answered, either: it may come back long before
+        that is repeated."""
         if self.status is Status.UNSUPPORTED:
             return None
         for client in self._clients:
             if client.state is State.REGISTERED:
                 return client
-        if self.status is Status.UNKNOWN:
-            return None
-        return next((each for each in self._clients if each.state in _UNSERVED), None)
+        wanted = _UNHEARD if self.status is Status.UNKNOWN else _UNSERVED
+        return next((each for each in self._clients if each.state in wanted), None)
 
     def _wait(self, delay: float) -> None:
         self._due = self._clock.seconds() + delay
@@ -171,6 +174,9 @@ class ServerWatch:
             # Nobody is left to ask for, or that we ask on has just been seen to.
             return
         self._count.inc()
+        if self.status is Status.UNKNOWN and asker.state is not State.REGISTERED:
+            # That it is away does not mean that it knows no keepalives.
+            self._unanswered = 0
         self._unanswered += 1
         self._sent = now
         # A late answer is an answer, too.
@@ -230,6 +236,8 @@ class ServerWatch:
             self.log.info("{nbma} answers again", nbma=format_address(self.nhs))
             # It may have forgotten us: first of all, register anew.
             self._renew_all(_UNSERVED)
+        elif self.status is Status.UNKNOWN:
+            self._renew_all(_UNHEARD)
         self.status = Status.UP
 
     def _renew_all(self, states: tuple[State, ...]) -> None:

@@ -369,3 +369,31 @@ def test_no_room_for_a_request(world: World) -> None:
     vpn.requests._limit = 100
     world.run(12)
     assert world.states() == [State.REGISTERED]
+
+
+def test_a_server_that_is_away_at_first() -> None:
+    """A site that starts before its server registers as soon as that is there, not only when its
+    request is due to be repeated, and knows from then on when it falls silent."""
+    world = World()
+    world.registers = world.purges = False
+    world.run(40)
+    assert (world.states(), world.status) == ([State.DOWN], Status.UNKNOWN)
+    world.registers = world.purges = True
+    time = world.time_until(lambda: world.states() == [State.REGISTERED])
+    assert time <= INTERVAL + 0.1
+    assert world.status is Status.UP
+
+
+def test_a_server_without_keepalives_that_is_away_at_first() -> None:
+    """That it has left keepalives unanswered before it was there does not count."""
+    world = World()
+    world.registers = world.purges = False
+    world.run(20)
+    world.registers = True
+    world.time_until(lambda: world.states() == [State.REGISTERED], limit=64)
+    assert world.status is Status.UNKNOWN
+    world.run(UNSUPPORTED_AFTER * INTERVAL + 1)
+    assert (world.states(), world.status) == ([State.REGISTERED], Status.UNSUPPORTED)
+    world.probes()
+    world.run(10)
+    assert world.probes() == []
