@@ -7,7 +7,7 @@ length, so one table keeps them apart. Who wants to know of changes subscribes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -169,6 +169,11 @@ class Cache:
         if expires is not None and expires - self.clock.seconds() < SHORTEST_LIFE:
             return None
         return binding
+
+    def standing(self, keys: Iterable[bytes]) -> list[Binding]:
+        """The first bindings of addresses or of keys of prefixes, even if they are about to
+        expire: so long, what follows from them stands."""
+        return [self._bindings[key] for key in keys if key in self._bindings]
 
     def find(self, protocol: bytes) -> Binding | None:
         """What is registered or configured for an address: its own binding, or that of the

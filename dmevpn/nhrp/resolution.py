@@ -444,7 +444,7 @@ class ResolutionClient:
             return self._cache.inside(protocol, prefix_length)
         # The answer about an address may have been that of a prefix around it.
         keys = (protocol, *self._cache.index.covering(protocol))
-        return [each for each in map(self._cache.lookup, keys) if each is not None]
+        return self._cache.standing(keys)
 
     # --- the cache's word (ICacheListener) ----------------------------------------------------
 

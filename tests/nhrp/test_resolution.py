@@ -591,6 +591,17 @@ def test_purge(cached: World, more: dict[str, Any], gone: bool) -> None:
     cached.close()
 
 
+def test_purge_of_what_is_about_to_expire(cached: World) -> None:
+    """A shortcut stands until its last moment, and goes before when it is taken back."""
+    binding = cached.cache.lookup(HOST)
+    assert binding is not None and binding.expires is not None
+    cached.clock.advance(binding.expires - cached.clock.seconds() - 0.5)
+    assert [each.protocol for each in cached.cache.bindings()] == [HOST]
+    assert cached.client.purge_received(purge(CIE(prefix_length=0xFF, protocol=HOST)), TO_HUB)
+    assert not list(cached.cache.bindings())
+    cached.close()
+
+
 def test_purge_without_a_reply(cached: World) -> None:
     """With N set nobody waits for one."""
     cached.client.purge_received(purge(CIE(protocol=HOST), flags=0x8000), TO_HUB)
