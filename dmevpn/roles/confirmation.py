@@ -2,7 +2,8 @@
 
 Who has answered takes the answer back when the station moves (RFC 2332 §5.2.5). A hub that is gone
 takes nothing back, and one that sites have left for another hears no more where stations are. So
-what it has told is asked for at the hub that is asked now, which answers for it from then on:
+what it has told, asked by us or by another hub of ours, is asked for at the hub that is asked now,
+which answers for it from then on:
 
 =============================  =====================================================
 the hub that is asked now      shortcut
@@ -27,7 +28,7 @@ hears the station.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -95,8 +96,10 @@ class Confirmation:
         #: When those before it were asked last, and until when any may have been.
         self._left: dict[bytes, float] = {}
         self._before = clock.seconds() if succeeds else float("-inf")
-        #: Whether the latest was asked before, so that what it knows may be of then.
-        self._returned = False
+        #: Until when what the latest knows may be of a time when it was asked before.
+        self._remembers = float("-inf")
+        #: Hubs of ours that are silent. They may have told what was asked for at another one.
+        self._silent: frozenset[bytes] = frozenset()
         #: MACs that we are not sure of; those of them to be asked for, the next one last; seconds
         #: since each was used.
         self._doubted: set[bytes] = set()
@@ -109,12 +112,16 @@ class Confirmation:
             for outcome in ("same", "moved", "refused", "unknown", "unused", "not_believed")
         }
 
-    def ask_at(self, hub: bytes | None) -> None:
-        """Take notice of which hub is asked from now on, if it is another one.
+    def ask_at(self, hub: bytes | None, silent: Collection[bytes] = ()) -> None:
+        """Take notice of which hub is asked from now on, and which of ours are silent, if it is
+        another one or there is one more of those.
 
         :param hub: its underlay address; None: there is none that would answer.
+        :param silent: theirs.
         """
-        if hub == self._asked:
+        fallen_silent = frozenset(silent) - self._silent
+        self._silent = frozenset(silent)
+        if hub == self._asked and not fallen_silent:
             return
         self._rest()
         self._asked = hub
@@ -124,9 +131,9 @@ class Confirmation:
             now = self._clock.seconds()
             if self._latest is not None:
                 self._left[self._latest] = now
-            self._returned = now - self._left.pop(hub, self._before) < _FORGOTTEN
+            self._remembers = self._left.pop(hub, self._before) + _FORGOTTEN
             self._latest = hub
-        if self._left:
+        if self._left or self._silent:
             self._wait(self._begin, SETTLE * (1 + self._jitter()))
 
     def close(self) -> None:
@@ -148,7 +155,11 @@ class Confirmation:
         self._call = self._clock.callLater(seconds, then)
 
     def _is_doubted(self, binding: Binding | None) -> bool:
-        return binding is not None and binding.kind is Kind.CACHED and binding.source in self._left
+        return (
+            binding is not None
+            and binding.kind is Kind.CACHED
+            and (binding.source in self._left or binding.source in self._silent)
+        )
 
     def _begin(self) -> None:
         """Look for what was told by who is asked no more."""
@@ -220,5 +231,6 @@ class Confirmation:
         if outcome is Outcome.CACHED and answer.vtep == binding.vtep:
             self._outcomes["same"].inc()
             return True
-        self._outcomes["not_believed" if self._returned else "moved"].inc()
-        return not self._returned
+        is_believed = self._clock.seconds() >= self._remembers
+        self._outcomes["moved" if is_believed else "not_believed"].inc()
+        return is_believed

@@ -34,7 +34,7 @@ from dmevpn.nhrp.complaints import Complaints
 from dmevpn.nhrp.constants import PacketType
 from dmevpn.nhrp.keepalive import Keepalives
 from dmevpn.nhrp.packet import Packet, PurgeRequest, RegistrationReply, TrafficIndication
-from dmevpn.nhrp.registration import RegistrationClient
+from dmevpn.nhrp.registration import RegistrationClient, State
 from dmevpn.nhrp.request_ids import RequestIDs
 from dmevpn.nhrp.requests import Outstanding
 from dmevpn.nhrp.resolution import ResolutionClient
@@ -160,7 +160,7 @@ class SpokeRole:
             journal=self._journal,
             recalled=self._recalled,
             on_registered=self._registered,
-            on_asked=lambda hub: self.confirmation.ask_at(hub),
+            on_asked=self._asked_at,
         )
         self.resolution = ResolutionClient(
             clock=self._clock,
@@ -252,6 +252,10 @@ class SpokeRole:
     def _registered(self) -> None:
         """What was refused, or could not be asked, may be known there."""
         self.resolution.forget_negatives()
+
+    def _asked_at(self, hub: bytes | None) -> None:
+        silent = {each.nhs for each in self.registrations if each.state is State.DOWN}
+        self.confirmation.ask_at(hub, silent)
 
     def remembered(self) -> Iterator[Registered]:
         """How we stand with our hubs, for a successor."""

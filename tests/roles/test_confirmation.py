@@ -34,8 +34,8 @@ SOON = 1 + 2 * SETTLE + 0.5
 class ThreeSites(TwoHubs):
     """Two hubs and three sites that know both. A is at the first site, B at the second."""
 
-    def __init__(self, *, hubs: tuple[str, ...] = HUBS) -> None:
-        super().__init__(hubs=hubs)
+    def __init__(self, *, hubs: tuple[str, ...] = HUBS, trunks: bool = False) -> None:
+        super().__init__(hubs=hubs, trunks=trunks)
         self.three = self.add_site("10.0.0.4", 102)
         self.run(2)
 
@@ -130,6 +130,46 @@ def test_a_station_moves_after_its_hub_has_gone_for_good(world: ThreeSites, spok
     world.move(B, world.three, world.two)
     world.run(0.2)
     assert world.path(world.one, B) != world.three.vtep, "the other hub takes it back from now on"
+
+
+def test_what_another_hub_of_ours_had_told() -> None:
+    """Hubs with a trunk: A's site asks the second hub, which has the first one answer for B. When
+    that is gone, the second one is asked again, though it is who was asked before."""
+    world = ThreeSites(trunks=True)
+    role_of(world.one).set_servers(world.servers[::-1])
+    world.run(10)
+    assert world.carriers() == [world.second, world.first]
+    world.talk()
+    assert world.told_by(world.one, B) is world.first
+    world.lose_power(world.first)
+    world.run(1)
+    assert world.go_on(SOON + AGAIN, broadcasts=True) == 0
+    assert world.told_by(world.one, B) is world.second
+    world.move(B, world.two, world.three)
+    world.run(0.2)
+    assert world.path(world.one, B) != world.two.vtep
+
+
+def test_a_move_to_a_site_that_floods_by_another_hub(world: ThreeSites) -> None:
+    """Found by tests/test_torture.py: a hub without a trunk hears nothing of who moves to a site
+    that does not believe it again so far, and takes its answer back when that site does."""
+    world.network.separate(world.three.machine.address, world.first.address)
+    world.run(2)
+    world.network.heal()
+    world.run(2)
+    assert world.path_of(world.three) == world.second.address
+    assert world.path_of(world.one) == world.first.address
+    world.move(B, world.two, world.three)
+    world.run(1)
+    assert world.path(world.one, B) == world.two.vtep, "what is not promised"
+    world.run(7)
+    assert world.path_of(world.three) == world.first.address
+    world.speak(world.three, B)
+    world.run(0.2)
+    assert world.path(world.one, B) != world.two.vtep
+    world.speak(world.one, A, B)
+    world.run(0.2)
+    assert world.path(world.one, B) == world.three.vtep
 
 
 def test_a_station_has_moved_before_anybody_was_asked(world: ThreeSites) -> None:
@@ -274,6 +314,25 @@ def test_a_hub_that_may_know_what_was_true_once(vtep: VTEP, outcome: str, succee
     world.link.take()
     world.wait(10 * AGAIN)
     assert not world.link.take()
+    world.close()
+
+
+def test_a_hub_that_was_asked_all_the_time() -> None:
+    """What it knew once, when it was asked before, is long forgotten when another hub, which had
+    answered for it, falls silent."""
+    world = Asking(succeeds=True)
+    world.confirmation.ask_at(HUB)
+    world.clock.advance(600)
+    world.tell(HOST)
+    world.confirmation.ask_at(HUB, {GONE})
+    world.wait(2 * SETTLE)
+    assert world.answer(answer(vtep=ELSEWHERE))
+    assert world.metrics.value("answers_confirmed", outcome="moved") == 1
+    world.link.take()
+    world.tell(HOST)
+    world.confirmation.ask_at(HUB, {GONE})
+    world.wait(10)
+    assert not world.link.take(), "once is enough"
     world.close()
 
 

@@ -49,6 +49,7 @@ class TwoHubs(World):
         admission: AdmissionPlan | None = None,
         keepalive: KeepalivePlan | None = KEEPALIVE,
         hubs: tuple[str, ...] = HUBS,
+        trunks: bool = False,
     ) -> None:
         super().__init__(hub=HUBS[0], authentication=authentication)
         self.speaker = replace(self.speaker, keepalive=keepalive)
@@ -58,7 +59,10 @@ class TwoHubs(World):
         if admission is not None:
             (hub,) = self.hub_plan.hubs
             self.hub_plan = replace(self.hub_plan, hubs=(replace(hub, admission=admission),))
-        self.first, self.second = [self.add_hub(address) for address in HUBS]
+        self.first, self.second = [
+            self.add_hub(address, trunks=(other,) if trunks else ())
+            for address, other in zip(HUBS, HUBS[::-1], strict=True)
+        ]
         self.one = self.add_site("10.0.0.2", 100)
         self.two = self.add_site("10.0.0.3", 101)
         self.run(2)
