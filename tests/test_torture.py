@@ -16,8 +16,16 @@ from tests.world import Machine
 #: silent for long is asked once in 64 s and a little more, and what is learnt then wants seconds.
 CONVERGENCE = 80
 
+#: Seconds from then on until a hub that was lost often is believed by all of its sites. So long
+#: some flood by the other one, and a hub without a trunk hears nothing of who moves there.
+TRUSTED = 60
+
 #: Seconds after a hub is left within which the other one has answered for what it had told.
 SETTLED = 4
+
+#: The same where hubs have a trunk: until the other one has noticed, too, it passes questions on to
+#: the one that is lost. They are repeated after 1, 3 and 7 s, and asked anew after 20.
+SETTLED_BY_TRUNK = 15
 
 _NUMBERS = st.integers(0, 59)
 
@@ -219,6 +227,13 @@ class Torture(RuleBasedStateMachine):
         for _ in range(5):
             world.run(5, step=0.25)
             assert world.wrong() == []
+        for _ in range(TRUSTED):
+            if world.all_is_heard:
+                break
+            world.run(1, step=0.25)
+            world.check()
+            assert world.wrong() == []
+        assert world.all_is_heard
         for number, station in enumerate(world.homes):
             if world.is_settled(station):
                 self.move(number, world.chance.randrange(3))
@@ -236,7 +251,8 @@ class Torture(RuleBasedStateMachine):
             return
         (carrier,) = world.places[0].kernel.flood
         world.lose_power(world.machines[carrier])
-        for _ in range(world.noticed_after() + SETTLED):
+        settled = SETTLED_BY_TRUNK if world.trunked else SETTLED
+        for _ in range(world.noticed_after() + settled):
             for station in world.homes:
                 world.say(station)
             world.run(1, step=0.25)

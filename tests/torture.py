@@ -372,6 +372,15 @@ class TorturedWorld(World):
         return True
 
     @property
+    def all_is_heard(self) -> bool:
+        """Whether every hub that is asked for stations hears what the sites of their VPN flood:
+        hubs have a trunk, or all sites of a VPN flood by the same one."""
+        if self.trunked:
+            return True
+        carriers = {(self.vpn_of[site.vtep], site.kernel.flood) for site in self.places}
+        return len(carriers) == len({vpn for vpn, _ in carriers})
+
+    @property
     def all_know_both(self) -> bool:
         """Whether every site has another hub if one is lost."""
         return all(len(self._known[site.vtep.nbma]) == len(_HUBS) for site in self.places)
