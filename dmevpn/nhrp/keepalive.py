@@ -227,6 +227,7 @@ class ServerWatch:
     # --- hearing ----------------------------------------------------------------------------
 
     def _answered(self) -> None:
+        missed = self._unanswered > 1
         self._unanswered = 0
         if self._next is not None and self._next.active():
             now = self._clock.seconds()
@@ -237,7 +238,8 @@ class ServerWatch:
             # It may have forgotten us: first of all, register anew.
             self._renew_all(_UNSERVED)
         elif self.status is Status.UNKNOWN:
-            self._renew_all(_UNHEARD)
+            # One that has left some unanswered may have been away since it registered us.
+            self._renew_all((*_UNHEARD, State.REGISTERED) if missed else _UNHEARD)
         self.status = Status.UP
 
     def _renew_all(self, states: tuple[State, ...]) -> None:

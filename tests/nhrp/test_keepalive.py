@@ -397,3 +397,21 @@ def test_a_server_without_keepalives_that_is_away_at_first() -> None:
     world.probes()
     world.run(10)
     assert world.probes() == []
+
+
+def test_a_server_that_is_lost_before_its_first_answer() -> None:
+    """It registers a site, loses its power in the same moment, and is back before the site has
+    given up its keepalives: it has forgotten the site, which registers anew."""
+    world = World()
+    world.purges = False
+    world.time_until(lambda: world.states() == [State.REGISTERED])
+    world.registers = False
+    world.run((UNSUPPORTED_AFTER - 4) * INTERVAL)
+    world.seen.clear()
+    world.registers = world.purges = True
+    world.run(2 * INTERVAL)
+    assert any(isinstance(packet, RegistrationRequest) for _, packet in world.seen)
+    assert (world.states(), world.status) == ([State.REGISTERED], Status.UP)
+    world.seen.clear()
+    world.run(10)
+    assert not any(isinstance(packet, RegistrationRequest) for _, packet in world.seen)
