@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from dmevpn.metrics import Counter
 
-__all__ = ["Pace"]
+__all__ = ["ClientPace"]
 
 #: Calls of one client that are worked on at once, and begun in one reactor turn: each may hold a
 #: page of a listing, and makes its first rows at once, which takes two milliseconds.
@@ -23,7 +23,7 @@ CALLS = 8
 
 
 @implementer(IPushProducer)
-class Pace:
+class ClientPace:
     """Lets what a client sends wait while it is too far ahead; nothing is lost or overtaken.
 
     It is too far ahead with CALLS calls that are not answered, or answers that it has not read.

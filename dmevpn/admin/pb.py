@@ -27,7 +27,7 @@ from dmevpn.admin.broker import CarefulBroker
 from dmevpn.admin.command import Context, Match, Row
 from dmevpn.admin.commands import COMMANDS, find_command, selects
 from dmevpn.admin.listening import listen, stop_listening
-from dmevpn.admin.pace import Pace
+from dmevpn.admin.pace import ClientPace
 from dmevpn.admin.pages import PAGE_OCTETS, PAGE_ROWS, Pages, encode_row
 from dmevpn.admin.parameters import FILE, UsageError
 from dmevpn.errors import CommandError, DmevpnError
@@ -288,7 +288,7 @@ class AdminBroker(CarefulBroker):
     factory: AdminFactory  # type: ignore[assignment]
     root: AdminRoot
     level = Level.NONE
-    pace: Pace | None = None
+    pace: ClientPace | None = None
     _abort: Any = None
     _handshake: Any = None
 
@@ -322,7 +322,7 @@ class AdminBroker(CarefulBroker):
         super().connectionReady()  # type: ignore[no-untyped-call]
         service = self.factory.service
         take = partial(self.carefully, super().expressionReceived)
-        self.pace = Pace(service.reactor, self.transport, take, service.calls_delayed)
+        self.pace = ClientPace(service.reactor, self.transport, take, service.calls_delayed)
 
     def expressionReceived(self, expression: Any) -> None:
         """The client has sent something; it may have to wait for its turn."""
